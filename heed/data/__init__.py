@@ -1,0 +1,1 @@
+"""Reading, checking, storing, ordering and batching examples. Never sees a model."""

@@ -1,0 +1,58 @@
+"""In which batches the examples come: filled to a token budget with examples of like length, in an order known from (seed, epoch).
+
+Nothing is remembered between epochs, so a run resumes from two integers: the epoch and how many batches of it are done.
+"""
+
+from typing import Any
+
+import numpy as np
+
+Lengths = np.ndarray[Any, np.dtype[np.int32]]  # (examples, sequence keys)
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def batches(lengths: Lengths, budget: int, *, seed: int, epoch: int) -> list[Rows]:
+    """Divide all examples into batches whose longest side, padded, holds at most `budget` tokens.
+
+    Examples are drawn at random, then laid beside others of their shape. Batch composition and batch order both change from epoch to epoch. An example longer than the budget is a batch alone.
+    """
+    draw = np.random.default_rng([seed, epoch])
+    shuffled = draw.permutation(len(lengths))
+    order = shuffled[_by_length(lengths[shuffled])]
+    groups = _fill(lengths[order].max(axis=1), budget)
+    return [order[groups[i] : groups[i + 1]] for i in draw.permutation(len(groups) - 1)]
+
+
+def sequential_batches(lengths: Lengths, budget: int) -> list[Rows]:
+    """Divide examples into batches by length alone, longest first, for evaluation and prediction."""
+    order = _by_length(lengths)[::-1]
+    groups = _fill(lengths[order].max(axis=1), budget)
+    return [order[groups[i] : groups[i + 1]] for i in range(len(groups) - 1)]
+
+
+def padding_share(lengths: Lengths, division: list[Rows]) -> float:
+    """Return which share of the computed tokens, over all sides, is padding."""
+    padded = sum(len(rows) * int(lengths[rows].max(axis=0).sum()) for rows in division)
+    return 1 - int(lengths.sum()) / padded if padded else 0.0
+
+
+def _by_length(lengths: Lengths) -> Rows:
+    """Sort by the longest side, then by which side that is and how far the other falls behind.
+
+    The second direction alternates from one length to the next, so that the last of one length resembles the first of the next.
+    """
+    longest = lengths.max(axis=1)
+    tilt = lengths[:, 0] - lengths[:, -1]
+    return np.lexsort([np.where(longest % 2 == 0, tilt, -tilt), longest])
+
+
+def _fill(longest: Lengths, budget: int) -> Rows:
+    """Cut a sorted list of lengths into runs that fit the budget; returns the bounds, from 0 to len(longest)."""
+    bounds = [0]
+    widest = 0
+    for i, length in enumerate(longest.tolist()):
+        widest = max(widest, length)
+        if i > bounds[-1] and widest * (i + 1 - bounds[-1]) > budget:
+            bounds.append(i)
+            widest = length
+    return np.array([*bounds, len(longest)] if len(longest) else bounds, dtype=np.int64)

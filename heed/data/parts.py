@@ -1,0 +1,56 @@
+"""Parts: what stands between raw data and tensors (tokenizer, labels, features), saved as one JSON file each."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+from heed.errors import CheckpointError
+
+
+class Part(Protocol):
+    """Anything that is fitted on training data and needed again to answer."""
+
+    kind: ClassVar[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything `from_json` needs, as plain JSON values."""
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """Build the part again; raises CheckpointError when the content does not fit."""
+
+
+def part_kinds() -> dict[str, type[Part]]:
+    """Return the classes a part file may name."""
+    from heed.data.text import Tokenizer
+
+    return {Tokenizer.kind: Tokenizer}
+
+
+def save_parts(folder: Path, parts: Mapping[str, Part]) -> None:
+    """Write one JSON file per part into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, part in parts.items():
+        content = {"kind": part.kind, **part.to_json()}
+        (folder / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def load_parts(folder: Path) -> dict[str, Part]:
+    """Read back what `save_parts` wrote.
+
+    Raises:
+        CheckpointError: a file is no JSON, or names a kind this version does not know.
+    """
+    kinds = part_kinds()
+    parts: dict[str, Part] = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            kind = content.pop("kind")
+        except (ValueError, KeyError, AttributeError) as error:
+            raise CheckpointError(f"{path}: not a part file ({error!r}); restore the run folder from a copy") from error
+        if kind not in kinds:
+            raise CheckpointError(f"{path}: kind {kind!r} is not one of {', '.join(kinds)}; it was written by another version of heed")
+        parts[path.stem] = kinds[kind].from_json(content)
+    return parts

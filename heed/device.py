@@ -1,0 +1,91 @@
+"""What the machine is and what it is fast at: device, precision, threads and the allocator."""
+
+import contextlib
+import ctypes
+import os
+import platform
+import resource
+import sys
+
+import torch
+
+from heed.errors import ConfigError
+
+# glibc's mallopt parameters (malloc.h). Large temporaries are otherwise given back to the system and faulted in again every step.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device a setting names; `auto` takes a GPU when there is one. Raises ConfigError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"train.device: {name!r} is not a device; use auto, cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"train.device: {name!r} was asked for, but this machine has no usable GPU; use train.device=cpu")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the type of matrix products; `auto` takes bfloat16 where the hardware multiplies it natively."""
+    if name == "auto":
+        return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Return whether bfloat16 products run on their own units: AMX or AVX-512 BF16 on a CPU, Ampere or later on a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    flags = cpu_flags()
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return the instruction sets Linux lists for the first processor; empty elsewhere."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("flags"):
+                return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def keep_memory() -> bool:
+    """Tell glibc to keep freed memory for the next step instead of returning it page by page; returns whether it could be told."""
+    if not sys.platform.startswith("linux") or "MALLOC_TRIM_THRESHOLD_" in os.environ:
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1) and mallopt(M_TOP_PAD, 64 << 20))
+
+
+def peak_memory_mib(device: torch.device | None = None) -> float:
+    """Return the most memory this process has held, in MiB: on the GPU when one is used, else resident."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def describe_machine() -> dict[str, str | int]:
+    """Return what a reader needs to place a figure: processor, cores, GPU, and versions."""
+    machine: dict[str, str | int] = {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),  # a str of its own kind otherwise, which YAML does not know
+    }
+    if torch.cuda.is_available():
+        machine["gpu"] = torch.cuda.get_device_name()
+    return machine
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,63 @@
+"""Writing files so that a reader finds the old one or the new one whole, never half; and hashing them."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from heed.errors import TrainingError
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a draft path beside `path`; on success it is flushed to disk and takes the place of `path`.
+
+    Raises:
+        TrainingError: the disk is full; the old file is untouched.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    try:
+        with explain_full_disk(path):
+            yield draft
+            flush(draft)
+            os.replace(draft, path)
+            flush(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file or folder is on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Turn the errors of a full disk into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise full_disk(path) from error
+        raise
+    except Exception as error:  # safetensors reports a failed write as its own exception, with the system's words in it
+        if type(error).__module__.startswith("safetensors") and ("os error 28" in str(error) or "os error 27" in str(error)):
+            raise full_disk(path) from error
+        raise
+
+
+def full_disk(path: Path) -> TrainingError:
+    """Return the error that tells what to do about a full disk."""
+    return TrainingError(f"{path}: the disk is full; what was written before is whole. Free some space, then: heed train --resume RUN")

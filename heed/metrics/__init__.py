@@ -1,0 +1,19 @@
+"""Metrics: pure functions over sacreBLEU and numpy, with intervals and paired tests; they never see a model."""
+
+from heed.metrics.intervals import Comparison, Score, ScoreFunction, bootstrap, interval, paired_bootstrap, resampled_sums
+from heed.metrics.translation import SCORE_FUNCTIONS, Bucket, TranslationMetrics, TranslationScores, detect_language
+
+__all__ = [
+    "SCORE_FUNCTIONS",
+    "Bucket",
+    "Comparison",
+    "Score",
+    "ScoreFunction",
+    "TranslationMetrics",
+    "TranslationScores",
+    "bootstrap",
+    "detect_language",
+    "interval",
+    "paired_bootstrap",
+    "resampled_sums",
+]

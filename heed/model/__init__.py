@@ -1,0 +1,36 @@
+"""Tensors only: attention, positions, blocks, models and losses. Sees no text, files or devices."""
+
+from heed.model.attention import Attention, attend, attention_weights, causal_mask, padding_mask, record_attention
+from heed.model.block import Block, FeedForward, Stack
+from heed.model.cache import DecoderState, KVCache
+from heed.model.config import ModelConfig
+from heed.model.describe import count_parameters, layer_table, mermaid
+from heed.model.losses import cross_entropy, vocabulary_loss
+from heed.model.models import Causal, Encoder, Model, Seq2Seq, build_model
+from heed.model.positions import sinusoid_table
+
+__all__ = [
+    "Attention",
+    "Block",
+    "Causal",
+    "DecoderState",
+    "Encoder",
+    "FeedForward",
+    "KVCache",
+    "Model",
+    "ModelConfig",
+    "Seq2Seq",
+    "Stack",
+    "attend",
+    "attention_weights",
+    "build_model",
+    "causal_mask",
+    "count_parameters",
+    "cross_entropy",
+    "layer_table",
+    "mermaid",
+    "padding_mask",
+    "record_attention",
+    "sinusoid_table",
+    "vocabulary_loss",
+]

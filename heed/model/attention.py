@@ -1,0 +1,246 @@
+"""Attention: every query takes a mixture of values, weighted by how well it matches the keys.
+
+The formula is `attention_weights(q, k) @ v`; `attend` computes the same along the fastest path for the shape.
+Self-attention, causal self-attention, cross-attention and grouped heads are one module, `Attention`.
+This is the only file that builds masks over pairs. Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heed.model.cache import KVCache
+from heed.model.positions import Rotation, rotate
+
+# Scores up to this many per head are cheaper as two batched products than in torch's fused kernel (bench/attention.py);
+# beyond, the fused kernel's linear memory wins.
+PRODUCTS_UP_TO = {torch.bfloat16: 512 * 512, torch.float32: 256 * 256}
+
+
+def padding_mask(mask: Tensor) -> Tensor:
+    """Let every query look at the real tokens only: (B, S), True = real -> (B, 1, 1, S)."""
+    return mask[:, None, None, :]
+
+
+def causal_mask(n_queries: int, n_keys: int, device: torch.device | None = None) -> Tensor:
+    """Let the last `n_queries` of `n_keys` positions look at themselves and all earlier ones: (T, S), True = may look."""
+    query_pos = torch.arange(n_keys - n_queries, n_keys, device=device)
+    return torch.arange(n_keys, device=device) <= query_pos[:, None]
+
+
+def attention_weights(
+    q: Tensor, k: Tensor, attn_mask: Tensor | None = None, *, bias: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    """Return how much each query looks at each key: softmax(q k^T * scale + bias) over the allowed keys.
+
+    Args:
+        q: (B, H, T, E); k: (B, H, S, E).
+        attn_mask: True where a query may look; broadcastable to (B, H, T, S). None means everywhere.
+        bias: added to the scores; broadcastable to (B, H, T, S).
+        scale: factor on the scores; default 1 / sqrt(E) (Vaswani et al. 2017, eq. 1), 1 leaves them unscaled.
+    Returns:
+        (B, H, T, S) in float32. A row sums to 1, or is all zero where nothing may be looked at.
+    """
+    scores = (q @ k.transpose(-1, -2)).float() * _scale(q, scale)
+    if bias is not None:
+        scores = scores + bias.float()
+    if attn_mask is None:
+        return scores.softmax(-1)
+    weights = scores.masked_fill(~attn_mask, torch.finfo(torch.float32).min).softmax(-1)
+    return weights.masked_fill(~attn_mask, 0.0)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_mask: Tensor | None = None,
+    *,
+    causal: bool = False,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Mix the values by how well each query matches the keys (Vaswani et al. 2017, eq. 1).
+
+    Args:
+        q: (B, H, T, E); k and v: (B, H', S, E) with H' = H, or a divisor of H whose heads are shared (Ainslie et al. 2023).
+        attn_mask: True where a query may look; broadcastable to (B, H, T, S). None means everywhere.
+        causal: the queries are the last T of the S positions and look at no later one.
+        bias: added to the scores; broadcastable to (B, H, T, S).
+        scale: factor on the scores; default 1 / sqrt(E).
+    Returns:
+        (B, H, T, E). A query that may look nowhere gets zeros.
+    """
+    if k.size(1) != q.size(1):
+        k, v = (x.repeat_interleave(q.size(1) // x.size(1), dim=1) for x in (k, v))
+    products = _products_pay(q, k)
+    causal = causal and q.size(2) > 1
+    if causal and (products or attn_mask is not None or bias is not None or q.size(2) != k.size(2)):
+        allowed = causal_mask(q.size(2), k.size(2), q.device)
+        attn_mask = allowed if attn_mask is None else attn_mask & allowed
+        causal = False
+    blind = None if attn_mask is None else _blind_queries(attn_mask)
+    if attn_mask is not None and blind is not None:
+        attn_mask = attn_mask | blind  # an empty softmax has neither value nor gradient: let it look, then blank what it saw
+    bias = _score_bias(q.dtype, attn_mask, bias)
+    if products:
+        mixed = _batched_products(q, k, v, bias, _scale(q, scale))
+    else:
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal, scale=_scale(q, scale))
+    return mixed if blind is None else mixed.masked_fill(blind, 0.0)
+
+
+def _scale(q: Tensor, scale: float | None) -> float:
+    return q.size(-1) ** -0.5 if scale is None else scale
+
+
+def _products_pay(q: Tensor, k: Tensor) -> bool:
+    return q.device.type == "cpu" and q.size(2) * k.size(2) <= PRODUCTS_UP_TO.get(q.dtype, 0)
+
+
+def _blind_queries(attn_mask: Tensor) -> Tensor | None:
+    """Find queries that may look nowhere, (..., T, 1); None when a look at the mask is cheap and finds none."""
+    sighted = attn_mask.any(-1, keepdim=True)
+    if sighted.device.type == "cpu" and bool(sighted.all()):
+        return None
+    return ~sighted
+
+
+def _score_bias(dtype: torch.dtype, attn_mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
+    """Turn a mask into what is added to the scores: 0 where allowed, the lowest finite number elsewhere."""
+    if attn_mask is None:
+        return None if bias is None else bias.to(dtype)
+    allowed = torch.zeros((), dtype=dtype, device=attn_mask.device) if bias is None else bias.to(dtype)
+    return torch.where(attn_mask, allowed, torch.finfo(dtype).min)
+
+
+def _batched_products(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    (B, H, T, E), S = q.shape, k.size(2)
+    q, k, v = q.reshape(B * H, T, E), k.reshape(B * H, S, E), v.reshape(B * H, S, E)
+    start = q.new_zeros(()) if bias is None else bias.expand(B, H, T, S).reshape(B * H, T, S)
+    scores = torch.baddbmm(start, q, k.transpose(1, 2), beta=0.0 if bias is None else 1.0, alpha=scale)
+    return torch.bmm(scores.softmax(-1), v).view(B, H, T, E)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with its four projections (Vaswani et al. 2017, section 3.2.2).
+
+    Every head sees the whole sequence through its own d_model -> d_head projections of query, key and value.
+    """
+
+    def __init__(self, d_model: int, n_heads: int, *, n_kv_heads: int | None = None, scaled: bool = True, bias: bool = True) -> None:
+        super().__init__()
+        if d_model % n_heads or n_heads % (n_kv_heads or n_heads):
+            raise ValueError(f"n_heads={n_heads} must divide d_model={d_model}, and n_kv_heads={n_kv_heads} must divide n_heads")
+        self.n_heads = n_heads
+        self.n_kv_heads = n_kv_heads or n_heads
+        d_head = d_model // n_heads
+        self.scale = d_head**-0.5 if scaled else 1.0
+        self.query = nn.Linear(d_model, d_model, bias=bias)
+        self.key = nn.Linear(d_model, self.n_kv_heads * d_head, bias=bias)
+        self.value = nn.Linear(d_model, self.n_kv_heads * d_head, bias=bias)
+        self.output = nn.Linear(d_model, d_model, bias=bias)
+        self.recorded: list[Tensor] | None = None
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        *,
+        causal: bool = False,
+        bias: Tensor | None = None,
+        rotation: Rotation | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Let the tokens of x look at each other, or at `memory`.
+
+        Args:
+            x: (B, T, D), the tokens that ask.
+            memory: (B, S, D), the tokens looked at; None means x itself.
+            attn_mask: True where a query may look; broadcastable to (B, H, T, S).
+            causal: no token looks at a later one.
+            bias: added to the scores, for relative positions; broadcastable to (B, H, T, S).
+            rotation: rotary positions of the T tokens, applied to queries and keys.
+            cache: holds the keys and values of earlier tokens, and is given those of x.
+        Returns:
+            (B, T, D).
+        """
+        if memory is None:
+            q, k, v = self._split(_joint_linear(x, (self.query, self.key, self.value)))
+        else:
+            q = self._heads(self.query(x))
+            k, v = self.keys_values(memory)
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        return self._mix(q, k, v, attn_mask, causal=causal, bias=bias)
+
+    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Project what is looked at: (B, S, D) -> keys and values (B, H, S, E)."""
+        k, v = _joint_linear(memory, (self.key, self.value)).chunk(2, dim=-1)
+        return self._heads(k), self._heads(v)
+
+    def look(self, x: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        """Let x (R, T, D) look at keys and values (B, H, S, E) made earlier; the R / B rows of one source stand side by side."""
+        q = self._heads(self.query(x))
+        group = q.size(0) // k.size(0)
+        if group == 1:
+            return self._mix(q, k, v, attn_mask)
+        (R, H, T, E) = q.shape
+        q = q.view(-1, group, H, T, E).transpose(1, 2).reshape(-1, H, group * T, E)  # the rows of one source as its queries
+        mixed = self._mix(q, k, v, attn_mask)  # (B, group * T, D)
+        return mixed.reshape(R, T, -1)
+
+    def _split(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        d_kv = self.key.out_features
+        q, k, v = projected.split((self.query.out_features, d_kv, d_kv), dim=-1)
+        return self._heads(q), self._heads(k), self._heads(v)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.query.out_features // self.n_heads)).transpose(1, 2)  # (B, T, D) -> (B, H, T, E)
+
+    def _mix(
+        self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, *, causal: bool = False, bias: Tensor | None = None
+    ) -> Tensor:
+        if self.recorded is not None:
+            self.recorded.append(self._weights(q, k, attn_mask, causal=causal, bias=bias))
+        mixed = attend(q, k, v, attn_mask, causal=causal, bias=bias, scale=self.scale)
+        return self.output(mixed.transpose(1, 2).flatten(2))  # (B, H, T, E) -> (B, T, D)
+
+    def _weights(self, q: Tensor, k: Tensor, attn_mask: Tensor | None, *, causal: bool, bias: Tensor | None) -> Tensor:
+        if causal:
+            allowed = causal_mask(q.size(2), k.size(2), q.device)
+            attn_mask = allowed if attn_mask is None else attn_mask & allowed
+        if k.size(1) != q.size(1):
+            k = k.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)
+        return attention_weights(q, k, attn_mask, bias=bias, scale=self.scale)
+
+
+def _joint_linear(x: Tensor, linears: Sequence[nn.Linear]) -> Tensor:
+    """Apply several linear maps to the same x as one product: (..., D) -> (..., sum of their widths)."""
+    weight = torch.cat([linear.weight for linear in linears])
+    bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
+    return F.linear(x, weight, bias)
+
+
+@contextmanager
+def record_attention(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+    """Collect the attention weights of every forward inside the `with` block, without changing what the model computes.
+
+    Yields:
+        module name -> one (B, H, T, S) float32 tensor for each time that the module ran.
+    """
+    modules = {name: module for name, module in model.named_modules() if isinstance(module, Attention)}
+    recorded: dict[str, list[Tensor]] = {name: [] for name in modules}
+    for name, module in modules.items():
+        module.recorded = recorded[name]
+    try:
+        yield recorded
+    finally:
+        for module in modules.values():
+            module.recorded = None

@@ -1,0 +1,180 @@
+"""The block: attention, (cross-attention,) feed-forward, each with a norm, a residual and dropout; and the stack of them.
+
+By its config alone it is the block of the Transformer of 2017, BERT, GPT-2, Llama, T5, Marian or ViT.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heed.model.attention import Attention, padding_mask
+from heed.model.cache import LayerCache
+from heed.model.config import ModelConfig
+from heed.model.dropout import Dropout
+from heed.model.positions import RelativeBias, Rotation, rotation
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": F.silu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+}
+
+
+def build_norm(config: ModelConfig) -> nn.Module:
+    """Return layer norm (Ba et al. 2016) or RMS norm (Zhang & Sennrich 2019) over d_model."""
+    if config.norm == "rms":
+        return nn.RMSNorm(config.d_model, eps=config.norm_epsilon)
+    return nn.LayerNorm(config.d_model, eps=config.norm_epsilon, bias=config.bias)
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with a non-linearity between, applied to each position alone (Vaswani et al. 2017, eq. 2).
+
+    `gated` multiplies a second projection into the activation (Shazeer 2020).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
+        self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.bias) if config.gated else None
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
+        self.activation = ACTIVATIONS[config.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, D) to (B, T, D)."""
+        if self.gate is None:
+            return self.down(self.activation(self.up(x)))
+        return self.down(self.activation(self.gate(x)) * self.up(x))
+
+
+class Residual(nn.Module):
+    """One sub-layer's surroundings: norm before, after, or a gate that opens from zero (ReZero, Bachlechner et al. 2020)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.place = config.norm_place
+        self.dropout = Dropout(config.dropout)
+        self.norm = build_norm(config) if self.place != "rezero" else None
+        self.gate = nn.Parameter(torch.zeros(())) if self.place == "rezero" else None
+
+    def enter(self, x: Tensor) -> Tensor:
+        """Return what the sub-layer is given, (B, T, D)."""
+        return self.norm(x) if self.norm is not None and self.place == "before" else x
+
+    def leave(self, x: Tensor, change: Tensor) -> Tensor:
+        """Add what the sub-layer made of it, (B, T, D)."""
+        change = self.dropout(change)
+        if self.gate is not None:
+            return x + self.gate * change
+        return self.norm(x + change) if self.norm is not None and self.place == "after" else x + change
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention if there is a memory to look at, and feed-forward."""
+
+    def __init__(self, config: ModelConfig, *, causal: bool = False, cross: bool = False) -> None:
+        super().__init__()
+        self.causal = causal
+        self.attention = Attention(config.d_model, config.n_heads, n_kv_heads=config.n_kv_heads, scaled=config.scaled, bias=config.bias)
+        self.attention_residual = Residual(config)
+        self.cross_attention = (
+            Attention(config.d_model, config.n_heads, n_kv_heads=config.n_kv_heads, scaled=config.scaled, bias=config.bias)
+            if cross
+            else None
+        )
+        self.cross_residual = Residual(config) if cross else None
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_residual = Residual(config)
+
+    def forward(
+        self,
+        x: Tensor,
+        attn_mask: Tensor | None = None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        *,
+        bias: Tensor | None = None,
+        rotation: Rotation | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """Pass x (B, T, D) through the block.
+
+        Args:
+            attn_mask: which of x's tokens (and cached ones) each may look at; broadcastable to (B, H, T, S).
+            memory: (B, S, D), the encoder's output, in a decoder block; not read when the cache holds its keys and values.
+            memory_mask: (B, 1, 1, S), True = real.
+            bias, rotation: relative and rotary positions.
+            cache: of the tokens before x.
+        Returns:
+            (B, T, D).
+        """
+        past = None if cache is None else cache.past
+        mixed = self.attention(
+            self.attention_residual.enter(x), None, attn_mask, causal=self.causal, bias=bias, rotation=rotation, cache=past
+        )
+        x = self.attention_residual.leave(x, mixed)
+        if self.cross_attention is not None and self.cross_residual is not None:
+            asked = self.cross_residual.enter(x)
+            source = None if cache is None else cache.source
+            if source is not None:
+                mixed = self.cross_attention.look(asked, *source, memory_mask)
+            else:
+                mixed = self.cross_attention(asked, memory, memory_mask)
+            x = self.cross_residual.leave(x, mixed)
+        return self.feed_forward_residual.leave(x, self.feed_forward(self.feed_forward_residual.enter(x)))
+
+
+class Stack(nn.Module):
+    """Blocks one after the other, with what they share: relative and rotary positions, and the last norm."""
+
+    def __init__(self, config: ModelConfig, n_layers: int, *, causal: bool = False, cross: bool = False) -> None:
+        super().__init__()
+        self.causal = causal
+        self.d_head = config.d_head
+        self.rotary = config.positions == "rotary"
+        self.relative = RelativeBias(config.n_heads, causal=causal) if config.positions == "relative" else None
+        self.blocks = nn.ModuleList(Block(config, causal=causal, cross=cross) for _ in range(n_layers))
+        self.norm = build_norm(config) if config.norm_place == "before" else None
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        *,
+        positions: Tensor | None = None,
+        caches: Sequence[LayerCache] | None = None,
+    ) -> Tensor:
+        """Pass x (B, T, D) through all blocks.
+
+        Args:
+            mask: (B, S), True = real, over x and the cached tokens before it; None means all real.
+            memory: (B, S', D), looked at by the cross-attention of a decoder.
+            memory_mask: (B, S'), True = real.
+            positions: (T,) or (B, T), places of the tokens; default 0, 1, 2 ... Read by rotary and relative positions.
+            caches: one per block, of the tokens before x.
+        Returns:
+            (B, T, D).
+        """
+        n_past = 0 if caches is None else caches[0].past.length
+        if positions is None:
+            positions = torch.arange(n_past, n_past + x.size(1), device=x.device)
+        attn_mask = None if mask is None else padding_mask(mask)
+        cross_mask = None if memory_mask is None else padding_mask(memory_mask)
+        turn = rotation(positions, self.d_head) if self.rotary else None
+        bias = None if self.relative is None else self._relative_bias(self.relative, n_past, x)
+        for i, block in enumerate(self.blocks):
+            cache = None if caches is None else caches[i]
+            x = block(x, attn_mask, memory, cross_mask, bias=bias, rotation=turn, cache=cache)
+        return x if self.norm is None else self.norm(x)
+
+    def _relative_bias(self, relative: RelativeBias, n_past: int, x: Tensor) -> Tensor:
+        places = torch.arange(n_past + x.size(1), device=x.device)  # distances do not change when a row is padded on the left
+        bias: Tensor = relative(places[n_past:], places)
+        return bias

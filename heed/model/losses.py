@@ -1,0 +1,107 @@
+"""Losses: each returns a sum over units and what it counted, and is divided once, after every micro-batch and rank is added.
+
+`vocabulary_loss` fuses the projection onto the vocabulary with the cross-entropy: logits exist for a few hundred tokens at a time
+only, and their gradient is formed while they are at hand (as in Liger and Cut Cross-Entropy, Wijmans et al. 2024).
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK_LOGITS = 1 << 21  # logits held at a time: 8 MiB in float32, which stay in the cache between the passes over them
+
+
+class LossSum(NamedTuple):
+    """A loss before division: its sum, the units it is a sum over, and how many of them were predicted right."""
+
+    total: Tensor
+    units: Tensor
+    right: Tensor
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, *, smoothing: float = 0.0, ignore: int | None = None) -> LossSum:
+    """Sum the smoothed cross-entropy: (1 - s) * -log p(target) + s * mean over classes of -log p (Szegedy et al. 2016).
+
+    Args:
+        logits: (..., V); targets: (...), class ids.
+        smoothing: s, the probability spread evenly over all classes.
+        ignore: targets of this id do not count.
+    """
+    logits, targets = logits.reshape(-1, logits.size(-1)).float(), targets.reshape(-1)
+    counted = torch.ones_like(targets, dtype=torch.bool) if ignore is None else targets != ignore
+    logits, targets = logits[counted], targets[counted]
+    total = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
+    return LossSum(total, counted.sum(), (logits.argmax(-1) == targets).sum())
+
+
+def vocabulary_loss(hidden: Tensor, weight: Tensor, targets: Tensor, *, smoothing: float = 0.0, ignore: int | None = None) -> LossSum:
+    """Sum the smoothed cross-entropy of `hidden @ weight.T` without ever holding all logits; equals `cross_entropy` of them.
+
+    Args:
+        hidden: (..., D); weight: (V, D), the matrix of the vocabulary head; targets: (...), token ids.
+        smoothing, ignore: as for `cross_entropy`.
+    """
+    hidden, targets = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
+    counted = None if ignore is None else targets != ignore
+    if counted is not None and not bool(counted.all()):
+        hidden, targets = hidden[counted], targets[counted]
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    total, right = _VocabularyLoss.apply(hidden, weight, targets, smoothing)  # type: ignore[no-untyped-call]
+    return LossSum(total, torch.tensor(targets.numel(), device=hidden.device), right)
+
+
+class _VocabularyLoss(torch.autograd.Function):
+    """Projection and cross-entropy in chunks of rows; the backward pass only scales what the forward pass stored."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+        needed = hidden.requires_grad or weight.requires_grad
+        total = torch.zeros((), device=hidden.device)
+        right = torch.zeros((), dtype=torch.long, device=hidden.device)
+        d_hidden = torch.empty_like(hidden) if needed else None
+        d_weight = torch.zeros(weight.shape, device=weight.device) if needed else None
+        rows = max(64, CHUNK_LOGITS // weight.size(0))
+        with torch.autocast(hidden.device.type, enabled=False):
+            for start in range(0, hidden.size(0), rows):
+                h, t = hidden[start : start + rows], targets[start : start + rows, None]
+                loss, n_right, d_logits = _chunk(h @ weight.t(), t, smoothing)
+                total += loss
+                right += n_right
+                if d_hidden is not None and d_weight is not None:
+                    d_logits = d_logits.to(weight.dtype)
+                    torch.mm(d_logits, weight, out=d_hidden[start : start + rows])
+                    d_weight += d_logits.t() @ h
+        if d_hidden is not None and d_weight is not None:
+            ctx.save_for_backward(d_hidden, d_weight)
+        ctx.mark_non_differentiable(right)
+        ctx.weight_dtype = weight.dtype
+        return total, right
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_total: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        d_hidden, d_weight = ctx.saved_tensors
+        return d_hidden * d_total.to(d_hidden.dtype), (d_weight * d_total).to(ctx.weight_dtype), None, None
+
+
+def _chunk(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return loss sum, number right, and the gradient of the logits (N, V) for targets (N, 1)."""
+    logits = logits.float()
+    n_classes = logits.size(-1)
+    highest = logits.amax(-1, keepdim=True)
+    at_target = logits.gather(-1, targets)
+    n_right = (at_target >= highest).sum()
+    mean = logits.mean(-1, keepdim=True)
+    p = logits.sub_(highest).exp_()
+    norm = p.sum(-1, keepdim=True)
+    log_norm = norm.log() + highest
+    loss = (log_norm - (1 - smoothing) * at_target - smoothing * mean).sum()
+    d_logits = p.div_(norm).sub_(smoothing / n_classes) if smoothing else p.div_(norm)
+    d_logits.scatter_add_(-1, targets, torch.full_like(at_target, smoothing - 1))
+    return loss, n_right, d_logits

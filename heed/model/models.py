@@ -1,0 +1,181 @@
+"""The three thin models: a stem, one or two stacks of the same block, and a head; and `build_model`, which picks one.
+
+`Seq2Seq` and `Causal` share the decoding seam: `start` reads what is known, `step` adds one token.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from heed.errors import ConfigError
+from heed.model.block import Stack
+from heed.model.cache import DecoderState, LayerCache
+from heed.model.config import ModelConfig
+from heed.model.heads import VocabularyHead
+from heed.model.stems import TokenStem
+
+
+def required_size(size: int | None, name: str) -> int:
+    """Return a size the task should have filled in; raises ConfigError when it did not."""
+    if size is None:
+        raise ConfigError(f"model.{name} is not set; the task derives it from the data, or give it a number")
+    return size
+
+
+class Encoder(nn.Module):
+    """Tokens in, one vector per token out; every token sees all others (BERT, ViT and the left half of the 2017 Transformer)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = TokenStem(config, required_size(config.vocab_size, "vocab_size"))
+        self.stack = Stack(config, config.n_layers)
+        initialise(self, config)
+
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Encode ids (B, S) with their mask (B, S), True = real; returns (B, S, D)."""
+        encoded: Tensor = self.stack(self.stem(inputs), mask)
+        return encoded
+
+
+class Causal(nn.Module):
+    """Tokens in, scores of the next token out; no token sees a later one (GPT, Llama)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        vocab_size = required_size(config.vocab_size, "vocab_size")
+        self.stem = TokenStem(config, vocab_size)
+        self.stack = Stack(config, config.n_layers, causal=True)
+        self.head = VocabularyHead(config.d_model, vocab_size, self.stem.embedding if config.tied else None)
+        initialise(self, config)
+
+    def hidden(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the vectors the head reads: ids (B, T) -> (B, T, D)."""
+        positions = None if mask is None else places(mask)
+        encoded: Tensor = self.stack(self.stem(inputs, positions), mask, positions=positions)
+        return encoded
+
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Score the token after each of inputs (B, T); returns logits (B, T, V)."""
+        logits: Tensor = self.head(self.hidden(inputs, mask))
+        return logits
+
+    def start(self, inputs: Tensor | None, mask: Tensor | None, prefix: Tensor) -> DecoderState:
+        """Read all of the prefix but its last token.
+
+        Args:
+            inputs: not used by this model; None.
+            mask: (B, P), True = real, when prefixes of unequal length are padded on the left; None means all real.
+            prefix: (B, P), P >= 1.
+        """
+        state = DecoderState([LayerCache() for _ in self.stack.blocks], prefix_mask=mask)
+        if prefix.size(1) > 1:
+            self._read(prefix[:, :-1], state)
+        return state
+
+    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        """Add one token per row (R,) and score the next: (R, V)."""
+        hidden = self._read(tokens[:, None], state)
+        logits: Tensor = self.head(hidden[:, -1])
+        return logits
+
+    def _read(self, ids: Tensor, state: DecoderState) -> Tensor:
+        first, state.length = state.length, state.length + ids.size(1)
+        mask = _mask_so_far(state)
+        positions = torch.arange(first, state.length, device=ids.device) if mask is None else places(mask)[:, first : state.length]
+        hidden: Tensor = self.stack(self.stem(ids, positions), mask, positions=positions, caches=state.layers)
+        return hidden
+
+
+class Seq2Seq(nn.Module):
+    """An encoder reads the source; a causal decoder that looks at it writes the target (Vaswani et al. 2017, T5, Marian)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        vocab_size = required_size(config.vocab_size, "vocab_size")
+        self.target_stem = TokenStem(config, vocab_size)
+        shared = config.source_vocab_size is None
+        self.source_stem = self.target_stem if shared else TokenStem(config, required_size(config.source_vocab_size, "source_vocab_size"))
+        self.encoder = Stack(config, config.n_layers)
+        self.decoder = Stack(config, config.decoder_layers, causal=True, cross=True)
+        self.head = VocabularyHead(config.d_model, vocab_size, self.target_stem.embedding if config.tied else None)
+        initialise(self, config)
+
+    def encode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Read the source: ids (B, S) with mask (B, S), True = real -> memory (B, S, D)."""
+        memory: Tensor = self.encoder(self.source_stem(inputs), mask)
+        return memory
+
+    def hidden(self, inputs: Tensor, mask: Tensor | None, target: Tensor) -> Tensor:
+        """Return the vectors the head reads: source (B, S) and target (B, T), padded on the right -> (B, T, D)."""
+        memory = self.encode(inputs, mask)
+        decoded: Tensor = self.decoder(self.target_stem(target), None, memory, mask)
+        return decoded
+
+    def forward(self, inputs: Tensor, mask: Tensor | None, target: Tensor) -> Tensor:
+        """Score the token after each of target (B, T), given the source (B, S); returns logits (B, T, V)."""
+        logits: Tensor = self.head(self.hidden(inputs, mask, target))
+        return logits
+
+    def start(self, inputs: Tensor, mask: Tensor | None, prefix: Tensor) -> DecoderState:
+        """Read the source (B, S) and all of the prefix (B, P), P >= 1, but its last token."""
+        memory = self.encode(inputs, mask)
+        layers = []
+        for block in self.decoder.blocks:
+            layers.append(LayerCache(source=block.cross_attention.keys_values(memory)))
+        mask = torch.ones_like(inputs, dtype=torch.bool) if mask is None else mask
+        state = DecoderState(layers, source_mask=mask)
+        if prefix.size(1) > 1:
+            self._read(prefix[:, :-1], state)
+        return state
+
+    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        """Add one token per row (R,) and score the next: (R, V)."""
+        hidden = self._read(tokens[:, None], state)
+        logits: Tensor = self.head(hidden[:, -1])
+        return logits
+
+    def _read(self, ids: Tensor, state: DecoderState) -> Tensor:
+        first, state.length = state.length, state.length + ids.size(1)
+        positions = torch.arange(first, state.length, device=ids.device)
+        x = self.target_stem(ids, positions)
+        hidden: Tensor = self.decoder(x, None, None, state.source_mask, positions=positions, caches=state.layers)
+        return hidden
+
+
+Model = Encoder | Causal | Seq2Seq
+
+
+def build_model(config: ModelConfig) -> Model:
+    """Build the model a config describes, with fresh weights drawn from torch's generator."""
+    kinds: dict[str, type[Model]] = {"encoder": Encoder, "causal": Causal, "seq2seq": Seq2Seq}
+    return kinds[config.architecture](config)
+
+
+def places(mask: Tensor) -> Tensor:
+    """Number the real tokens of each row from 0: (B, T) bool -> (B, T); padding gets 0 or its neighbour's number."""
+    return (mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def _mask_so_far(state: DecoderState) -> Tensor | None:
+    """Return the mask (R, state.length) over padded prefixes and the tokens generated since; None when nothing is padded."""
+    if state.prefix_mask is None:
+        return None
+    mask = state.prefix_mask[:, : state.length]
+    grown = mask.new_ones(mask.size(0), state.length - mask.size(1))
+    return torch.cat([mask, grown], dim=1)
+
+
+def initialise(model: nn.Module, config: ModelConfig) -> None:
+    """Draw fresh weights: Xavier-uniform matrices, zero biases, embeddings of variance 1/d_model (1 after the sqrt(d) scale)."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=config.d_model**-0.5)
+            if module.padding_idx is not None:
+                with torch.no_grad():
+                    module.weight[module.padding_idx].zero_()

@@ -1,0 +1,113 @@
+"""How a model knows the order of its tokens: attention alone does not, it would treat them as a set.
+
+Sinusoidal and learned positions are added to the embeddings; rotary ones turn queries and keys; relative ones are added to the scores.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoid_table(n_positions: int, d_model: int) -> Tensor:
+    """Return PE[p, 2i] = sin(p / 10000^(2i/d)), PE[p, 2i+1] = cos(same) (Vaswani et al. 2017, section 3.5).
+
+    Returns:
+        (n_positions, d_model) in float32; an odd d_model ends on a sine.
+    """
+    pair = torch.arange(0, d_model, 2, dtype=torch.float64)
+    angle = torch.arange(n_positions, dtype=torch.float64)[:, None] * torch.exp(-math.log(10000.0) * pair / d_model)
+    table = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)  # (P, D/2, 2) -> (P, D), sines and cosines in turn
+    return table[:, :d_model].float()
+
+
+class SinusoidalPositions(nn.Module):
+    """Fixed positions, added; they have no parameters and no longest sequence."""
+
+    def __init__(self, d_model: int, max_length: int) -> None:
+        super().__init__()
+        self.d_model = d_model
+        self.table: Tensor
+        self.register_buffer("table", sinusoid_table(max_length, d_model), persistent=False)
+
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Add positions (T,) or (B, T) to x (B, T, D)."""
+        longest = int(positions.max()) + 1 if positions.numel() else 0
+        if longest > self.table.size(0):
+            self.table = sinusoid_table(2 * longest, self.d_model).to(self.table)
+        return x + self.table[positions]
+
+
+class LearnedPositions(nn.Module):
+    """One learned vector per position, added."""
+
+    def __init__(self, d_model: int, max_length: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(max_length, d_model)
+
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Add positions (T,) or (B, T) to x (B, T, D); raises ValueError beyond the longest that was trained."""
+        longest = int(positions.max()) + 1 if positions.numel() else 0
+        if longest > self.embedding.num_embeddings:
+            raise ValueError(
+                f"a sequence of {longest} tokens does not fit model.max_length={self.embedding.num_embeddings} of learned positions"
+            )
+        return x + self.embedding(positions)
+
+
+class Rotation(NamedTuple):
+    """Cosines and sines of the angles by which feature pairs are turned, (T, E/2) or (B, 1, T, E/2)."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+def rotation(positions: Tensor, d_head: int, base: float = 10000.0) -> Rotation:
+    """Return the rotation of each position (Su et al. 2021, eq. 15): pair i turns by p / base^(2i/E).
+
+    Args:
+        positions: (T,) or (B, T).
+    """
+    rates = base ** (-torch.arange(0, d_head, 2, dtype=torch.float64, device=positions.device) / d_head)
+    angle = positions[..., None].double() * rates
+    if positions.dim() == 2:
+        angle = angle[:, None]  # (B, T, E/2) -> (B, 1, T, E/2), the same for every head
+    return Rotation(angle.cos().float(), angle.sin().float())
+
+
+def rotate(x: Tensor, by: Rotation) -> Tensor:
+    """Turn the pairs (x[i], x[i + E/2]) of queries or keys (B, H, T, E)."""
+    a, b = x.float().chunk(2, dim=-1)
+    return torch.cat([a * by.cos - b * by.sin, b * by.cos + a * by.sin], dim=-1).to(x.dtype)
+
+
+class RelativeBias(nn.Module):
+    """A learned score per head and distance, distances grouped into buckets (Raffel et al. 2020, section 2.1).
+
+    Half of the buckets are single distances, the other half grow logarithmically up to `max_distance`.
+    """
+
+    def __init__(self, n_heads: int, *, causal: bool, n_buckets: int = 32, max_distance: int = 128) -> None:
+        super().__init__()
+        self.causal = causal
+        self.n_buckets = n_buckets
+        self.max_distance = max_distance
+        self.embedding = nn.Embedding(n_buckets, n_heads)
+
+    def forward(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
+        """Return the bias (1, H, T, S) for queries at (T,) and keys at (S,)."""
+        distance = key_positions[None, :] - query_positions[:, None]
+        return self.embedding(self.bucket(distance)).permute(2, 0, 1)[None]  # (T, S, H) -> (1, H, T, S)
+
+    def bucket(self, distance: Tensor) -> Tensor:
+        """Map key position - query position to a bucket in [0, n_buckets)."""
+        n = self.n_buckets
+        if self.causal:
+            first, away = torch.zeros_like(distance), (-distance).clamp(min=0)
+        else:
+            n //= 2
+            first, away = (distance > 0).long() * n, distance.abs()
+        exact = n // 2
+        far = torch.log(away.clamp(min=1).float() / exact) / math.log(self.max_distance / exact) * (n - exact)
+        return first + torch.where(away < exact, away, (exact + far.long()).clamp(max=n - 1))

@@ -1,0 +1,281 @@
+"""The run folder: everything a trained model is, in one place that can be copied anywhere. Nothing in it is ever executed."""
+
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import Field
+from torch import Tensor
+
+import heed
+from heed.config import DataConfig, DecodeConfig, Settings, TrainConfig, dump_yaml, find_recipe, merge, read_yaml, recipe_folder, validate
+from heed.data.batch import collate
+from heed.data.order import sequential_batches
+from heed.data.parts import load_parts, save_parts
+from heed.data.read import Example
+from heed.device import choose_device
+from heed.errors import CheckpointError, ConfigError, DataError
+from heed.files import replacing, sha256
+from heed.model.config import ModelConfig
+from heed.model.models import Model, build_model
+from heed.tasks import Answer, Task, find_task
+
+FORMAT = 1
+WINDOW = 2048  # inputs held at a time while predicting; sorted by length inside it
+
+
+class RunConfig(Settings):
+    """Every setting of a run."""
+
+    seed: int = Field(1, ge=0, description="governs weights, order, dropout and the split of validation data")
+    task: dict[str, Any] = Field(description="name of the task, and its own settings")
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    decode: DecodeConfig = DecodeConfig()
+
+    def build_task(self, *, trust: bool = True) -> Task:
+        """Return the task without its parts; raises ConfigError when its settings are wrong."""
+        kind = find_task(str(self.task.get("name")), trust=trust)
+        settings = validate(kind.settings, {key: value for key, value in self.task.items() if key != "name"}, "task")
+        return kind(settings, label_smoothing=self.train.label_smoothing)
+
+
+def resolve(recipe: str | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Lay overrides over a recipe (a YAML file, the name of one that ships, or plain values) and write out every setting.
+
+    Raises:
+        ConfigError: no such recipe, or a setting that is unknown, of the wrong type, or does not fit another.
+    """
+    content = merge(_recipe_content(recipe), _task_mapping(overrides or {}))
+    task_class = find_task(str(content.get("task", {}).get("name")))
+    content = merge({"model": {"architecture": task_class.architecture}}, content)
+    config = validate(RunConfig, content)
+    task = config.build_task()
+    return config.replace(task={"name": config.task["name"], **task.config.model_dump()})
+
+
+def _recipe_content(recipe: str | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(recipe, Mapping):
+        return _task_mapping(recipe)
+    path = find_recipe(recipe)
+    if path is not None:
+        return _task_mapping(read_yaml(path))
+    if ":" in recipe and not recipe.endswith((".yaml", ".yml")):
+        return {"task": {"name": recipe}}
+    shipped = sorted(file.stem for file in recipe_folder().glob("*.yaml"))
+    raise ConfigError(f"{recipe}: no such recipe file, and not one that ships ({', '.join(shipped)})")
+
+
+def _task_mapping(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Allow `task: translation` for `task: {name: translation}`."""
+    content = dict(content)
+    if isinstance(content.get("task"), str):
+        content["task"] = {"name": content["task"]}
+    return content
+
+
+@dataclass
+class Run:
+    """A model with its task, parts and settings."""
+
+    folder: Path
+    config: RunConfig
+    task: Task
+    model: Model
+
+    @classmethod
+    def create(cls, folder: Path, config: RunConfig, task: Task, *, about: Mapping[str, Any]) -> Self:
+        """Write config.yaml and the parts, and build the model with fresh weights; the task must be prepared.
+
+        Args:
+            about: what else to remember: hashes of the data, versions.
+        """
+        config = config.replace(model=task.shape(config.model))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_parts(folder / "parts", task.parts)
+        command = " ".join(["heed", *map(shlex.quote, sys.argv[1:])])
+        content = {"format": FORMAT, "heed": heed.__version__, "command": command, **about, **config.model_dump()}
+        with replacing(folder / "config.yaml") as draft:
+            draft.write_text(dump_yaml(content), encoding="utf-8")
+        torch.manual_seed(config.seed)
+        return cls(folder, config, task, build_model(config.model))
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str = "auto", trust: bool = False) -> Self:
+        """Open a run folder and check every file against its manifest.
+
+        Raises:
+            CheckpointError: the folder is missing, not whole, or was changed.
+        """
+        folder = Path(folder)
+        verify(folder)
+        run = cls.open(folder, trust=trust)
+        load_weights(run.model, folder / "model.safetensors")
+        run.model.to(choose_device(device)).eval()
+        return run
+
+    @classmethod
+    def open(cls, folder: Path, *, trust: bool = False) -> Self:
+        """Build the model of a run folder with fresh weights, for training that goes on."""
+        config = read_config(folder)
+        task = config.build_task(trust=trust)
+        task.parts = load_parts(folder / "parts")
+        shaped = task.shape(config.model)
+        if shaped != config.model:
+            raise CheckpointError(
+                f"{folder}: the vocabulary does not fit the model: parts/ has {shaped.vocab_size} entries, "
+                f"config.yaml says {config.model.vocab_size}; restore the folder from a copy"
+            )
+        torch.manual_seed(config.seed)
+        return cls(folder, config, task, build_model(config.model))
+
+    def save(self) -> None:
+        """Write the weights and bind every file together in manifest.json."""
+        save_weights(self.model, self.folder / "model.safetensors")
+        write_manifest(self.folder)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def predict(self, inputs: Example | Sequence[Example], **options: Any) -> Answer | list[Answer]:
+        """Answer one example or several; options are those of the decode settings, such as beams=1."""
+        decode = validate(DecodeConfig, merge(self.config.decode.model_dump(), options), "decode")
+        if isinstance(inputs, Mapping):
+            return next(self.answers([inputs], decode))
+        return list(self.answers(inputs, decode))
+
+    def answers(self, examples: Iterable[Example], options: DecodeConfig) -> Iterator[Answer]:
+        """Answer a stream of examples in its order, holding a window of it at a time and batching it by length."""
+        stream = iter(examples)
+        self.model.eval()
+        while window := list(islice(stream, WINDOW)):
+            yield from self._answer_window(window, options)
+
+    def _answer_window(self, window: Sequence[Example], options: DecodeConfig) -> list[Answer]:
+        for number, example in enumerate(window, start=1):
+            self._check_input(example, number)
+        encoded = self.task.encode_all(window)
+        self._check_lengths(encoded)
+        lengths = torch.tensor([[value.size(0) for value in one.values() if value.dim()] or [1] for one in encoded]).int().numpy()
+        answers: list[Answer | None] = [None] * len(window)
+        for rows in sequential_batches(lengths, options.batch_tokens):
+            batch = collate([encoded[row] for row in rows]).to(self.device)
+            for row, answer in zip(rows, self.task.predict(self.model, batch, options), strict=True):
+                answers[row] = answer
+        return [answer for answer in answers if answer is not None]
+
+    def _check_input(self, example: Example, number: int) -> None:
+        for key, kind in self.task.inputs.items():
+            if key not in example:
+                raise DataError(f"input {number}: has no {key!r} ({kind}); found {', '.join(map(repr, example)) or 'nothing'}")
+            if kind == "text" and not isinstance(example[key], str):
+                raise DataError(f"input {number}: {key!r} should be text, found {type(example[key]).__name__}")
+
+    def _check_lengths(self, encoded: Sequence[Mapping[str, Tensor]]) -> None:
+        limit = self.config.model.max_length
+        if self.config.model.positions != "learned":
+            return
+        for number, one in enumerate(encoded, start=1):
+            longest = max((value.size(0) for value in one.values() if value.dim()), default=0)
+            if longest > limit:
+                raise DataError(f"input {number}: {longest} tokens, but this model takes at most {limit}; split it into shorter pieces")
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Read config.yaml of a run folder; raises CheckpointError or ConfigError."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: not a run folder (no config.yaml); expected what heed train --to wrote")
+    content = read_yaml(path)
+    if content.pop("format", None) != FORMAT:
+        raise CheckpointError(f"{path}: expected format {FORMAT}; this run was written by another version of heed")
+    return validate(RunConfig, {key: value for key, value in content.items() if key in RunConfig.model_fields})
+
+
+def save_weights(model: torch.nn.Module, path: Path) -> None:
+    """Write a model's weights; a tensor with several names is stored once."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in distinct(model).items()}
+    with replacing(path) as draft:
+        safetensors.torch.save_file(tensors, draft)
+
+
+def distinct(model: torch.nn.Module) -> dict[str, Tensor]:
+    """Return a model's tensors by the first name each has."""
+    by_identity: dict[int, str] = {}
+    state = model.state_dict(keep_vars=True)
+    return {name: tensor for name, tensor in state.items() if by_identity.setdefault(id(tensor), name) == name}
+
+
+def load_weights(model: torch.nn.Module, path: Path) -> None:
+    """Fill a model from a file that must hold exactly its tensors; raises CheckpointError."""
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); restore it from a copy") from error
+    expected = distinct(model)
+    wrong = sorted(tensors.keys() ^ expected.keys()) or [name for name, tensor in expected.items() if tensors[name].shape != tensor.shape]
+    if wrong:
+        found = tuple(tensors[wrong[0]].shape) if wrong[0] in tensors else "nothing"
+        wanted = tuple(expected[wrong[0]].shape) if wrong[0] in expected else "nothing"
+        raise CheckpointError(f"{path}: the weights do not fit config.yaml: {wrong[0]} is {found}, expected {wanted}")
+    with torch.no_grad():
+        for name, tensor in expected.items():
+            tensor.copy_(tensors[name])
+
+
+def write_manifest(folder: Path) -> None:
+    """Write the SHA-256 of every file that answering needs."""
+    hashes = {str(path.relative_to(folder)): sha256(path) for path in _bound_files(folder)}
+    with replacing(folder / "manifest.json") as draft:
+        draft.write_text(json.dumps({"format": FORMAT, "sha256": hashes}, indent=1), encoding="utf-8")
+
+
+def _bound_files(folder: Path) -> list[Path]:
+    return [folder / "config.yaml", *sorted((folder / "parts").glob("*.json")), folder / "model.safetensors"]
+
+
+def verify(folder: Path) -> None:
+    """Check every file of a run folder against manifest.json; raises CheckpointError naming the first that differs."""
+    if not (folder / "config.yaml").is_file():
+        raise CheckpointError(f"{folder}: not a run folder (no config.yaml); expected what heed train --to wrote")
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
+        raise CheckpointError(
+            f"{folder}: training has not written its first weights yet (no manifest.json); try heed train --resume {folder}"
+        )
+    try:
+        hashes = dict(json.loads(manifest.read_text(encoding="utf-8"))["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{manifest}: cannot be read ({error!r}); restore it from a copy") from error
+    present = {str(path.relative_to(folder)) for path in _bound_files(folder)}
+    if set(hashes) != present:
+        raise CheckpointError(f"{folder}: manifest.json lists {sorted(hashes)}, the folder has {sorted(present)}; restore it from a copy")
+    for name, expected in hashes.items():
+        path = folder / name
+        if not path.is_file() or sha256(path) != expected:
+            raise CheckpointError(
+                f"{path}: was changed or damaged after training (its SHA-256 differs from manifest.json); restore it from a copy"
+            )
+
+
+def claim_folder(folder: Path, *, force: bool) -> None:
+    """Make room for a new run; raises ConfigError when something is there already and `force` is not given."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not force:
+        raise ConfigError(f"{folder}: exists already and is never overwritten; choose another --to, or say --force to replace it")
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"{folder}: is not a run folder, so --force does not delete it; choose another --to")
+    shutil.rmtree(folder)

@@ -1,0 +1,1 @@
+"""One flat training loop, what it needs to survive interruption, and what it writes down."""

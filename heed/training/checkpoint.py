@@ -1,0 +1,146 @@
+"""Checkpoints: a folder each with weights, optimizer and progress, written beside its place and renamed, checked by hashes.
+
+Nothing random needs saving: every draw of a step follows from (seed, step), every batch from (seed, epoch).
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from heed.errors import CheckpointError
+from heed.files import explain_full_disk, flush, sha256
+from heed.run import distinct, load_weights, save_weights
+
+
+@dataclass
+class Progress:
+    """How far training has come; with the seed and the data, all that resuming needs besides tensors."""
+
+    step: int = 0
+    epoch: int = 0
+    group: int = 0  # updates done in this epoch
+    seconds: float = 0.0
+    total_steps: int | None = None
+    best_value: float | None = None
+    best_step: int | None = None
+    evaluations_without_better: int = 0
+
+    @classmethod
+    def from_json(cls, content: dict[str, object]) -> Self:
+        """Build from plain values; raises TypeError for unknown ones."""
+        return cls(**content)  # type: ignore[arg-type]
+
+
+def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
+    """Write `folder/step-N`, whole or not at all; raises TrainingError on a full disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / f"step-{progress.step:08d}"
+    draft = folder / f".{place.name}.draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        with explain_full_disk(place):
+            draft.mkdir()
+            save_weights(model, draft / "model.safetensors")
+            safetensors.torch.save_file(_optimizer_tensors(model, optimizer), draft / "optimizer.safetensors")
+            hashes = {name: sha256(draft / name) for name in ("model.safetensors", "optimizer.safetensors")}
+            state = {
+                "progress": asdict(progress),
+                "sha256": hashes,
+                "versions": {"torch": torch.__version__, "threads": torch.get_num_threads()},
+            }
+            (draft / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+            for path in draft.iterdir():
+                flush(path)
+            flush(draft)
+            shutil.rmtree(place, ignore_errors=True)
+            os.replace(draft, place)
+            flush(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return place
+
+
+def load_checkpoint(place: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    """Fill model and optimizer from a checkpoint that is whole."""
+    load_weights(model, place / "model.safetensors")
+    _fill_optimizer(model, optimizer, safetensors.torch.load_file(place / "optimizer.safetensors"))
+    return Progress.from_json(json.loads((place / "state.json").read_text(encoding="utf-8"))["progress"])
+
+
+def fault(place: Path) -> str | None:
+    """Say what is wrong with a checkpoint; None when it is whole."""
+    try:
+        state = json.loads((place / "state.json").read_text(encoding="utf-8"))
+        Progress.from_json(state["progress"])
+        for name, expected in state["sha256"].items():
+            if sha256(place / name) != expected:
+                return f"{name} was changed or damaged"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"state.json or a file it names cannot be read ({error})"
+    return None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a run, newest first."""
+    return sorted(folder.glob("step-*"), reverse=True)
+
+
+def newest_whole(folder: Path) -> tuple[Path, list[str]]:
+    """Return the newest checkpoint that is whole, and what was wrong with newer ones; raises CheckpointError when there is none."""
+    faults = []
+    for place in checkpoints(folder):
+        problem = fault(place)
+        if problem is None:
+            return place, faults
+        faults.append(f"{place}: {problem}")
+    raise CheckpointError(f"{folder}: no whole checkpoint to resume from" + "".join(f"; {line}" for line in faults))
+
+
+def forget_old(folder: Path, *, keep: int, best_step: int | None) -> None:
+    """Delete all checkpoints but the newest `keep` and the best."""
+    for place in checkpoints(folder)[keep:]:
+        if place.name != f"step-{best_step or 0:08d}":
+            shutil.rmtree(place)
+
+
+def average_weights(places: list[Path]) -> dict[str, Tensor]:
+    """Return the mean of the weights of several checkpoints."""
+    total: dict[str, Tensor] = {}
+    for place in places:
+        for name, tensor in safetensors.torch.load_file(place / "model.safetensors").items():
+            total[name] = total[name] + tensor.double() if name in total else tensor.double()
+    return {name: (tensor / len(places)).float() for name, tensor in total.items()}
+
+
+def _named_states(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    for name, parameter in distinct(model).items():
+        if parameter in optimizer.state:
+            yield name, parameter
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{name}|{key}": value.detach().cpu().contiguous()
+        for name, parameter in _named_states(model, optimizer)
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def _fill_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = distinct(model)
+    for full_name, value in tensors.items():
+        name, _, key = full_name.partition("|")
+        if name not in parameters:
+            raise CheckpointError(f"optimizer state for {name!r}, which the model does not have; the checkpoint is of another run")
+        # AdamW keeps its step counter in float32 on the parameter's device when fused.
+        optimizer.state[parameters[name]][key] = value.to(parameters[name].device)

@@ -1,0 +1,107 @@
+"""What training says while it runs: metrics.jsonl, TensorBoard events, and a progress bar or plain lines on stderr."""
+
+import json
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from heed.errors import MissingExtra
+from heed.files import explain_full_disk
+
+
+class TrainingLog:
+    """Writes one line per logged step and per evaluation, everywhere at once."""
+
+    def __init__(self, folder: Path, *, tensorboard: bool | None, quiet: bool = False) -> None:
+        self.path = folder / "metrics.jsonl"
+        self.console = Console(stderr=True, quiet=quiet)
+        self.events = _open_events(folder, tensorboard)
+        self.bar: Progress | None = None
+        self.bar_task = TaskID(0)
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal and not self.console.quiet:
+            columns = [
+                TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[figures]}"),
+                TimeRemainingColumn(),
+            ]
+            self.bar = Progress(*columns, console=self.console, transient=True)
+            self.bar_task = self.bar.add_task("train", total=None, figures="", visible=False)
+            self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+        if self.events is not None:
+            self.events.close()
+
+    def say(self, text: str) -> None:
+        """Print a line for the person watching."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def record(self, line: dict[str, Any]) -> None:
+        """Append a line to metrics.jsonl and its numbers to TensorBoard."""
+        with explain_full_disk(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.events is not None:
+            for name, value in _flat(line):
+                self.events.add_scalar(name, value, line["step"])
+
+    def progress(self, step: int, total: int | None, line: dict[str, Any], *, plain: bool) -> None:
+        """Show a step's figures: on the bar at every call, as a plain line when `plain`."""
+        figures = (
+            f"loss {line['loss']:.3f}  acc {line.get('accuracy', float('nan')):.3f}  "
+            f"{line['units_per_second']:,.0f} tok/s  pad {line['padding']:.1%}"
+        )
+        if self.bar is not None:
+            self.bar.update(self.bar_task, completed=step, total=total, figures=figures, visible=True)
+        elif plain:
+            self.say(f"step {step}{f'/{total}' if total else ''}  {figures}  {line['seconds']:.0f} s")
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines after `step`: they were written after the checkpoint that is being resumed."""
+        if not self.path.is_file():
+            return
+        kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # a line torn by a crash
+
+
+def _flat(line: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    flat = []
+    for key, value in line.items():
+        if isinstance(value, dict):
+            flat += _flat(value, f"{prefix}{key}/")
+        elif isinstance(value, int | float) and key != "step":
+            flat.append((f"{prefix}{key}", float(value)))
+    return flat
+
+
+def _open_events(folder: Path, wanted: bool | None) -> Any:
+    if wanted is False:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        if wanted:
+            raise MissingExtra("tensorboard", "tensorboard", "train.tensorboard=true") from error
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+def is_terminal() -> bool:
+    """Return whether a person is watching stderr."""
+    return sys.stderr.isatty()

@@ -1,0 +1,195 @@
+"""From a recipe to the first step: survey the data, fit the parts, write config.yaml, encode the examples into stores."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import heed
+from heed.config import DataConfig
+from heed.data.order import batches, padding_share
+from heed.data.read import Example, ReadLog, hash_files, read_examples
+from heed.data.store import Encoded, Store, write_store
+from heed.device import describe_machine
+from heed.errors import ConfigError, DataError
+from heed.files import explain_full_disk
+from heed.run import Run, RunConfig
+from heed.tasks import Task
+
+CHUNK = 1000  # examples encoded at a time
+MOST_HELD_OUT = 2000
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the training loop needs."""
+
+    run: Run
+    train: Store
+    valid: Store
+
+
+class Split:
+    """A stream of examples of one split, which can be read again and again."""
+
+    def __init__(self, source: str, data: DataConfig, columns: list[str], chosen: Callable[[int, Example], bool] | None = None) -> None:
+        self.source, self.data, self.columns, self.chosen = source, data, columns, chosen
+        self.log = ReadLog()
+
+    def numbered(self) -> Iterator[tuple[int, Example]]:
+        """Yield (row number, example), numbers counting every usable row of the source."""
+        self.log = ReadLog()
+        stream = read_examples(
+            self.source,
+            required=self.columns,
+            rename=self.data.columns,
+            header=self.data.header,
+            bad_rows=self.data.bad_rows,
+            log=self.log,
+        )
+        for number, example in enumerate(stream):
+            if self.chosen is None or self.chosen(number, example):
+                yield number, example
+
+    def __iter__(self) -> Iterator[Example]:
+        return (example for _, example in self.numbered())
+
+
+def splits(config: RunConfig, task: Task) -> dict[str, Split]:
+    """Return the training and validation data, and the test data if any, as streams."""
+    data = config.data
+    if data.train is None:
+        raise ConfigError("data.train is not set: name the file of your examples, such as data.train=pairs.tsv")
+    found = {"train": Split(data.train, data, task.columns)}
+    if data.valid is not None:
+        found["valid"] = Split(data.valid, data, task.columns)
+    if data.test is not None:
+        found["test"] = Split(data.test, data, task.columns)
+    return found
+
+
+def prepare(config: RunConfig, folder: Path, say: Say) -> Prepared:
+    """Make everything that training needs in `folder`."""
+    task = config.build_task()
+    data = splits(config, task)
+    say(f"reading {data['train'].source}")
+    survey = task.survey(data["train"], {name: split for name, split in data.items() if name != "train"})
+    keep = np.asarray(survey.keep) if config.data.filter else np.ones(len(survey.keep), dtype=bool)
+    report: dict[str, Any] = {"train": survey.to_json(), "filtered": int((~keep).sum()), "reading": asdict(data["train"].log)}
+    if "valid" not in data:
+        share = min(config.data.valid_share, MOST_HELD_OUT / max(1, len(keep)))
+        data["train"], data["valid"] = _hold_out(data["train"], config.seed, share)
+        report["held_out"] = f"{share:.1%} of the training examples, chosen by a hash of their inputs and seed {config.seed}"
+    data["train"].chosen = _both(data["train"].chosen, lambda number, _: bool(keep[number]))
+    say(f"fitting {task.name} parts on {int(keep.sum()):,} examples")
+    task.prepare(data["train"])
+    about = {"data_sha256": {name: hash_files(split.source) for name, split in data.items()}, "machine": describe_machine()}
+    run = Run.create(folder, config, task, about=about)
+    train, n_long = _encode(run, data["train"], "train")
+    valid, n_long_valid = _encode(run, data["valid"], "valid")
+    report |= {"too_long": n_long, "too_long_valid": n_long_valid, "max_length": config.data.max_length} | _figures(run, train, valid)
+    with explain_full_disk(folder):
+        (folder / "data_report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
+    for line in summary(report):
+        say(line)
+    return Prepared(run, train, valid)
+
+
+def reopen(folder: Path, say: Say) -> Prepared:
+    """Open what `prepare` made, for training that goes on; stores that were deleted are encoded again."""
+    run = Run.open(folder, trust=True)
+    stores = folder / "store"
+    if not (stores / "train" / "store.json").is_file() or not (stores / "valid" / "store.json").is_file():
+        say("encoding the data again: the run folder's store is gone")
+        data = splits(run.config, run.task)
+        survey = run.task.survey(data["train"], {name: split for name, split in data.items() if name != "train"})
+        keep = np.asarray(survey.keep) if run.config.data.filter else np.ones(len(survey.keep), dtype=bool)
+        if "valid" not in data:
+            share = min(run.config.data.valid_share, MOST_HELD_OUT / max(1, len(keep)))
+            data["train"], data["valid"] = _hold_out(data["train"], run.config.seed, share)
+        data["train"].chosen = _both(data["train"].chosen, lambda number, _: bool(keep[number]))
+        _encode(run, data["train"], "train")
+        _encode(run, data["valid"], "valid")
+    return Prepared(run, Store(stores / "train"), Store(stores / "valid"))
+
+
+def _both(first: Callable[[int, Example], bool] | None, second: Callable[[int, Example], bool]) -> Callable[[int, Example], bool]:
+    return second if first is None else lambda number, example: first(number, example) and second(number, example)
+
+
+def _hold_out(split: Split, seed: int, share: float) -> tuple[Split, Split]:
+    """Divide by a hash of the inputs, so that equal inputs never stand on both sides."""
+    inputs = [column for column in split.columns if column != split.columns[-1]] or split.columns
+
+    def held_out(_: int, example: Example) -> bool:
+        content = json.dumps([seed, *(example[key] for key in inputs)], ensure_ascii=False)
+        return int.from_bytes(hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") < share * 2**64
+
+    rest = Split(split.source, split.data, split.columns, lambda number, example: not held_out(number, example))
+    return rest, Split(split.source, split.data, split.columns, held_out)
+
+
+def _encode(run: Run, split: Split, name: str) -> tuple[Store, int]:
+    """Encode a split into the run's store; returns it and how many examples were too long for data.max_length."""
+    n_long = 0
+
+    def short_enough() -> Iterator[tuple[int, Encoded]]:
+        nonlocal n_long
+        for number, encoded in _encoded(run.task, split.numbered()):
+            if max((value.size(0) for value in encoded.values() if value.dim()), default=1) > run.config.data.max_length:
+                n_long += 1
+            else:
+                yield number, encoded
+
+    with explain_full_disk(run.folder):
+        store = write_store(run.folder / "store" / name, short_enough())
+    if not len(store):
+        why = f"all {n_long} are longer than data.max_length={run.config.data.max_length} tokens" if n_long else "none were left"
+        raise DataError(f"{split.source}: no {name} examples to use: {why}")
+    return store, n_long
+
+
+def _encoded(task: Task, numbered: Iterable[tuple[int, Example]]) -> Iterator[tuple[int, Encoded]]:
+    stream = iter(numbered)
+    while chunk := list(islice(stream, CHUNK)):
+        yield from zip((number for number, _ in chunk), task.encode_all([example for _, example in chunk], training=True), strict=True)
+
+
+def _figures(run: Run, train: Store, valid: Store) -> dict[str, Any]:
+    lengths = train.lengths()
+    division = batches(lengths, run.config.train.batch_tokens, seed=run.config.seed, epoch=0)
+    names = [key for key, kind in train.keys.items() if not kind["scalar"]]
+    return {
+        "examples": {"train": len(train), "valid": len(valid)},
+        "tokens": dict(zip(names, lengths.sum(axis=0).tolist(), strict=True)),
+        "longest": dict(zip(names, lengths.max(axis=0).tolist(), strict=True)),
+        "batches": len(division),
+        "padding": round(padding_share(lengths, division), 4),
+        "heed": heed.__version__,
+    }
+
+
+def summary(report: dict[str, Any]) -> list[str]:
+    """Say in a few lines what a person should know about the data before training."""
+    tokens = ", ".join(f"{count:,} {name}" for name, count in report["tokens"].items())
+    lines = [f"{report['examples']['train']:,} training and {report['examples']['valid']:,} validation examples; {tokens} tokens"]
+    counts = {name: count for name, count in report["train"].get("counts", {}).items() if count}
+    if counts:
+        found = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        what = f"dropped {report['filtered']:,} of them" if report["filtered"] else "kept; data.filter=true drops them"
+        lines.append(f"found {found} ({what})")
+    if report["reading"]["bad"]:
+        lines.append(f"skipped {report['reading']['bad']:,} bad rows, first: {report['reading']['bad_examples'][0]}")
+    if report["too_long"]:
+        lines.append(f"left out {report['too_long']:,} examples longer than data.max_length={report['max_length']} tokens")
+    if "held_out" in report:
+        lines.append(f"no data.valid: held out {report['held_out']}")
+    lines.append(f"{report['batches']:,} batches an epoch, {report['padding']:.1%} padding")
+    return lines

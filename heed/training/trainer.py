@@ -1,0 +1,363 @@
+"""The training loop, flat: batches, loss, gradients, step; evaluation, checkpoints and stopping between steps.
+
+Any division of a batch into micro-batches is the same step, because losses are summed and divided once. Every random draw of a step
+follows from (seed, step) and every batch from (seed, epoch), so a resumed run goes on to the same bits.
+"""
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from heed.data.batch import Batch, collate
+from heed.data.order import batches, sequential_batches
+from heed.data.store import Store
+from heed.device import choose_device, choose_precision
+from heed.errors import TrainingError
+from heed.evaluation import evaluate_examples
+from heed.model.losses import LossSum
+from heed.run import load_weights
+from heed.training.checkpoint import (
+    Progress,
+    average_weights,
+    checkpoints,
+    forget_old,
+    load_checkpoint,
+    newest_whole,
+    save_checkpoint,
+)
+from heed.training.log import TrainingLog
+from heed.training.optim import build_optimizer, learning_rate
+from heed.training.prepare import Prepared, Split
+
+CALIBRATION_STEPS = 20  # updates timed before the number of steps that fit into train.minutes is fixed
+MOST_EVALUATIONS = 20
+EVALUATION_SHARE = 0.93  # of train.minutes, what is left for updates when validation and the last checkpoint are paid for
+
+
+class Interrupted(Exception):
+    """A signal asked training to stop; the checkpoint is written."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+@dataclass
+class Totals:
+    """Sums over the micro-batches of an update, or of several."""
+
+    loss: Tensor | float = 0.0
+    units: Tensor | float = 0
+    right: Tensor | float | None = 0
+    tokens: int = 0
+    padded: int = 0
+
+    def add(self, result: LossSum | tuple[Tensor, Tensor], batch: Batch) -> None:
+        """Add the result of one micro-batch."""
+        self.loss = self.loss + result[0].detach().double()
+        self.units = self.units + result[1]
+        self.right = self.right + result[2] if self.right is not None and len(result) > 2 else None
+        self.tokens += batch.n_tokens
+        self.padded += batch.n_padded
+
+    def figures(self) -> dict[str, float]:
+        """Return loss and accuracy per unit."""
+        units = max(1.0, float(self.units))
+        figures = {"loss": float(self.loss) / units}
+        return figures if self.right is None else figures | {"accuracy": float(self.right) / units}
+
+
+class Trainer:
+    """Trains one run; `fit` is the loop."""
+
+    def __init__(self, prepared: Prepared, log: TrainingLog) -> None:
+        self.run = prepared.run
+        self.config = self.run.config.train
+        self.task = self.run.task
+        self.train_data, self.valid_data = prepared.train, prepared.valid
+        self.lengths = self.train_data.lengths()
+        self.log = log
+        self.device = choose_device(self.config.device)
+        self.precision = choose_precision(self.config.precision, self.device)
+        self.model = self.run.model.to(self.device)
+        self.optimizer = build_optimizer(self.model, self.config)
+        self.progress = Progress(total_steps=self._planned_steps())
+        self.folder = self.run.folder / "checkpoints"
+        self.stop_signal: int | None = None
+        self.started = time.monotonic()
+
+    def resume(self) -> None:
+        """Go back to the newest whole checkpoint."""
+        place, faults = newest_whole(self.folder)
+        for line in faults:
+            self.log.say(f"not used: {line}")
+        self.progress = load_checkpoint(place, self.model, self.optimizer)
+        self.log.rewind(self.progress.step)
+        self.log.say(f"resuming after step {self.progress.step}")
+        if self.progress.best_step is not None:
+            self._keep_best(self.folder / f"step-{self.progress.best_step:08d}")
+
+    def fit(self) -> None:
+        """Train until the steps, the minutes or the patience are used up, then keep the best weights.
+
+        Raises:
+            TrainingError: the loss or a gradient is not a finite number.
+            Interrupted: SIGINT or SIGTERM arrived; the step was finished and a checkpoint written.
+        """
+        with self._listening():
+            self.started = time.monotonic() - self.progress.seconds
+            if self.progress.step == 0:
+                save_checkpoint(self.folder, self.model, self.optimizer, self.progress)
+            for group in self._groups():
+                if self._finished():
+                    break
+                self.update(group)
+                self._after_update()
+            if self.progress.best_step != self.progress.step and not self._stopped_early():
+                self._evaluate()
+        self._finish()
+
+    def update(self, group: list[np.ndarray[Any, Any]]) -> None:
+        """Make one step from the rows of its micro-batches."""
+        step = self.progress.step + 1
+        torch.manual_seed(_mix(self.run.config.seed, step))
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        begun = time.perf_counter()
+        totals = Totals()
+        for rows in group:
+            batch = self._batch(self.train_data, rows)
+            with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+                result = self.task.loss(self.model, batch)
+            result[0].backward()
+            totals.add(result, batch)
+        norm = self._scale_gradients(float(totals.units))
+        self._check_finite(step, totals, norm, group)
+        rate = learning_rate(step, self.config, d_model=self.run.config.model.d_model, total_steps=self.progress.total_steps)
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = rate
+        self.optimizer.step()
+        self._note(step, totals, norm, rate, time.perf_counter() - begun)
+
+    def _groups(self) -> Iterator[list[np.ndarray[Any, Any]]]:
+        """Yield the micro-batches of each update, from where the run stands, epoch after epoch."""
+        while True:
+            division = batches(self.lengths, self.config.batch_tokens, seed=self.run.config.seed, epoch=self.progress.epoch)
+            groups = [division[i : i + self.config.accumulate] for i in range(0, len(division), self.config.accumulate)]
+            for group in groups[self.progress.group :]:
+                self.progress.group += 1
+                yield group
+            self.progress.epoch, self.progress.group = self.progress.epoch + 1, 0
+
+    def _batch(self, store: Store, rows: np.ndarray[Any, Any]) -> Batch:
+        return collate([store[int(row)] for row in rows], store.rows[rows].tolist()).to(self.device)
+
+    def _scale_gradients(self, units: float) -> float:
+        """Divide the summed gradients by the units, clip them, and return their norm before clipping."""
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients)) / max(1.0, units)
+        scale = 1 / max(1.0, units)
+        if self.config.clip and norm > self.config.clip:
+            scale *= self.config.clip / norm
+        for gradient in gradients:
+            gradient.mul_(scale)
+        return norm
+
+    def _check_finite(self, step: int, totals: Totals, norm: float, group: list[np.ndarray[Any, Any]]) -> None:
+        loss = float(totals.loss)
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        rows = np.concatenate([self.train_data.rows[rows] for rows in group])
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient norm is {norm}"
+        shown = ", ".join(map(str, (rows[:8] + 1).tolist())) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
+        kept = checkpoints(self.folder)
+        raise TrainingError(
+            f"step {step}: {what} (training examples {shown}); the update was not applied. Most likely the learning rate is too high: "
+            f"try train.lr={self.config.lr / 3:.1e} or a longer train.warmup. The last good checkpoint is {kept[0] if kept else 'none'}"
+        )
+
+    def _note(self, step: int, totals: Totals, norm: float, rate: float, seconds: float) -> None:
+        self.progress.step = step
+        self.progress.seconds = time.monotonic() - self.started
+        logged = step % self.config.log_every == 0 or step == 1
+        line = {
+            "step": step,
+            "epoch": self.progress.epoch + self.progress.group / self._updates_per_epoch(),
+            **totals.figures(),
+            "grad_norm": norm,
+            "lr": rate,
+            "units_per_second": float(totals.units) / seconds,
+            "padding": 1 - totals.tokens / max(1, totals.padded),
+            "seconds": self.progress.seconds,
+        }
+        if logged:
+            self.log.record(line)
+        self.log.progress(step, self.progress.total_steps, line, plain=logged)
+
+    def _after_update(self) -> None:
+        step = self.progress.step
+        self._calibrate(step)
+        evaluate_every = self._evaluate_every()
+        evaluated = step % evaluate_every == 0
+        if evaluated:
+            self._evaluate()
+        elif step % (self.config.checkpoint_every or evaluate_every) == 0 or self.stop_signal is not None:
+            self._checkpoint()
+        if self.stop_signal is not None:
+            raise Interrupted(self.stop_signal)
+
+    def _evaluate(self) -> None:
+        """Score the validation data, remember the best, and write a checkpoint."""
+        begun = time.monotonic()
+        figures = self.validate()
+        value = figures[self.config.best_metric]
+        better = self.progress.best_value is None or self._is_better(value, self.progress.best_value)
+        self.progress.evaluations_without_better = 0 if better else self.progress.evaluations_without_better + 1
+        if better:
+            self.progress.best_value, self.progress.best_step = value, self.progress.step
+        self.progress.seconds = time.monotonic() - self.started
+        place = self._checkpoint()
+        if better:
+            self._keep_best(place)
+        self.log.record({"step": self.progress.step, "valid": figures, "seconds": self.progress.seconds, "best": better})
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        self.log.say(f"step {self.progress.step}  valid: {shown}{'  (best)' if better else ''}  in {time.monotonic() - begun:.1f} s")
+
+    @torch.inference_mode()
+    def validate(self) -> dict[str, float]:
+        """Return loss, accuracy and, when the best weights are chosen by a score, the task's scores on the validation data."""
+        self.model.eval()
+        totals = Totals()
+        for rows in sequential_batches(self.valid_data.lengths(), self.config.batch_tokens):
+            batch = self._batch(self.valid_data, rows)
+            with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+                totals.add(self.task.loss(self.model, batch), batch)
+        figures = totals.figures()
+        figures["perplexity"] = math.exp(min(100.0, figures["loss"]))
+        if self.config.best_metric not in figures:
+            figures |= self._task_scores()
+        return figures
+
+    def _task_scores(self) -> dict[str, float]:
+        config = self.run.config
+        if config.data.valid is None:
+            raise TrainingError(f"train.best_metric={self.config.best_metric} needs data.valid; without it use loss or accuracy")
+        examples = Split(config.data.valid, config.data, self.task.columns)
+        options = config.decode.replace(beams=1, n_best=1)
+        scores = evaluate_examples(self.run, examples, options).scores.to_json()
+        values = {name: score["value"] for name, score in scores.items() if isinstance(score, dict) and "value" in score}
+        if self.config.best_metric not in values:
+            raise TrainingError(
+                f"train.best_metric={self.config.best_metric} is not one of loss, accuracy, perplexity, {', '.join(values)}"
+            )
+        return values
+
+    def _is_better(self, value: float, best: float) -> bool:
+        lower_is_better = self.config.best_metric in ("loss", "perplexity", "ter", "wer", "cer")
+        return value < best if lower_is_better else value > best
+
+    def _checkpoint(self) -> Path:
+        place = save_checkpoint(self.folder, self.model, self.optimizer, self.progress)
+        forget_old(self.folder, keep=max(self.config.keep, self.config.average), best_step=self.progress.best_step)
+        return place
+
+    def _keep_best(self, place: Path) -> None:
+        """Make the weights of a checkpoint those the run folder answers with."""
+        latest = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        load_weights(self.model, place / "model.safetensors")
+        self.run.save()
+        self.model.load_state_dict(latest)
+
+    def _finish(self) -> None:
+        """Leave the best weights, or the mean of the last checkpoints when that is better, in the run folder and in the model."""
+        load_weights(self.model, self.run.folder / "model.safetensors")
+        places = checkpoints(self.folder)[: self.config.average]
+        if len(places) > 1:
+            self._try_average(places)
+        self.model.eval()
+
+    def _try_average(self, places: list[Path]) -> None:
+        best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        with torch.no_grad():
+            for name, tensor in average_weights(places).items():
+                self.model.get_parameter(name).copy_(tensor)
+        value = self.validate()[self.config.best_metric]
+        better = self._is_better(value, self.progress.best_value or math.inf)
+        self.log.say(
+            f"mean of the last {len(places)} checkpoints: valid {self.config.best_metric} {value:.4g}{'  (best)' if better else ''}"
+        )
+        self.log.record({"step": self.progress.step, "average": {"checkpoints": len(places), self.config.best_metric: value}})
+        if better:
+            self.run.save()
+        else:
+            self.model.load_state_dict(best)
+
+    def _finished(self) -> bool:
+        out_of_time = self.config.minutes is not None and time.monotonic() - self.started > 60 * self.config.minutes
+        out_of_steps = self.progress.total_steps is not None and self.progress.step >= self.progress.total_steps
+        return out_of_time or out_of_steps or self._stopped_early()
+
+    def _stopped_early(self) -> bool:
+        return 0 < self.config.early_stopping <= self.progress.evaluations_without_better
+
+    def _planned_steps(self) -> int | None:
+        """Return how many updates were asked for; None when only minutes were."""
+        if self.config.steps is not None:
+            return self.config.steps
+        if self.config.epochs is not None:
+            return max(1, round(self.config.epochs * self._updates_per_epoch()))
+        return None if self.config.minutes is not None else max(1, round(10 * self._updates_per_epoch()))
+
+    def _updates_per_epoch(self) -> int:
+        if not hasattr(self, "_epoch_updates"):
+            division = batches(self.lengths, self.config.batch_tokens, seed=self.run.config.seed, epoch=0)
+            self._epoch_updates = math.ceil(len(division) / self.config.accumulate)
+        return self._epoch_updates
+
+    def _evaluate_every(self) -> int:
+        if self.config.evaluate_every is not None:
+            return self.config.evaluate_every
+        total = self.progress.total_steps
+        return max(self._updates_per_epoch(), math.ceil(total / MOST_EVALUATIONS) if total else 0)
+
+    def _calibrate(self, step: int) -> None:
+        """Fix the number of steps that fit into train.minutes, once their speed is known; from then on it is part of the run."""
+        if self.progress.total_steps is None and step >= CALIBRATION_STEPS and self.config.minutes is not None:
+            left = 60 * self.config.minutes * EVALUATION_SHARE - self.progress.seconds
+            self.progress.total_steps = max(step + 1, step + int(left / (self.progress.seconds / step)))
+            self.log.say(f"{self.progress.total_steps} steps fit into {self.config.minutes:g} minutes")
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Note SIGINT and SIGTERM so that the step can be finished; a second one stops at once."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            if self.stop_signal is not None:
+                raise KeyboardInterrupt
+            self.stop_signal = number
+            self.log.say(f"{signal.Signals(number).name}: finishing the step and writing a checkpoint; once more to stop at once")
+
+        try:
+            before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: signals go elsewhere
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _mix(seed: int, step: int) -> int:
+    """Return a seed for one step, unrelated to those of its neighbours."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)

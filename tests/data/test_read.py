@@ -1,0 +1,443 @@
+import codecs
+import gzip
+import hashlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heed.data.read import CHUNK_BYTES, ReadLog, data_files, hash_files, read_examples, read_lines
+from heed.errors import DataError, MissingExtra
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+PAIRS = [("他们在跑。", "They run."), ("一只狗，一只猫", 'A dog, "a cat"'), ("　好\u2028的\x85 ", "fine\x0b\x0c ok\rno end")]
+ROWS = [{"source": source, "target": target} for source, target in PAIRS]
+
+
+def read(path, **options):
+    return list(read_examples(str(path), **{"required": ["source", "target"], **options}))
+
+
+def write(path, text, encoding="utf-8"):
+    content = text if isinstance(text, bytes) else text.encode(encoding)
+    path.write_bytes(gzip.compress(content) if path.name.endswith(".gz") else content)
+    return path
+
+
+def refusal(path, **options):
+    with pytest.raises(DataError) as caught:
+        read(path, **options)
+    return str(caught.value)
+
+
+def tsv(rows):
+    return "".join("\t".join(row) + "\n" for row in [("source", "target"), *rows])
+
+
+def as_parquet(path, columns):
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.mark.parametrize("gz", ["", ".gz"])
+def test_every_format_gives_the_same_rows(tmp_path, gz):
+    csv_text = (
+        'source,target\r\n他们在跑。,They run.\r\n"一只狗，一只猫","A dog, ""a cat"""\r\n　好\u2028的\x85 ,fine\x0b\x0c ok\rno end\r\n'
+    )
+    tsv_path = write(tmp_path / f"a.tsv{gz}", tsv(PAIRS))
+    csv_path = write(tmp_path / f"a.csv{gz}", csv_text)
+    jsonl_path = write(tmp_path / f"a.jsonl{gz}", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS) + "\n")
+    for side in (0, 1):
+        write(tmp_path / f"train.{'zh' if side == 0 else 'en'}{gz}", "\n".join(pair[side] for pair in PAIRS))
+    parquet_path = as_parquet(tmp_path / "a.parquet", {"source": [a for a, _ in PAIRS], "target": [b for _, b in PAIRS]})
+    for path in [tsv_path, csv_path, jsonl_path, parquet_path, tmp_path / ("train.{zh,en}" + gz)]:
+        assert read(path) == ROWS, path
+
+
+@pytest.mark.parametrize("gz", ["", ".gz"])
+@pytest.mark.parametrize(
+    ("encoding", "mark"),
+    [
+        ("utf-8", b""),
+        ("utf-8", codecs.BOM_UTF8),
+        ("utf-16-le", codecs.BOM_UTF16_LE),
+        ("utf-16-be", codecs.BOM_UTF16_BE),
+        ("utf-16-le", b""),
+        ("utf-16-be", b""),
+        ("gb18030", b""),
+    ],
+)
+def test_every_encoding_gives_the_same_rows(tmp_path, encoding, mark, gz):
+    rows = [*PAIRS, ("一一一一一一", "ĀĀ 一"), ("𠀀😀", "é")]
+    path = write(tmp_path / f"a.tsv{gz}", mark + tsv(rows).encode(encoding))
+    log = ReadLog()
+    assert read(path, log=log) == [{"source": a, "target": b} for a, b in rows]
+    assert (log.encoding, log.format, log.rows) == (encoding, "tsv", 5)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "gb18030"])
+def test_characters_across_chunk_borders_are_read_whole(tmp_path, encoding):
+    long = "x" + "好" * (CHUNK_BYTES // 2)
+    path = write(tmp_path / "a.tsv", tsv([(long, "long"), ("好", "short")]), encoding)
+    assert [row["source"] for row in read(path)] == [long, "好"]
+
+
+@pytest.mark.parametrize(
+    ("content", "offset"),
+    [
+        (b"source\ttarget\nok\tok\nx\xff\xffy\tz\n", 21),
+        ("source\ttarget\nMänner läuft für\tx\n".encode("latin-1"), 15),
+        (b"source\ttarget\nM\xe4nner\tM\xe4rchen\n", 15),
+        ("source\ttarget\n好\t好".encode()[:-1], 18),
+        ("source\ttarget\na\tb".encode("utf-16-le") + b"x", 34),
+        (b"source\ttarget\na\tb\x00\n", 17),
+        ("source\ttarget\n好的\t你好".encode() + b"\xff\n", 28),
+        (codecs.BOM_UTF32_LE + "source\ttarget\n".encode("utf-32-le"), 2),
+        (codecs.BOM_UTF8 + b"source\ttarget\n\xb0\xa1\tb\n", 17),
+    ],
+)
+def test_bytes_that_are_no_text_are_refused_with_their_place(tmp_path, content, offset):
+    message = refusal(write(tmp_path / "a.tsv", content))
+    assert "a.tsv: byte" in message
+    assert "save the file as UTF-8" in message
+    if b"\x00" not in content[:17] or offset in (2, 34):
+        assert f"byte {offset} " in message
+
+
+def test_a_cut_or_false_gzip_file_is_refused(tmp_path):
+    whole = gzip.compress(tsv(PAIRS * 500).encode())
+    for content in [whole[:-20], whole[:60], b"plain text", whole[:-8] + b"\0" * 8, whole[:30] + b"\xff\xff\xff" + whole[33:]]:
+        path = tmp_path / "a.tsv.gz"
+        path.write_bytes(content)
+        assert "is cut off or no gzip file" in refusal(path)
+
+
+def test_other_columns_are_kept_and_columns_renamed(tmp_path):
+    path = write(tmp_path / "a.tsv", "id\tde\ten\n1\tHallo \tHi\n")
+    assert read(path, rename={"source": "de", "target": "en"}) == [{"id": "1", "source": "Hallo ", "target": "Hi"}]
+    swapped = write(tmp_path / "b.tsv", "source\ttarget\na\tb\n")
+    assert read(swapped, rename={"source": "target", "target": "source"}) == [{"source": "b", "target": "a"}]
+    nested = write(tmp_path / "c.jsonl", '{"translation": {"de": "a", "en": "b"}}\n')
+    rename = {"source": "translation.de", "target": "translation.en"}
+    assert read(nested, rename=rename) == [{"translation": {"de": "a", "en": "b"}, "source": "a", "target": "b"}]
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
+def test_a_header_can_be_given(tmp_path, name):
+    mark = "\t" if name == "a.tsv" else ","
+    path = write(tmp_path / name, f"a{mark}b\nc{mark}d\n")
+    assert read(path, header=["source", "target"]) == [{"source": "a", "target": "b"}, {"source": "c", "target": "d"}]
+    assert read(path, header=["x", "y"], rename={"source": "y", "target": "x"})[0] == {"source": "b", "target": "a"}
+    assert "names a column twice" in refusal(path, header=["source", "source"])
+    assert "lacks target" in refusal(path, header=["source", "x"])
+    headed = write(tmp_path / name, f"source{mark}target\nc{mark}d\n")
+    assert read(headed, header=["source", "target"]) == [{"source": "c", "target": "d"}]
+    three = write(tmp_path / name, f"a{mark}b{mark}c\n")
+    assert "data.header=[source,target,column3]" in refusal(three, header=["source", "target"])
+
+
+def test_formats_that_name_their_columns_do_not_need_the_settings_of_other_splits(tmp_path):
+    jsonl = write(tmp_path / "a.jsonl", '{"de": "a", "en": "b"}\n')
+    for side in "ab":
+        write(tmp_path / f"t.{side}", f"{side}\n")
+    options = {"header": ["de", "en"], "rename": {"source": "de", "target": "en"}}
+    assert read(jsonl, **options) == read(tmp_path / "t.{a,b}", **options) == [{"source": "a", "target": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("header", "hint"),
+    [
+        ("sorce\ttarget", "name it with data.columns.source=sorce"),
+        ("Source\ttarget", "name it with data.columns.source=Source"),
+        ("de\ten", "name it with data.columns.source=NAME, or, if the first line is data already, data.header=[source,target]"),
+        ("Wir gehen.\tWe go.", "the first line looks like data, so name the columns: data.header=[source,target]"),
+        ("你好。\tHi.\tCC-BY 2.0", "data.header=[source,target,column3]"),
+        ("source\ttarget\ttarget", "the header names target more than once"),
+    ],
+)
+def test_a_header_without_the_columns_says_how_to_name_them(tmp_path, header, hint):
+    message = refusal(write(tmp_path / "a.tsv", f"{header}\na\tb\n"))
+    assert "a.tsv:1: " in message
+    assert hint in message
+
+
+BAD_ROWS = {
+    "a.tsv": ("source\ttarget\n{}\ngood\tgut\n", ["a", "a\tb\tc", "a\t ", "\tb", "", "\t"]),
+    "a.csv": ("source,target\n{}\ngood,gut\n", ["a", "a,b,c", "a, ", '"a"x,b', "", ","]),
+    "a.jsonl": (
+        '{{"source": "s", "target": "t"}}\n{}\n{{"source": "good", "target": "gut"}}\n',
+        [
+            "{",
+            "[1]",
+            "3",
+            '{"source": "a"}',
+            '{"source": "a", "target": null}',
+            '{"source": "a", "target": 3}',
+            "",
+            "[" * 100_000,
+            '{"source": "a", "target": ["b"]}',
+            '{"source": "a", "target": "　"}',
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "line"), [(name, line) for name, (_, lines) in BAD_ROWS.items() for line in lines])
+def test_a_bad_row_is_named_or_skipped_and_counted(tmp_path, name, line):
+    path = write(tmp_path / name, BAD_ROWS[name][0].format(line))
+    message = refusal(path)
+    assert message.startswith(f"{path}:2: ")
+    assert "data.bad_rows=skip" in message
+    log = ReadLog()
+    assert read(path, bad_rows="skip", log=log)[-1] == {"source": "good", "target": "gut"}
+    assert log.bad == 1
+    assert log.bad_examples[0].startswith(f"{path}:2: ")
+
+
+def test_a_bad_row_says_what_was_found(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"source": "a", "target": 3.5}\n')
+    assert "column 'target' is 3.5, of type float; expected text" in refusal(path)
+    parquet = as_parquet(tmp_path / "a.parquet", {"source": ["a", "b"], "target": [1, 2]})
+    assert f"{parquet}:1: column 'target' is 1, of type int" in refusal(parquet)
+    missing = write(tmp_path / "b.jsonl", '{"de": "a", "target": "b"}\n')
+    assert "no column 'source' among de, target" in refusal(missing)
+
+
+def test_only_the_first_bad_rows_are_kept_as_examples(tmp_path):
+    log = ReadLog()
+    path = write(tmp_path / "a.tsv", "source\ttarget\n" + "bad\n" * 25 + "a\tb\n")
+    assert len(read(path, bad_rows="skip", log=log)) == 1
+    assert (log.rows, log.bad, len(log.bad_examples), log.source) == (1, 25, 10, str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("a.tsv", "", "is empty"),
+        ("a.csv", "", "is empty"),
+        ("a.jsonl", "", "is empty"),
+        ("a.tsv.gz", "", "is empty"),
+        ("a.jsonl", "\n\n", "holds no rows"),
+        ("a.tsv", "source\ttarget\n", "holds no rows"),
+        ("a.csv", "source,target\n\n", "holds no rows"),
+    ],
+)
+def test_a_source_without_rows_is_refused(tmp_path, name, content, found):
+    assert found in refusal(write(tmp_path / name, content))
+
+
+def test_a_source_without_any_good_row_is_refused_even_when_skipping(tmp_path):
+    path = write(tmp_path / "a.jsonl", "{}\n{}\n")
+    assert "none of its 2 rows can be used" in refusal(path, bad_rows="skip")
+    assert "holds no rows" in refusal(
+        as_parquet(tmp_path / "a.parquet", {"source": pa.array([], "string"), "target": pa.array([], "string")})
+    )
+
+
+def test_blank_lines_at_the_end_are_no_rows(tmp_path):
+    for name, text in [
+        ("a.tsv", "source\ttarget\na\tb\n\n\r\n"),
+        ("a.csv", "source,target\na,b\n\n"),
+        ("a.jsonl", '{"source":"a","target":"b"}\n\n'),
+    ]:
+        assert read(write(tmp_path / name, text)) == [{"source": "a", "target": "b"}]
+    for side in "ab":
+        write(tmp_path / f"t.{side}", f"{side}\n\n\n")
+    assert read(tmp_path / "t.{a,b}") == [{"source": "a", "target": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ('"a ""quoted"" text"', 'a "quoted" text'),
+        ('"""Hi!"" she said"', '"Hi!" she said'),
+        ('"Hello!"', '"Hello!"'),
+        ('"a" and "b"', '"a" and "b"'),
+        ('say "hi"', 'say "hi"'),
+        ('"', '"'),
+        ('""', '""'),
+        ('"""', '"""'),
+        ('"open', '"open'),
+    ],
+)
+def test_tsv_quoting_is_undone_only_where_it_is_certain(tmp_path, written, meant):
+    assert read(write(tmp_path / "a.tsv", f"source\ttarget\n{written}\tx\n"))[0]["source"] == meant
+
+
+def test_csv_holds_line_breaks_in_quotes_and_counts_lines(tmp_path):
+    path = write(tmp_path / "a.csv", 'source,target\r\n"two\r\nlines",b\r\nlonely\r\n')
+    assert f"{path}:4: has 1 field, expected 2 (source, target)" in refusal(path)
+    assert read(path, bad_rows="skip") == [{"source": "two\nlines", "target": "b"}]
+
+
+def test_an_unclosed_quotation_mark_is_a_bad_row(tmp_path):
+    path = write(tmp_path / "a.csv", 'source,target\na,b\n"c,d\ne,f\n')
+    assert f"{path}:3: is not CSV" in refusal(path)
+    assert read(path, bad_rows="skip") == [{"source": "a", "target": "b"}]
+
+
+def test_large_csv_fields_are_read(tmp_path):
+    long = "x" * 200_000
+    assert read(write(tmp_path / "a.csv", f"source,target\n{long},b\n"))[0]["source"] == long
+
+
+def test_semicolons_separate_where_the_header_says_so(tmp_path):
+    assert read(write(tmp_path / "a.csv", "id;source;target\n1;a,b;c\n")) == [{"id": "1", "source": "a,b", "target": "c"}]
+    assert read(write(tmp_path / "a.csv", "source,target\na;b,c\n")) == [{"source": "a;b", "target": "c"}]
+    assert read(write(tmp_path / "a.csv", "de;en\na;b\n"), rename={"source": "de", "target": "en"}) == [{"source": "a", "target": "b"}]
+
+
+def test_parallel_sides_of_different_length_are_refused_before_the_first_row(tmp_path):
+    write(tmp_path / "t.en", "a\nb\nc\n")
+    write(tmp_path / "t.de", "a\nb")
+    message = refusal(tmp_path / "t.{en,de}")
+    assert "t.en has 3 lines and t.de has 2 lines" in message
+
+
+def test_parallel_text_may_mix_encodings_and_names_the_line(tmp_path):
+    write(tmp_path / "t.zh", "好的\n你好\n", "gb18030")
+    write(tmp_path / "t.en", "fine\n \n")
+    log = ReadLog()
+    assert read(tmp_path / "t.{zh,en}", bad_rows="skip", log=log) == [{"source": "好的", "target": "fine"}]
+    assert (log.format, log.encoding, log.bad) == ("parallel", "gb18030, utf-8", 1)
+    assert "t.{zh,en}:2: column 'target' is empty" in refusal(tmp_path / "t.{zh,en}")
+
+
+@pytest.mark.parametrize("spec", ["t.{en,de,fr}", "t.{en}", "t.{en,}", "t.{}"])
+def test_parallel_text_has_two_suffixes(tmp_path, spec):
+    assert "parallel text has two suffixes" in refusal(tmp_path / spec)
+
+
+def test_parallel_text_fills_two_columns_only(tmp_path):
+    for side in "ab":
+        write(tmp_path / f"t.{side}", "x\n")
+    assert "fills two columns, this task has text" in refusal(tmp_path / "t.{a,b}", required=["text"])
+
+
+def test_lines_are_read_in_any_encoding(tmp_path):
+    for encoding in ("utf-8-sig", "utf-16", "gb18030"):
+        path = write(tmp_path / "a.txt.gz", "你好\r\n\n a\u2028b", encoding)
+        assert list(read_lines(path)) == list(read_lines(str(path))) == ["你好", "", " a\u2028b"]
+    with pytest.raises(DataError, match="no such file"):
+        read_lines(tmp_path / "b.txt")
+
+
+def test_a_missing_file_names_the_nearest_one(tmp_path):
+    write(tmp_path / "train.tsv", tsv(PAIRS))
+    assert f"did you mean {tmp_path / 'train.tsv'}?" in refusal(tmp_path / "trian.tsv")
+    assert "no folder" in refusal(tmp_path / "absent" / "train.tsv")
+    write(tmp_path / "t.en", "x\n")
+    with pytest.raises(DataError, match=r"t\.de: no such file; did you mean .*t\.en"):
+        data_files(str(tmp_path / "t.{en,de}"))
+
+
+@pytest.mark.parametrize("name", ["", "a.txt", "a.xlsx", "plain", "a.parquet.gz", "a.zip"])
+def test_unknown_forms_are_refused_with_the_known_ones(tmp_path, name):
+    if name:
+        write(tmp_path / name, "x")
+    message = refusal(tmp_path / name)
+    for form in (".tsv", ".jsonl", ".parquet", "DIR/train.{en,de}", "hf:NAME"):
+        assert form in message
+
+
+def test_files_are_found_and_hashed(tmp_path):
+    files = [write(tmp_path / "t.en.gz", "a\n"), write(tmp_path / "t.de.gz", "b\n")]
+    spec = str(tmp_path / "t.{en,de}.gz")
+    assert data_files(spec) == files
+    assert hash_files(spec) == {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    assert data_files("hf:org/name") == []
+    assert hash_files("hf:org/name") == {}
+
+
+def test_a_damaged_parquet_file_is_refused(tmp_path):
+    path = as_parquet(tmp_path / "a.parquet", {"source": ["a"] * 5000, "target": [str(n) for n in range(5000)]})
+    assert "no column 'text' among source, target; name it with data.columns.text=" in refusal(path, required=["text"])
+    content = path.read_bytes()
+    path.write_bytes(content[:500])
+    assert "is no parquet file" in refusal(path)
+    path.write_bytes(content[:4] + b"\xff" * 2000 + content[2004:])
+    assert "is damaged" in refusal(path)
+
+
+def test_parquet_is_read_in_batches(tmp_path):
+    path = as_parquet(
+        tmp_path / "a.parquet", {"source": [f"s{n}" for n in range(3000)], "target": [f"t{n}" for n in range(3000)], "n": range(3000)}
+    )
+    rows = read_examples(str(path), required=["source", "target"])
+    assert next(rows) == {"source": "s0", "target": "t0", "n": 0}
+    assert [row["n"] for row in rows] == list(range(1, 3000))
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    calls = []
+
+    def load_dataset(name, config=None, *, split, streaming):
+        if name == "gone":
+            raise FileNotFoundError("no such data set")
+        calls.append((name, config, split, streaming))
+        return iter([{"translation": {"de": "a", "en": "b"}}, {"translation": {"de": "", "en": "b"}}])
+
+    module = ModuleType("datasets")
+    module.load_dataset = load_dataset
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("spec", "call"),
+    [
+        ("hf:opus", ("opus", None, "train", True)),
+        ("hf:org/name", ("org/name", None, "train", True)),
+        ("hf:org/name/de-en:test", ("org/name", "de-en", "test", True)),
+        ("hf:/wmt16/de-en:train[:10]", ("wmt16", "de-en", "train[:10]", True)),
+    ],
+)
+def test_hub_names_are_told_from_configurations(hub, spec, call):
+    rename = {"source": "translation.de", "target": "translation.en"}
+    log = ReadLog()
+    rows = read(spec, rename=rename, bad_rows="skip", log=log)
+    assert [(row["source"], row["target"]) for row in rows] == [("a", "b")]
+    assert hub == [call]
+    assert (log.format, log.rows, log.bad) == ("hf", 1, 1)
+    assert f"{spec}:2: column 'translation.de' is empty" in refusal(spec, rename=rename)
+
+
+def test_hub_failures_are_explained(hub):
+    assert "one slash is OWNER/NAME" in refusal("hf:gone")
+    for spec in ("hf:", "hf:a/b/c/d", "hf:a//c", "hf:a/"):
+        assert "expected hf:NAME" in refusal(spec)
+
+
+def test_the_hub_without_its_package_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtra, match=r"heed\[datasets\]"):
+        read("hf:org/name")
+
+
+cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters='\t\n\r\0\ufeff\ufdd0"'), min_size=1).filter(str.strip)
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=st.lists(st.tuples(cells, cells), min_size=1), encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
+def test_any_text_is_read_back(tmp_path_factory, rows, encoding):
+    folder = tmp_path_factory.mktemp("any")
+    expected = [{"source": source, "target": target} for source, target in rows]
+    assert read(write(folder / "a.tsv", tsv(rows), encoding)) == expected
+    quoted = "source,target\n" + "".join(f'"{source}","{target}"\r\n' for source, target in rows)
+    assert read(write(folder / "a.csv.gz", quoted, encoding)) == expected
+
+
+def test_shared_translation_data_is_read_whole():
+    if not SHARED.is_dir():
+        pytest.skip("the shared data sets are not beside this repository")
+    assert sum(1 for _ in read_examples(f"{SHARED}/multi30k/train.{{en,de}}", required=["source", "target"])) == 29_000
+    rows = read(SHARED / "tatoeba_zh_en" / "val.tsv")
+    assert len(rows) == 1000
+    assert rows[0] == {"source": "厕所在哪里？", "target": "Where's the bathroom?", "attribution": rows[0]["attribution"]}
