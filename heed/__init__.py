@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from heed.errors import CheckpointError, ConfigError, DataError, HeedError, MissingExtra, TrainingError
     from heed.run import Run
     from heed.tasks import Answer
-    from heed.training.train import train
+    from heed.verbs import train
 
 _HOMES = {
-    "train": "heed.training.train",
+    "train": "heed.verbs",
     "Run": "heed.run",
     "Answer": "heed.tasks",
     "HeedError": "heed.errors",

@@ -49,26 +49,18 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="replace a run folder that is there")] = False,
 ) -> None:
     """Train a model: heed train translation data.train=pairs.tsv --to runs/mine."""
+    from heed import verbs
     from heed.config import parse_overrides
-    from heed.training.train import resume as resume_run
-    from heed.training.train import train as train_run
 
     if resume is not None:
         if recipe is not None or to is not None:
             raise ConfigError("--resume goes on with the settings of its run; leave out the recipe, key=value and --to")
-        run = resume_run(resume)
+        run = verbs.resume(resume)
     elif recipe is None or to is None:
         raise ConfigError("name a recipe or task and a folder: heed train translation data.train=pairs.tsv --to runs/mine")
     else:
-        run = train_run(recipe, to=to, force=force, **parse_overrides(settings or []))
-    _finish(run)
-
-
-def _finish(run: Any) -> None:
-    from heed.report import finish_run
-
-    for line in finish_run(run, lambda text: print(text, file=sys.stderr)):
-        print(line)
+        run = verbs.train(recipe, to=to, force=force, **parse_overrides(settings or []))
+    print("\n".join(verbs.conclusion(run)))
 
 
 @app.command()
@@ -79,14 +71,15 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a run on data, with 95 % intervals."""
-    from heed.report import evaluate_run, score_lines
+    from heed import verbs
+    from heed.evaluation import score_lines
 
-    loaded, evaluation = evaluate_run(run, data, settings or [])
+    scores = verbs.evaluate(run, data, settings or [])
     if as_json:
-        print(json.dumps(evaluation, ensure_ascii=False))
+        print(json.dumps({key: value for key, value in scores.items() if key != "examples"}, ensure_ascii=False))
         return
-    print("\n".join(score_lines(evaluation)))
-    print(f"report: {loaded.folder / 'report.html'}", file=sys.stderr)
+    print("\n".join(score_lines(scores)))
+    print(f"report: {run / 'report.html'}", file=sys.stderr)
 
 
 @app.command()
@@ -98,9 +91,10 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Test whether two runs differ, by a paired bootstrap over the same examples."""
-    from heed.report import compare_runs, comparison_lines
+    from heed import verbs
+    from heed.evaluation import comparison_lines
 
-    comparison = compare_runs(run_a, run_b, data, settings or [])
+    comparison = verbs.compare(run_a, run_b, data, settings or [])
     print(json.dumps(comparison, ensure_ascii=False) if as_json else "\n".join(comparison_lines(comparison)))
 
 
@@ -178,7 +172,7 @@ def inspect(
     graph: Annotated[bool, typer.Option("--graph", help="print the model as a Mermaid flow chart")] = False,
 ) -> None:
     """Show what is in a run folder (settings, layers, parameters) or in data (rows, lengths, duplicates, leaks)."""
-    from heed.report import inspect_data, inspect_run
+    from heed.inspection import inspect_data, inspect_run
 
     folder = Path(what)
     if (folder / "config.yaml").is_file():

@@ -1,21 +1,27 @@
-"""Measuring a run on data: scores with intervals, speed and memory, and paired comparison of two runs."""
+"""Measuring a run on data: scores with intervals, speed and memory, the telling examples, and paired comparison of two runs."""
 
+import datetime
 import json
+import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
-from heed.config import DecodeConfig
-from heed.data.read import Example
+from heed.config import DataConfig, DecodeConfig, merge, parse_overrides, validate
+from heed.data.read import Example, read_examples
 from heed.device import describe_machine, peak_memory_mib
+from heed.errors import ConfigError, DataError
+from heed.files import explain_full_disk, replacing
 from heed.run import WINDOW, Run
 from heed.tasks import Answer
 from heed.tasks.base import Metrics, Scores
+
+SHOWN = 5  # examples of each sort in a report
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class Evaluation:
     metrics: Metrics
     n_examples: int
     seconds: float
-    n_characters: int
+    n_tokens: int
     memory_mib: float
     options: DecodeConfig
 
@@ -35,23 +41,23 @@ class Evaluation:
         cost = {
             "examples": self.n_examples,
             "seconds": round(self.seconds, 3),
-            "examples_per_second": round(self.n_examples / self.seconds, 2) if self.seconds else None,
-            "characters_per_second": round(self.n_characters / self.seconds, 1) if self.seconds else None,
+            "examples_per_second": round(self.n_examples / max(self.seconds, 1e-9), 2),
+            "tokens_per_second": round(self.n_tokens / max(self.seconds, 1e-9), 1),
             "peak_memory_mib": round(self.memory_mib, 1),
             "machine": describe_machine(),
         }
         return {**self.scores.to_json(), "cost": cost, "decode": self.options.model_dump()}
 
 
-def evaluate_examples(run: Run, examples: Iterable[Example], options: DecodeConfig, *, to: Path | None = None) -> Evaluation:
+def evaluate_examples(run: Run, examples: Iterable[Example], options: DecodeConfig, *, lines: Path | None = None) -> Evaluation:
     """Answer every example and score the answers, holding a window of them at a time.
 
     Args:
-        to: a file that is given one JSON line per example: the example, its answer, and how good it is among its peers.
+        lines: a file that is given one JSON line per example with its answer.
     """
     metrics = run.task.metrics()
-    n_examples, n_characters, seconds = 0, 0, 0.0
-    lines = None if to is None else to.open("w", encoding="utf-8")
+    n_examples, n_tokens, seconds = 0, 0, 0.0
+    file = None if lines is None else lines.open("w", encoding="utf-8")
     try:
         for window in _windows(examples):
             begun = time.perf_counter()
@@ -59,14 +65,13 @@ def evaluate_examples(run: Run, examples: Iterable[Example], options: DecodeConf
             seconds += time.perf_counter() - begun
             run.task.count(metrics, answers, window)
             n_examples += len(window)
-            n_characters += sum(len(answer.text) for answer in answers)
-            if lines is not None:
-                lines.writelines(_line(example, answer) for example, answer in zip(window, answers, strict=True))
+            n_tokens += sum(run.task.answer_length(answer) for answer in answers)
+            if file is not None:
+                file.writelines(_line(example, answer) for example, answer in zip(window, answers, strict=True))
     finally:
-        if lines is not None:
-            lines.close()
-    memory = peak_memory_mib(run.device)
-    return Evaluation(metrics.scores(), metrics, n_examples, seconds, n_characters, memory, options)
+        if file is not None:
+            file.close()
+    return Evaluation(metrics.scores(), metrics, n_examples, seconds, n_tokens, peak_memory_mib(run.device), options)
 
 
 def _windows(examples: Iterable[Example]) -> Iterator[list[Example]]:
@@ -80,7 +85,104 @@ def _line(example: Example, answer: Answer) -> str:
     return json.dumps({"example": content, "answer": answer.to_json()}, ensure_ascii=False) + "\n"
 
 
-def set_threads(options: DecodeConfig) -> None:
-    """Use one thread where the work of a step is too small to share; see bench/threads.py."""
-    if options.batch_tokens <= 1:
-        torch.set_num_threads(1)
+def evaluate_run(run: Run, source: str, pairs: Sequence[str] = (), *, name: str | None = None) -> dict[str, Any]:
+    """Score a run on a data source and keep the result in its folder under evaluations/.
+
+    Args:
+        pairs: settings laid over the run's, data.* (columns, header, bad_rows) and decode.* only.
+        name: what the result is called; by default after the data.
+    """
+    data, options = evaluation_settings(run, pairs)
+    name = name or _name_of(source)
+    folder = run.folder / "evaluations"
+    with explain_full_disk(folder):
+        folder.mkdir(exist_ok=True)
+        with replacing(folder / f"{name}.jsonl") as lines:
+            evaluation = evaluate_examples(run, _read(run, source, data), options, lines=lines)
+        content = {"name": name, "data": source, "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
+        content |= evaluation.to_json()
+        telling = _telling_examples(run, folder / f"{name}.jsonl", evaluation.metrics.qualities())
+        with replacing(folder / f"{name}.json") as draft:
+            draft.write_text(json.dumps({**content, "examples": telling}, ensure_ascii=False), encoding="utf-8")
+    return content
+
+
+def compare_runs(run_a: Run, run_b: Run, source: str, pairs: Sequence[str] = ()) -> dict[str, Any]:
+    """Score two runs on the same examples and test every difference; raises ConfigError when their tasks differ."""
+    if run_a.task.name != run_b.task.name:
+        raise ConfigError(f"{run_a.folder} is a {run_a.task.name} run and {run_b.folder} a {run_b.task.name} run; compare runs of one task")
+    found = []
+    for run in (run_a, run_b):
+        data, options = evaluation_settings(run, pairs)
+        found.append(evaluate_examples(run, _read(run, source, data), options))
+    tests = found[0].metrics.compare(found[1].metrics)
+    content = {"a": str(run_a.folder), "b": str(run_b.folder), "data": source, "n": found[0].n_examples}
+    return content | {name: test.to_json() for name, test in tests.items()}
+
+
+def evaluation_settings(run: Run, pairs: Sequence[str]) -> tuple[DataConfig, DecodeConfig]:
+    """Lay key=value pairs over what the run says about reading and decoding; raises ConfigError for other settings."""
+    settings = parse_overrides(pairs)
+    other = [group for group in settings if group not in ("data", "decode")]
+    if other:
+        raise ConfigError(f"{other[0]}: only data.* and decode.* settings can change after training")
+    data = validate(DataConfig, merge(run.config.data.model_dump(), settings.get("data", {})), "data")
+    decode = validate(DecodeConfig, merge(run.config.decode.model_dump(), settings.get("decode", {})), "decode")
+    return data, decode
+
+
+def _read(run: Run, source: str, data: DataConfig) -> Iterator[Example]:
+    return read_examples(source, required=run.task.columns, rename=data.columns, header=data.header, bad_rows=data.bad_rows)
+
+
+def _name_of(source: str) -> str:
+    """Return a file name for what is known of a data source: its folder's and its own name."""
+    parts = [part for part in re.split(r"[/\\]", source) if part not in ("", ".", "..")]
+    return re.sub(r"[^\w.-]+", "-", "-".join(parts[-2:])).strip("-.") or "data"
+
+
+def _telling_examples(run: Run, lines: Path, qualities: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, list[dict[str, Any]]]:
+    """Return the best, median and worst answers with what can be drawn of them."""
+    order = np.argsort(-qualities, kind="stable")
+    middle = max(0, len(order) // 2 - SHOWN // 2)
+    places = {"best": order[:SHOWN], "median": order[middle : middle + SHOWN], "worst": order[-SHOWN:][::-1]}
+    wanted = {int(i) for chosen in places.values() for i in chosen}
+    with lines.open(encoding="utf-8") as file:
+        texts = {i: json.loads(line) for i, line in enumerate(file) if i in wanted}
+    return {sort: [_drawn(run, texts[int(i)], float(qualities[i]), first=n < 2) for n, i in enumerate(chosen)] for sort, chosen in places.items()}
+
+
+def _drawn(run: Run, content: dict[str, Any], quality: float, *, first: bool) -> dict[str, Any]:
+    answer = Answer(content["answer"]["text"], content["answer"].get("score"))
+    picture = run.task.pictures(run.model, content["example"], answer) if first and answer.text else None
+    return {**content, "quality": round(quality, 2), "picture": picture}
+
+
+def score_lines(content: dict[str, Any]) -> list[str]:
+    """Return an evaluation as lines for a terminal."""
+    rows = [(name, score) for name, score in content.items() if isinstance(score, dict) and {"value", "low", "high"} <= score.keys()]
+    width = max((len(name) for name, _ in rows), default=0)
+    lines = [f"{name:<{width}}  {score['value']:8.4g}   95 % interval {score['low']:.4g} to {score['high']:.4g}" for name, score in rows]
+    cost = content["cost"]
+    lines.append(
+        f"{cost['examples']:,} examples in {cost['seconds']:.1f} s: {cost['examples_per_second']:,.0f} examples/s, "
+        f"{cost['tokens_per_second']:,.0f} tokens/s, peak memory {cost['peak_memory_mib']:,.0f} MiB"
+    )
+    return lines + [f"{name}: {signature}" for name, signature in content.get("signatures", {}).items()]
+
+
+def comparison_lines(content: dict[str, Any]) -> list[str]:
+    """Return a comparison as lines for a terminal."""
+    tests = {name: test for name, test in content.items() if isinstance(test, dict)}
+    if not tests:
+        raise DataError(f"{content['data']}: nothing to compare")
+    width = max(map(len, tests))
+    lines = [f"a = {content['a']}   b = {content['b']}   {content['n']:,} examples of {content['data']}"]
+    for name, test in tests.items():
+        difference = test["difference"]
+        verdict = "differs" if test["p_value"] < 0.05 else "no difference shown"
+        lines.append(
+            f"{name:<{width}}  a {test['a']['value']:8.4g}   b {test['b']['value']:8.4g}   b - a {difference['value']:+.4g} "
+            f"[{difference['low']:+.4g}, {difference['high']:+.4g}]   p = {test['p_value']:.3f}  {verdict}"
+        )
+    return lines

@@ -39,6 +39,7 @@ CHUNK_BYTES = 1 << 20  # even, so that chunks of UTF-16 stay aligned
 BATCH_ROWS = 1024  # rows of parquet in memory at a time
 FIELD_LIMIT = 1 << 24  # characters in a CSV field; a quotation mark that is never closed stops here instead of filling memory
 MAX_BAD_EXAMPLES = 10
+WHOLE_PER_FAULT = 4  # characters for each fault that make a file damaged UTF-8 rather than GB18030
 LONE_CR = "\ufdd0"  # a code point Unicode reserves for a program's own use
 SENTENCE_ENDS = (".", "!", "?", "。", "！", "？", "…", "”", "»")
 # Of GB18030 text, at least this share of characters beyond ASCII is in its everyday part (GB 2312); Latin-1 read as GB18030 has none.
@@ -391,8 +392,8 @@ def _decoded_chunks(path: Path, encoding: str) -> Iterator[str]:
 def _unmarked_encoding(path: Path) -> str | None:
     """Guess what a file is that is not UTF-8; None for UTF-8 with faults.
 
-    In UTF-16, spaces, line ends and their like hold a NUL byte on the side that the byte order gives. Text in UTF-8 has more whole
-    characters than faults, GB18030 read as UTF-8 the other way round.
+    In UTF-16, spaces, line ends and their like hold a NUL byte on the side that the byte order gives. Text in UTF-8 has far more
+    whole characters beyond ASCII than faults; GB18030 read as UTF-8 the other way round.
     """
     n_little = n_big = n_whole = n_faults = 0
     for chunk in _chunks(path):
@@ -403,7 +404,7 @@ def _unmarked_encoding(path: Path) -> str | None:
         n_faults += chunk.decode("utf-8", "replace").count("\ufffd")
     if n_little or n_big:
         return "utf-16-le" if n_little > n_big else "utf-16-be"
-    return None if n_whole > n_faults else "gb18030"
+    return None if n_whole >= WHOLE_PER_FAULT * n_faults else "gb18030"
 
 
 def _lines(path: Path, encoding: str) -> Iterator[str]:
@@ -441,9 +442,10 @@ def _parallel_rows(source: str, paths: Sequence[Path], scans: Sequence[Scan], co
     if scans[0].n_lines != scans[1].n_lines:
         counts = " and ".join(f"{path.name} has {scan.n_lines} lines" for path, scan in zip(paths, scans, strict=True))
         raise DataError(f"{source}: {counts}; line N of both files has to be one pair, so mend the files")
+    names = [columns.in_file(column) for column in columns.required]
     lines = zip(*(_lines(path, scan.encoding) for path, scan in zip(paths, scans, strict=True)), strict=True)
     pairs = _settled((number, pair if any(pair) else ()) for number, pair in enumerate(lines, 1))
-    return ((number, dict(zip(columns.required, pair or ("", ""), strict=True))) for number, pair in pairs)
+    return ((number, dict(zip(names, pair or ("", ""), strict=True))) for number, pair in pairs)
 
 
 def _tsv_records(lines: Iterable[str]) -> Iterator[Record]:
@@ -465,7 +467,7 @@ def _unquoted(text: str) -> str:
 
 def _csv_records(lines: Iterator[str], columns: Columns) -> Iterator[Record]:
     """Parse CSV; a record's number is that of its first line."""
-    csv.field_size_limit(FIELD_LIMIT)
+    csv.field_size_limit(FIELD_LIMIT)  # the module knows one limit for the whole process
     first = next(lines, "")
     # The csv module takes a lone CR for a line end, so one inside a line is swapped for a character that no text holds.
     guarded = (line.replace("\r", LONE_CR) + "\n" for line in chain([first], lines))

@@ -24,7 +24,7 @@ from sacrebleu.metrics.ter import TER
 from sacrebleu.tokenizers.tokenizer_re import TokenizerRegexp
 
 from heed.errors import DataError, MissingExtra
-from heed.metrics.intervals import Floats, Score, ScoreFunction, bootstrap, interval, resampled_sums
+from heed.metrics.intervals import Comparison, Floats, Score, ScoreFunction, bootstrap, interval, paired_bootstrap, resampled_sums
 
 Counts = npt.NDArray[np.int32]
 
@@ -161,6 +161,18 @@ class TranslationMetrics:
         sums = resampled_sums(table, resamples=resamples, seed=seed)
         scores = {name: interval(function(sums[:, COLUMNS[name]])) for name, function in SCORE_FUNCTIONS.items()}
         return TranslationScores(scores, self._signatures(), _bucket_scores(table, resamples, seed), len(table))
+
+    def compare(self, other: "TranslationMetrics", *, resamples: int = 1000, seed: int = 0) -> dict[str, Comparison]:
+        """Test on the same sentences whether another system (b) differs from this one (a), score by score."""
+        ours, theirs = self.statistics, other.statistics
+        return {
+            name: paired_bootstrap(ours[name], theirs[name], function, resamples=resamples, seed=seed)
+            for name, function in SCORE_FUNCTIONS.items()
+        }
+
+    def qualities(self) -> Floats:
+        """Return the chrF of every sentence (N,), by which a report finds the best and the worst."""
+        return chrf_score(self.statistics["chrf"].astype(np.float64))
 
     def _table(self) -> Counts:
         """Return the counts so far, (N, N_COLUMNS)."""

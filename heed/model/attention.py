@@ -198,11 +198,11 @@ class Attention(nn.Module):
 
     def _split(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         d_kv = self.key.out_features
-        q, k, v = projected.split((self.query.out_features, d_kv, d_kv), dim=-1)
+        q, k, v = torch.split(projected, [self.query.out_features, d_kv, d_kv], dim=-1)
         return self._heads(q), self._heads(k), self._heads(v)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.query.out_features // self.n_heads)).transpose(1, 2)  # (B, T, D) -> (B, H, T, E)
+        return torch.unflatten(x, -1, (-1, self.query.out_features // self.n_heads)).transpose(1, 2)  # (B, T, D) -> (B, H, T, E)
 
     def _mix(
         self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, *, causal: bool = False, bias: Tensor | None = None
@@ -210,7 +210,8 @@ class Attention(nn.Module):
         if self.recorded is not None:
             self.recorded.append(self._weights(q, k, attn_mask, causal=causal, bias=bias))
         mixed = attend(q, k, v, attn_mask, causal=causal, bias=bias, scale=self.scale)
-        return self.output(mixed.transpose(1, 2).flatten(2))  # (B, H, T, E) -> (B, T, D)
+        joined: Tensor = self.output(mixed.transpose(1, 2).flatten(2))  # (B, H, T, E) -> (B, T, D)
+        return joined
 
     def _weights(self, q: Tensor, k: Tensor, attn_mask: Tensor | None, *, causal: bool, bias: Tensor | None) -> Tensor:
         if causal:

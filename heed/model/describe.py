@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import nn
 
 from heed.model.block import Block, Stack
-from heed.model.models import Model
+from heed.model.models import Encoder, Model, Seq2Seq
 
 
 class Row(NamedTuple):
@@ -43,14 +43,14 @@ def count_parameters(model: nn.Module) -> int:
 def mermaid(model: Model) -> str:
     """Draw the model as a Mermaid flow chart: stems, every sub-layer of every block, heads, and who looks at whom."""
     chart = _Chart()
-    if hasattr(model, "encoder") and hasattr(model, "decoder"):
+    if isinstance(model, Seq2Seq):
         source = chart.node("source ids", chart.start("source"))
         memory = chart.stack(model.encoder, source, "encoder")
         target = chart.node("target ids so far", chart.start("target"))
         last = chart.stack(model.decoder, target, "decoder", memory)
     else:
         last = chart.stack(model.stack, chart.node("ids", chart.start("ids")), "stack")
-    if hasattr(model, "head"):
+    if not isinstance(model, Encoder):
         chart.node("vocabulary scores", last)
     return "\n".join(["flowchart TD", *chart.lines])
 

@@ -30,7 +30,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, smoothing: float = 0.0, ig
         smoothing: s, the probability spread evenly over all classes.
         ignore: targets of this id do not count.
     """
-    logits, targets = logits.reshape(-1, logits.size(-1)).float(), targets.reshape(-1)
+    logits, targets = _at_least_float32(logits.reshape(-1, logits.size(-1))), targets.reshape(-1)
     counted = torch.ones_like(targets, dtype=torch.bool) if ignore is None else targets != ignore
     logits, targets = logits[counted], targets[counted]
     total = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
@@ -52,6 +52,8 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, targets: Tensor, *, smoothin
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
+    if not torch.is_grad_enabled():
+        hidden, weight = hidden.detach(), weight.detach()  # or the forward pass would form gradients that nobody asks for
     total, right = _VocabularyLoss.apply(hidden, weight, targets, smoothing)  # type: ignore[no-untyped-call]
     return LossSum(total, torch.tensor(targets.numel(), device=hidden.device), right)
 
@@ -62,10 +64,11 @@ class _VocabularyLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
         needed = hidden.requires_grad or weight.requires_grad
-        total = torch.zeros((), device=hidden.device)
+        sum_dtype = torch.promote_types(weight.dtype, torch.float32)
+        total = torch.zeros((), dtype=sum_dtype, device=hidden.device)
         right = torch.zeros((), dtype=torch.long, device=hidden.device)
         d_hidden = torch.empty_like(hidden) if needed else None
-        d_weight = torch.zeros(weight.shape, device=weight.device) if needed else None
+        d_weight = torch.zeros(weight.shape, dtype=sum_dtype, device=weight.device) if needed else None
         rows = max(64, CHUNK_LOGITS // weight.size(0))
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, hidden.size(0), rows):
@@ -92,7 +95,7 @@ class _VocabularyLoss(torch.autograd.Function):
 
 def _chunk(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return loss sum, number right, and the gradient of the logits (N, V) for targets (N, 1)."""
-    logits = logits.float()
+    logits = _at_least_float32(logits)
     n_classes = logits.size(-1)
     highest = logits.amax(-1, keepdim=True)
     at_target = logits.gather(-1, targets)
@@ -105,3 +108,7 @@ def _chunk(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, T
     d_logits = p.div_(norm).sub_(smoothing / n_classes) if smoothing else p.div_(norm)
     d_logits.scatter_add_(-1, targets, torch.full_like(at_target, smoothing - 1))
     return loss, n_right, d_logits
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

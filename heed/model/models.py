@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from heed.errors import ConfigError
+from heed.model.attention import Attention
 from heed.model.block import Stack
 from heed.model.cache import DecoderState, LayerCache
 from heed.model.config import ModelConfig
@@ -123,6 +124,7 @@ class Seq2Seq(nn.Module):
         memory = self.encode(inputs, mask)
         layers = []
         for block in self.decoder.blocks:
+            assert isinstance(block.cross_attention, Attention)
             layers.append(LayerCache(source=block.cross_attention.keys_values(memory)))
         mask = torch.ones_like(inputs, dtype=torch.bool) if mask is None else mask
         state = DecoderState(layers, source_mask=mask)

@@ -53,7 +53,8 @@ class LearnedPositions(nn.Module):
             raise ValueError(
                 f"a sequence of {longest} tokens does not fit model.max_length={self.embedding.num_embeddings} of learned positions"
             )
-        return x + self.embedding(positions)
+        learned: Tensor = self.embedding(positions)
+        return x + learned
 
 
 class Rotation(NamedTuple):
@@ -78,7 +79,7 @@ def rotation(positions: Tensor, d_head: int, base: float = 10000.0) -> Rotation:
 
 def rotate(x: Tensor, by: Rotation) -> Tensor:
     """Turn the pairs (x[i], x[i + E/2]) of queries or keys (B, H, T, E)."""
-    a, b = x.float().chunk(2, dim=-1)
+    a, b = x.to(torch.promote_types(x.dtype, torch.float32)).chunk(2, dim=-1)
     return torch.cat([a * by.cos - b * by.sin, b * by.cos + a * by.sin], dim=-1).to(x.dtype)
 
 
@@ -98,7 +99,8 @@ class RelativeBias(nn.Module):
     def forward(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
         """Return the bias (1, H, T, S) for queries at (T,) and keys at (S,)."""
         distance = key_positions[None, :] - query_positions[:, None]
-        return self.embedding(self.bucket(distance)).permute(2, 0, 1)[None]  # (T, S, H) -> (1, H, T, S)
+        scores: Tensor = self.embedding(self.bucket(distance))
+        return scores.permute(2, 0, 1)[None]  # (T, S, H) -> (1, H, T, S)
 
     def bucket(self, distance: Tensor) -> Tensor:
         """Map key position - query position to a bucket in [0, n_buckets)."""

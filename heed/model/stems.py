@@ -28,9 +28,10 @@ class TokenStem(nn.Module):
 
     def forward(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
         """Look up ids (B, T) and add their positions, (T,) or (B, T), default 0, 1, 2 ...; returns (B, T, D)."""
-        x = self.embedding(ids) * self.scale
+        x: Tensor = self.embedding(ids) * self.scale
         if self.positions is not None:
             if positions is None:
                 positions = torch.arange(ids.size(1), device=ids.device)
             x = self.positions(x, positions)
-        return self.dropout(x)
+        dropped: Tensor = self.dropout(x)
+        return dropped

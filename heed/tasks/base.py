@@ -15,6 +15,7 @@ from heed.data.batch import Batch
 from heed.data.parts import Part
 from heed.data.read import Example
 from heed.data.store import Encoded
+from heed.metrics import Comparison
 from heed.model.config import ModelConfig
 from heed.model.losses import LossSum
 from heed.model.models import Model
@@ -51,6 +52,12 @@ class Metrics(Protocol):
 
     def scores(self) -> Scores:
         """Turn what was counted into scores."""
+
+    def qualities(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return how good each answer is (N,), in one unit, higher is better; for finding the best and the worst."""
+
+    def compare(self, other: Any) -> Mapping[str, Comparison]:
+        """Test on the same examples whether another system (b) differs from this one (a), score by score."""
 
 
 class Survey(Protocol):
@@ -122,6 +129,10 @@ class Task(ABC):
         metrics = self.metrics()
         self.count(metrics, answers, examples)
         return metrics.scores()
+
+    def answer_length(self, answer: Answer) -> int:
+        """Return how many tokens an answer has, for speed figures; characters unless a task knows better."""
+        return len(answer.text)
 
     def pictures(self, model: Model, example: Example, answer: Answer) -> dict[str, Any] | None:
         """Return what a report can draw of one answer, such as an alignment; None when there is nothing to see."""

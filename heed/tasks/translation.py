@@ -129,6 +129,10 @@ class Translation(Task):
     def _cleaned(self, text: str) -> str:
         return clean(text) if self.config.cleaning else text
 
+    def answer_length(self, answer: Answer) -> int:
+        """Return how many sub-words a translation has."""
+        return len(self.target_tokenizer.encode(answer.text))
+
     def pictures(self, model: Model, example: Example, answer: Answer) -> dict[str, Any] | None:
         """Return the alignment of one translation: cross-attention of the last decoder block, averaged over heads."""
         assert isinstance(model, Seq2Seq)

@@ -1,4 +1,4 @@
-"""`heed.train`: from a recipe to a finished run folder."""
+"""From a recipe to trained weights in a run folder, and on from where a run stopped."""
 
 import shutil
 from collections.abc import Mapping
@@ -13,20 +13,10 @@ from heed.training.prepare import Prepared, prepare, reopen
 from heed.training.trainer import Trainer
 
 
-def train(recipe: str | Mapping[str, Any], *, to: str | Path, force: bool = False, quiet: bool = False, **settings: Any) -> Run:
-    """Train a model and return its run.
-
-    Args:
-        recipe: a YAML file, the name of one that ships, a task's name, or settings as a mapping.
-        to: the run folder to make; one that exists is refused unless `force`.
-        settings: groups of settings laid over the recipe, such as data={"train": "pairs.tsv"}, seed=2.
-    Raises:
-        HeedError: a setting, the data or the folder is at fault, or training could not go on.
-    """
+def fit_recipe(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], folder: Path, *, force: bool, quiet: bool) -> Run:
+    """Train what a recipe and the settings laid over it describe; `verbs.train` says more."""
     config = resolve(recipe, settings)
-    folder = Path(to)
     claim_folder(folder, force=force)
-    config.build_task()
     folder.mkdir(parents=True, exist_ok=True)
     with TrainingLog(folder, tensorboard=config.train.tensorboard, quiet=quiet) as log:
         if keep_memory():
@@ -39,9 +29,8 @@ def train(recipe: str | Mapping[str, Any], *, to: str | Path, force: bool = Fals
         return _fit(prepared, log, resumed=False)
 
 
-def resume(folder: str | Path, *, quiet: bool = False) -> Run:
+def fit_on(folder: Path, *, quiet: bool) -> Run:
     """Go on exactly where a run stopped."""
-    folder = Path(folder)
     with TrainingLog(folder, tensorboard=None, quiet=quiet) as log:
         keep_memory()
         return _fit(reopen(folder, log.say), log, resumed=True)
@@ -57,4 +46,3 @@ def _fit(prepared: Prepared, log: TrainingLog, *, resumed: bool) -> Run:
         trainer.resume()
     trainer.fit()
     return trainer.run
-

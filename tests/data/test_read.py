@@ -3,6 +3,7 @@ import gzip
 import hashlib
 import json
 import sys
+import tracemalloc
 from pathlib import Path
 from types import ModuleType
 
@@ -83,7 +84,7 @@ def test_every_encoding_gives_the_same_rows(tmp_path, encoding, mark, gz):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "gb18030"])
 def test_characters_across_chunk_borders_are_read_whole(tmp_path, encoding):
-    long = "x" + "好" * (CHUNK_BYTES // 2)
+    long = "x" + "国人民" * (CHUNK_BYTES // 5)
     path = write(tmp_path / "a.tsv", tsv([(long, "long"), ("好", "short")]), encoding)
     assert [row["source"] for row in read(path)] == [long, "好"]
 
@@ -97,7 +98,7 @@ def test_characters_across_chunk_borders_are_read_whole(tmp_path, encoding):
         ("source\ttarget\n好\t好".encode()[:-1], 18),
         ("source\ttarget\na\tb".encode("utf-16-le") + b"x", 34),
         (b"source\ttarget\na\tb\x00\n", 17),
-        ("source\ttarget\n好的\t你好".encode() + b"\xff\n", 28),
+        ("source\ttarget\n好的\t你好".encode() + b"\xff\n", 27),
         (codecs.BOM_UTF32_LE + "source\ttarget\n".encode("utf-32-le"), 2),
         (codecs.BOM_UTF8 + b"source\ttarget\n\xb0\xa1\tb\n", 17),
     ],
@@ -432,6 +433,24 @@ def test_any_text_is_read_back(tmp_path_factory, rows, encoding):
     assert read(write(folder / "a.tsv", tsv(rows), encoding)) == expected
     quoted = "source,target\n" + "".join(f'"{source}","{target}"\r\n' for source, target in rows)
     assert read(write(folder / "a.csv.gz", quoted, encoding)) == expected
+
+
+@pytest.mark.parametrize("name", ["a.tsv.gz", "a.csv", "a.jsonl.gz"])
+def test_memory_does_not_grow_with_the_file(tmp_path, name):
+    rows = [{"source": f"{n} " + "s" * 20_000, "target": "t" * 20_000} for n in range(800)]
+    if name.startswith("a.jsonl"):
+        path = write(tmp_path / name, "".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        mark = "," if name == "a.csv" else "\t"
+        path = write(tmp_path / name, f"source{mark}target\n" + "".join(f"{row['source']}{mark}{row['target']}\n" for row in rows))
+    n_rows = len(rows)
+    del rows
+    tracemalloc.start()
+    n_read = sum(1 for _ in read_examples(str(path), required=["source", "target"]))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert n_read == n_rows
+    assert peak < 6 * CHUNK_BYTES
 
 
 def test_shared_translation_data_is_read_whole():

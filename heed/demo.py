@@ -1,0 +1,50 @@
+"""`heed demo`: train on a built-in data set, no download, and show what came of it."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from heed import verbs
+from heed.data.builtin import write_phrases
+from heed.data.read import read_examples
+from heed.errors import ConfigError
+from heed.run import Run, claim_folder
+
+SHOWN = 12
+
+
+def run_demo(task: str, folder: Path, *, force: bool = False) -> list[str]:
+    """Train the demonstration of a task into `folder` and return what to show; raises ConfigError for a task without one."""
+    demos: dict[str, Callable[[Path, bool], list[str]]] = {"translation": _translation}
+    if task not in demos:
+        raise ConfigError(f"{task!r} has no demonstration; there is one of: {', '.join(demos)}")
+    return demos[task](folder, force)
+
+
+def _translation(folder: Path, force: bool) -> list[str]:
+    """Translate localized phrases of the Unicode CLDR from English into German and Chinese."""
+    claim_folder(folder, force=force)
+    data = write_phrases(folder.with_name(f"{folder.name}-data"))
+    print(f"wrote {data['train'].parent}: phrases of the Unicode CLDR in English, German and Chinese", file=sys.stderr)
+    run = verbs.train("demo_translation", to=folder, data={name: str(path) for name, path in data.items()})
+    return [*_samples(run, data["test"]), "", *verbs.conclusion(run), *_try_it(folder)]
+
+
+def _samples(run: Run, test: Path) -> list[str]:
+    """Show phrases that training never saw, one of each kind and language."""
+    chosen: dict[tuple[str, str], dict[str, Any]] = {}
+    for example in read_examples(str(test), required=run.task.columns):
+        chosen.setdefault((example["kind"], example["source"][:6]), example)
+    examples = list(chosen.values())[:SHOWN]
+    answers = run.predict(examples)
+    assert isinstance(answers, list)
+    lines = ["held-out phrases, translated:"]
+    for example, answer in zip(examples, answers, strict=True):
+        right = answer.text == example["target"]
+        lines.append(f"  {'ok ' if right else 'BAD'} {example['source']}  ->  {answer.text}" + ("" if right else f"   (expected {example['target']})"))
+    return lines
+
+
+def _try_it(folder: Path) -> list[str]:
+    return [f'try it: heed predict {folder} ">>de<< three days ago" ">>zh<< Friday, March 14, 2031, 6:53 PM"']
