@@ -2,14 +2,19 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from heed.errors import ConfigError, HeedError
+from heed.errors import ConfigError, DataError, HeedError
+
+if TYPE_CHECKING:
+    from heed.config import DataConfig
 
 app = typer.Typer(
     name="heed",
@@ -59,7 +64,7 @@ def train(
     elif recipe is None or to is None:
         raise ConfigError("name a recipe or task and a folder: heed train translation data.train=pairs.tsv --to runs/mine")
     else:
-        run = verbs.train(recipe, to=to, force=force, **parse_overrides(settings or []))
+        run = verbs.train_with(recipe, parse_overrides(settings or []), to=to, force=force)
     print("\n".join(verbs.conclusion(run)))
 
 
@@ -101,22 +106,25 @@ def compare(
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="a run folder")],
-    inputs: Annotated[list[str] | None, typer.Argument(metavar="[INPUT ...] [key=value ...]", help="what to answer")] = None,
-    file: Annotated[str | None, typer.Option("--file", help="read inputs from a file, one per line; - is standard input")] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="[INPUT ...] [key=value ...]", help="what to answer; decode.* and data.* settings")
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", help="read inputs from a table (.tsv .csv .jsonl .parquet) or lines of text; - is standard input"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer inputs, one per line, in their order."""
-    from heed.config import DecodeConfig, merge, parse_overrides, validate
+    from heed.evaluation import evaluation_settings
     from heed.run import Run
 
     loaded = Run.load(run)
     texts, pairs = _split_settings(inputs or [])
-    options = _decode_options(parse_overrides(pairs))
-    decode = validate(DecodeConfig, merge(loaded.config.decode.model_dump(), options), "decode")
+    data, decode = evaluation_settings(loaded, pairs)
     if file is None and not texts:
         raise ConfigError("nothing to answer: give inputs on the command line, or --file F, or --file - for standard input")
-    examples = _examples(loaded, texts, file)
-    for answer in loaded.answers(examples, decode):
+    for answer in loaded.answers(_examples(list(loaded.task.inputs), texts, file, data), decode):
         print(json.dumps(answer.to_json(), ensure_ascii=False) if as_json else _one_line(answer.text), flush=file == "-")
 
 
@@ -125,43 +133,36 @@ def _one_line(text: str) -> str:
 
 
 def _split_settings(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Tell inputs from decode.key=value."""
-    texts, pairs = [], []
+    """Tell inputs from decode.key=value and data.key=value."""
+    texts: list[str] = []
+    pairs: list[str] = []
     for argument in arguments:
-        (pairs if argument.startswith("decode.") and "=" in argument else texts).append(argument)
+        (pairs if argument.startswith(("decode.", "data.")) and "=" in argument else texts).append(argument)
     return texts, pairs
 
 
-def _decode_options(settings: dict[str, Any]) -> dict[str, Any]:
-    unknown = [group for group in settings if group != "decode"]
-    if unknown:
-        raise ConfigError(f"{unknown[0]}: only decode.* settings can change after training")
-    options: dict[str, Any] = settings.get("decode", {})
-    return options
-
-
-def _examples(run: Any, texts: Iterable[str], file: str | None) -> Iterator[dict[str, Any]]:
-    key = next(iter(run.task.inputs))
-    yield from ({key: text} for text in texts)
+def _examples(inputs: list[str], texts: Iterable[str], file: str | None, data: "DataConfig") -> Iterator[dict[str, Any]]:
+    """Yield the inputs of the command line, then those of a file: rows of a table, or lines for the first input column."""
+    yield from ({inputs[0]: text} for text in texts)
     if file is None:
         return
-    if file != "-" and not file.endswith(".txt") and Path(file).suffix:
-        from heed.data.read import read_examples
+    from heed.data.read import FORMATS, read_examples, read_lines
 
-        columns = run.config.data.columns
-        yield from read_examples(file, required=list(run.task.inputs), rename={name: columns[name] for name in run.task.inputs if name in columns})
-        return
-    yield from ({key: line} for line in _lines(file))
-
-
-def _lines(file: str) -> Iterator[str]:
-    from heed.data.read import read_lines
-
-    if file == "-":
-        for raw in sys.stdin.buffer:
-            yield raw.decode("utf-8-sig", errors="replace").removesuffix("\n").removesuffix("\r")
+    if file.lower().removesuffix(".gz").rpartition(".")[2] in FORMATS:
+        renamed = {name: data.columns[name] for name in inputs if name in data.columns}
+        # A row without an answer would shift all answers after it, so bad rows are an error here, whatever training did with them.
+        yield from read_examples(file, required=inputs, rename=renamed, header=data.header)
     else:
-        yield from read_lines(file)
+        yield from ({inputs[0]: line} for line in (_standard_input() if file == "-" else read_lines(file)))
+
+
+def _standard_input() -> Iterator[str]:
+    """Yield the lines of standard input; raises DataError where they are not UTF-8."""
+    for number, raw in enumerate(sys.stdin.buffer, start=1):
+        try:
+            yield raw.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise DataError(f"standard input:{number}: not UTF-8 text ({error.reason} at byte {error.start}); convert it first") from error
 
 
 @app.command()
@@ -205,6 +206,7 @@ def demo(
 
 def main() -> NoReturn:
     """Run the command line and exit: 0 done, 1 a user's error, 130 or 143 interrupted."""
+    signal.signal(signal.SIGTERM, _terminate)
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
@@ -219,28 +221,36 @@ def main() -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: nothing more to say
         sys.exit(0)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(HeedError(f"{error.filename}: {error.strerror}; check that it is there and that you may read and write it"), debug, error)
     except Exception as error:
+        if not hasattr(error, "exit_code"):  # a fault of heed's own keeps its traceback
+            raise
         _other(error, debug)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(error: BaseException, debug: bool) -> NoReturn:
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """Leave in order, so that what was begun is tidied up; while it trains, the trainer listens itself."""
+    sys.exit(128 + number)
+
+
+def _fail(error: HeedError, debug: bool, cause: Exception | None = None) -> NoReturn:
     if debug:
-        raise error
+        raise error from cause or error.__cause__
     print(f"heed: {error}", file=sys.stderr)
     sys.exit(1)
 
 
 def _other(error: Exception, debug: bool) -> NoReturn:
-    """Tell usage errors and interruptions from faults of heed's own, which keep their traceback."""
-    code = getattr(error, "exit_code", None)
-    if code is None:
-        raise error
+    """Tell usage errors from an interrupted training, whose checkpoint is written."""
     message = getattr(error, "format_message", None)
-    if message is None:  # an interrupted training: the checkpoint is written
-        print("interrupted; the run can be resumed with: heed train --resume RUN", file=sys.stderr)
-        sys.exit(code)
-    _fail(ConfigError(f"{message()} (see heed --help)"), debug)
+    if message is None:
+        print(f"interrupted: {error}", file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 1))
+    _fail(ConfigError(f"{message()} (see heed --help)"), debug, error)
 
 
 if __name__ == "__main__":

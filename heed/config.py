@@ -6,12 +6,15 @@ YAML is read with the rules of YAML 1.2 for numbers and booleans, so `5e-4` is a
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import reprlib
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 from heed.errors import ConfigError
 
@@ -19,73 +22,99 @@ from heed.errors import ConfigError
 class Settings(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=(), coerce_numbers_to_str=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, protected_namespaces=(), coerce_numbers_to_str=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and not {bool, Any} & {annotation, *get_args(annotation)}:
+            raise ValueError("expected something other than true or false")
+        return value
 
     def replace(self, **changes: Any) -> Self:
-        """Return a validated copy with some fields changed."""
-        return type(self).model_validate({**self.model_dump(), **changes})
+        """Return a validated copy with some fields changed; raises ConfigError."""
+        return validate(type(self), {**self.model_dump(), **changes})
 
 
 class DataConfig(Settings):
     """Where examples come from and which of them are used."""
 
-    train: str | None = Field(None, description="training examples: a file, DIR/train.{en,de}, or hf:NAME")
-    valid: str | None = Field(None, description="examples for choosing weights; without it a seeded share of the training data")
-    test: str | None = Field(None, description="examples scored once at the end of training; never used to choose anything")
+    train: str | None = Field(default=None, description="training examples: a file, DIR/train.{en,de}, or hf:NAME")
+    valid: str | None = Field(default=None, description="examples for choosing weights; without it a seeded share of the training data")
+    test: str | None = Field(default=None, description="examples scored once at the end of training; never used to choose anything")
     columns: dict[str, str] = Field(default_factory=dict, description="our column name -> the name in the file")
-    header: list[str] | None = Field(None, description="column names of files that have no header line")
-    bad_rows: Literal["error", "skip"] = Field("error", description="what a row that cannot be used does")
-    filter: bool = Field(False, description="drop the rows that the data report counts as faulty")
+    header: list[str] | None = Field(default=None, description="column names of files that have no header line")
+    bad_rows: Literal["error", "skip"] = Field(default="error", description="what a row that cannot be used does")
+    filter: bool = Field(default=False, description="drop the rows that the data report counts as faulty")
     max_length: int = Field(
-        256, ge=1, description="longest example that is trained on, in tokens of its longest side; longer ones are counted"
+        default=256, ge=1, description="longest example that is trained on, in tokens of its longest side; longer ones are counted"
     )
     valid_share: float = Field(
-        0.02, gt=0, lt=1, description="share of the training data held out when data.valid is absent (at most 2000 rows)"
+        default=0.02,
+        gt=0,
+        lt=1,
+        description="share of the training data held out when data.valid is absent (about 10 rows at least, 2000 at most)",
     )
 
 
 class TrainConfig(Settings):
     """How the weights are found."""
 
-    steps: int | None = Field(None, ge=1, description="updates to make")
-    epochs: float | None = Field(None, gt=0, description="passes over the training data, when train.steps is not given")
-    minutes: float | None = Field(None, gt=0, description="stop after this time; alone, it also sets the number of steps that fits")
-    batch_tokens: int = Field(4096, ge=1, description="padded tokens of the longest side in one micro-batch")
-    accumulate: int = Field(1, ge=1, description="micro-batches per update")
-    lr: float = Field(2e-3, gt=0, description="peak learning rate (for schedule=transformer: a factor on the 2017 formula)")
-    schedule: Literal["cosine", "inverse_sqrt", "transformer", "constant"] = Field("cosine", description="shape after the warm-up")
-    warmup: int = Field(400, ge=0, description="updates of linear warm-up")
-    final_lr: float = Field(0.01, ge=0, le=1, description="cosine: the last rate as a share of the peak")
-    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW: decay of the mean gradient")
-    beta2: float = Field(0.98, ge=0, lt=1, description="AdamW: decay of the squared gradient")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW: decay of matrices; norms, biases and embeddings are not decayed")
-    label_smoothing: float = Field(0.1, ge=0, lt=1, description="probability spread over all classes")
-    clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 does not clip")
-    early_stopping: int = Field(0, ge=0, description="stop after this many evaluations without a better one; 0 never")
-    best_metric: str = Field("loss", description="validation figure that chooses the weights: loss, accuracy, or a score of the task")
-    evaluate_every: int | None = Field(None, ge=1, description="updates between evaluations; default: once an epoch, at most 20 in a run")
-    checkpoint_every: int | None = Field(None, ge=1, description="updates between checkpoints; default: at every evaluation")
-    keep: int = Field(2, ge=1, description="checkpoints kept besides the best")
-    average: int = Field(1, ge=1, description="final weights are the mean over this many last evaluations")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the hardware is fast at it")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 ...")
-    log_every: int = Field(20, ge=1, description="updates between lines of metrics.jsonl")
-    tensorboard: bool | None = Field(None, description="write TensorBoard events; default: when tensorboard is installed")
+    steps: int | None = Field(default=None, ge=1, description="updates to make")
+    epochs: float | None = Field(default=None, gt=0, description="passes over the training data, when train.steps is not given")
+    minutes: float | None = Field(default=None, gt=0, description="stop after this time; alone, it also sets the number of steps that fits")
+    batch_tokens: int = Field(default=4096, ge=1, description="padded tokens of the longest side in one micro-batch")
+    accumulate: int = Field(default=1, ge=1, description="micro-batches per update")
+    lr: float = Field(default=2e-3, gt=0, description="peak learning rate (for schedule=transformer: a factor on the 2017 formula)")
+    schedule: Literal["cosine", "inverse_sqrt", "transformer", "constant"] = Field(default="cosine", description="shape after the warm-up")
+    warmup: int = Field(default=400, ge=0, description="updates of linear warm-up")
+    final_lr: float = Field(default=0.01, ge=0, le=1, description="cosine: the last rate as a share of the peak")
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW: decay of the mean gradient")
+    beta2: float = Field(default=0.98, ge=0, lt=1, description="AdamW: decay of the squared gradient")
+    weight_decay: float = Field(default=0.01, ge=0, description="AdamW: decay of matrices; norms, biases and embeddings are not decayed")
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="probability spread over all classes")
+    clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0 does not clip")
+    early_stopping: int = Field(default=0, ge=0, description="stop after this many evaluations without a better one; 0 never")
+    best_metric: str = Field(
+        default="loss", description="validation figure that chooses the weights: loss, accuracy, or a score of the task"
+    )
+    evaluate_every: int | None = Field(
+        default=None, ge=1, description="updates between evaluations; default: once an epoch, at most 20 in a run"
+    )
+    checkpoint_every: int | None = Field(default=None, ge=1, description="updates between checkpoints; default: at every evaluation")
+    keep: int = Field(default=2, ge=1, description="checkpoints kept besides the best")
+    average: int = Field(default=1, ge=1, description="final weights are the mean over this many last evaluations")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="auto: bfloat16 where the hardware is fast at it")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 ...")
+    log_every: int = Field(default=20, ge=1, description="updates between lines of metrics.jsonl")
+    tensorboard: bool | None = Field(default=None, description="write TensorBoard events; default: when tensorboard is installed")
 
 
 class DecodeConfig(Settings):
     """How answers are generated."""
 
-    beams: int = Field(5, ge=1, description="hypotheses kept; 1 is greedy")
-    length_penalty: float = Field(1.0, description="hypotheses are ranked by log p / length ** this")
-    n_best: int = Field(1, ge=1, description="answers returned for each input, best first")
-    sample: bool = Field(False, description="draw tokens instead of searching for the best; implied by temperature, top_k or top_p")
-    temperature: float = Field(1.0, gt=0, description="sampling: divides the logits")
-    top_k: int = Field(0, ge=0, description="sampling: keep the k likeliest tokens; 0 keeps all")
-    top_p: float = Field(1.0, gt=0, le=1, description="sampling: keep the likeliest tokens that hold this probability")
-    max_length: int = Field(256, ge=1, description="longest answer in tokens")
-    seed: int = Field(0, ge=0, description="sampling: same seed, same answers")
-    batch_tokens: int = Field(4096, ge=1, description="padded source tokens decoded together")
+    beams: int = Field(default=5, ge=1, description="hypotheses kept; 1 is greedy")
+    length_penalty: float = Field(default=1.0, ge=-10, le=10, description="hypotheses are ranked by log p / length ** this")
+    n_best: int = Field(default=1, ge=1, description="answers returned for each input, best first")
+    sample: bool = Field(default=False, description="draw tokens instead of searching for the best; implied by temperature, top_k or top_p")
+    temperature: float = Field(default=1.0, gt=0, description="sampling: divides the logits")
+    top_k: int = Field(default=0, ge=0, description="sampling: keep the k likeliest tokens; 0 keeps all")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="sampling: keep the likeliest tokens that hold this probability")
+    max_length: int = Field(default=256, ge=1, description="longest answer in tokens")
+    seed: int = Field(default=0, ge=0, description="sampling: same seed, same answers")
+    batch_tokens: int = Field(default=4096, ge=1, description="padded source tokens decoded together")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not self.sampling and self.n_best > self.beams:
+            raise ValueError(
+                f"decode.n_best={self.n_best} needs at least as many beams, found decode.beams={self.beams}; "
+                "raise decode.beams, or sample with decode.sample=true"
+            )
+        return self
 
     @property
     def sampling(self) -> bool:
@@ -93,38 +122,59 @@ class DecodeConfig(Settings):
         return self.sample or self.temperature != 1.0 or self.top_k > 0 or self.top_p < 1.0
 
 
-class _Loader(yaml.SafeLoader):
-    """A safe YAML loader with the scalars of YAML 1.2."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern)
-        for tag, pattern in resolvers
-        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"),
-    list("-+0123456789."),
+_INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z")  # 007 is text, such as the name of a column
+_FLOAT = re.compile(
+    r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?\Z|[-+]?[0-9]+[eE][-+]?[0-9]+\Z"
+    r"|[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z"
 )
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
-_Loader.add_constructor("tag:yaml.org,2002:float", lambda loader, node: _as_float(loader.construct_scalar(node)))
+_TAG = "tag:yaml.org,2002:"
+_RESOLVERS = [  # how a scalar without quotes is read, first match first; anything else is text
+    (_TAG + "null", re.compile(r"(?:~|null|Null|NULL|)\Z")),
+    (_TAG + "bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z")),
+    (_TAG + "int", _INT),
+    (_TAG + "float", _FLOAT),
+]
 
 
-def _as_float(text: str) -> float:
-    return float(
-        text.replace(".inf", "inf")
-        .replace(".Inf", "inf")
-        .replace(".INF", "inf")
-        .replace(".nan", "nan")
-        .replace(".NaN", "nan")
-        .replace(".NAN", "nan")
-    )
+class _Loader(yaml.SafeLoader):
+    """YAML for settings: the scalars of YAML 1.2, each key once, and neither tags nor aliases."""
+
+    yaml_implicit_resolvers = {None: _RESOLVERS}  # noqa: RUF012
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if refusal := _refused_syntax(event):
+            raise ComposerError(None, None, refusal, event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise ConstructorError(None, None, f"{key.value!r} is given twice; keep one", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+    def _construct_int(self, node: yaml.ScalarNode) -> int:
+        return int(self.construct_scalar(node))
+
+    def _construct_float(self, node: yaml.ScalarNode) -> float:
+        return float(self.construct_scalar(node).lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+    yaml_constructors = {  # noqa: RUF012
+        **yaml.SafeLoader.yaml_constructors,
+        _TAG + "int": _construct_int,
+        _TAG + "float": _construct_float,
+    }
+
+
+def _refused_syntax(event: Any) -> str | None:
+    if isinstance(event, yaml.AliasEvent):
+        return f"alias *{event.anchor}; write the value out instead"
+    if getattr(event, "tag", None) is not None:
+        return f"tag {event.tag!r}; leave it out, and quote what should be text"
+    return None
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -134,30 +184,30 @@ def parse_yaml(text: str, where: str) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise ConfigError(f"{where}{line}: not valid YAML ({problem})") from error
+        known = [getattr(error, part, None) for part in ("context", "problem")]
+        problem = ", ".join(part for part in known if part) or " ".join(str(error).split())
+        raise ConfigError(f"{where}{line}: cannot be read as YAML settings: {problem}") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping; raises ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as a recipe ({error})") from error
     content = parse_yaml(text, str(path))
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigError(f"{path}: expected settings as 'name: value' lines at the top level, found {type(content).__name__}")
+        raise ConfigError(f"{path}: expected settings as 'name: value' lines at the top level, found {_shown(content)}")
     return content
 
 
 class _Dumper(yaml.SafeDumper):
     """Quotes every text that YAML 1.1 or `parse_yaml` would read as something else."""
 
+    yaml_implicit_resolvers = {**yaml.SafeDumper.yaml_implicit_resolvers, None: _RESOLVERS}  # noqa: RUF012
 
-_Dumper.yaml_implicit_resolvers = {
-    first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
-    for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
-}
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def dump_yaml(content: Mapping[str, Any]) -> str:
@@ -178,13 +228,15 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
             place = place.setdefault(group, {})
             if not isinstance(place, dict):
                 raise ConfigError(f"{pair!r}: {group!r} was already given a plain value")
+        if isinstance(place.get(name), dict):
+            raise ConfigError(f"{pair!r}: settings inside {key!r} were already given")
         place[name] = _override_value(value, pair)
     return settings
 
 
 def _override_value(value: str, pair: str) -> Any:
-    # A path such as data/train.{en,de} or a Windows drive is text, whatever YAML would make of its braces and colons.
-    if value.startswith(("[", '"', "'")) or re.fullmatch(r"\{.*\}", value) or re.fullmatch(r"[-+.\w]*", value):
+    # A path such as data/train.{en,de} or a Windows drive is text, whatever YAML would make of its braces and colons; so is a dash.
+    if value.startswith(("[", '"', "'")) or re.fullmatch(r"\{.*\}", value) or re.fullmatch(r"(?![-.]+\Z)[-+.\w]*", value):
         return parse_yaml(value, pair)
     return value
 
@@ -217,15 +269,48 @@ def validate(kind: type[SettingsType], content: Mapping[str, Any], where: str = 
 def _explain(kind: type[Settings], where: str, problem: Any) -> str:
     location = [str(step) for step in problem["loc"]]
     path = ".".join([*([where] if where else []), *location])
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(path, list(_paths(kind, where)), n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(_siblings(kind, location))}"
-        return f"{path}: unknown setting{hint}"
-    message = problem["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    if not location:
-        return f"{path}: {message}" if path else message
-    return f"{path}: {message}, found {problem['input']!r}"
+    found = problem["input"]
+    match problem["type"]:
+        case "extra_forbidden":
+            return "; ".join(_unknown(kind, where, leaf, value) for leaf, value in _leaves(path, found))
+        case "missing":
+            return f"{path}: is not given, and has no default"
+        case "model_type":
+            return f"{path}: expected settings inside it, such as {path}.{_siblings(kind, [*location, ''])[0]}, found {_shown(found)}"
+        case "value_error" if isinstance(found, Mapping | BaseModel):  # a rule over several settings, which it names itself
+            return str(problem["ctx"]["error"])
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    return f"{path}: {message}, found {_shown(found)}"
+
+
+def _unknown(kind: type[Settings], where: str, path: str, found: Any) -> str:
+    near = _nearest(path, list(_paths(kind, where)))
+    hint = f"did you mean {near}?" if near else f"known here: {', '.join(_siblings(kind, path.removeprefix(where).split('.')))}"
+    return f"{path}: unknown setting, found {_shown(found)}; {hint}"
+
+
+def _nearest(path: str, known: Sequence[str]) -> str | None:
+    """Return the known path with the same last name, else the one spelled most alike (in the same section, if that is right)."""
+    section, _, name = path.rpartition(".")
+    same = [other for other in known if other.rpartition(".")[2] == name]
+    beside = [other for other in known if section and other.rpartition(".")[0] == section]
+    rivals = {other.removeprefix(f"{section}." if beside else ""): other for other in same or beside or known}
+    best = difflib.get_close_matches(name if beside else path, rivals, n=1, cutoff=0.0 if same else 0.6)
+    return rivals[best[0]] if best else None
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the full path of every setting inside a value."""
+    if not isinstance(value, Mapping) or not value:
+        yield path, value
+    else:
+        for name, inner in value.items():
+            yield from _leaves(f"{path}.{name}", inner)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str | float) else reprlib.repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _paths(kind: type[Settings], prefix: str) -> Iterator[str]:

@@ -149,7 +149,10 @@ def _telling_examples(run: Run, lines: Path, qualities: np.ndarray[Any, np.dtype
     wanted = {int(i) for chosen in places.values() for i in chosen}
     with lines.open(encoding="utf-8") as file:
         texts = {i: json.loads(line) for i, line in enumerate(file) if i in wanted}
-    return {sort: [_drawn(run, texts[int(i)], float(qualities[i]), first=n < 2) for n, i in enumerate(chosen)] for sort, chosen in places.items()}
+    return {
+        sort: [_drawn(run, texts[int(i)], float(qualities[i]), first=n < 2) for n, i in enumerate(chosen)]
+        for sort, chosen in places.items()
+    }
 
 
 def _drawn(run: Run, content: dict[str, Any], quality: float, *, first: bool) -> dict[str, Any]:

@@ -26,7 +26,10 @@ def replacing(path: Path) -> Iterator[Path]:
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:
         with explain_full_disk(path):
+            draft.touch()
+            mode = draft.stat().st_mode
             yield draft
+            draft.chmod(mode)  # safetensors makes files that nobody else may read
             flush(draft)
             os.replace(draft, path)
             flush(path.parent)

@@ -1,10 +1,12 @@
 """The run folder: everything a trained model is, in one place that can be copied anywhere. Nothing in it is ever executed."""
 
 import json
+import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any, Self
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 import heed
@@ -27,21 +29,33 @@ from heed.errors import CheckpointError, ConfigError, DataError
 from heed.files import replacing, sha256
 from heed.model.config import ModelConfig
 from heed.model.models import Model, build_model
-from heed.tasks import Answer, Task, find_task
+from heed.tasks import TASKS, Answer, Task, find_task
 
 FORMAT = 1
+LOSS_METRICS = ("loss", "accuracy", "perplexity")  # what validating yields without generating answers
 WINDOW = 2048  # inputs held at a time while predicting; sorted by length inside it
 
 
 class RunConfig(Settings):
     """Every setting of a run."""
 
-    seed: int = Field(1, ge=0, description="governs weights, order, dropout and the split of validation data")
+    seed: int = Field(default=1, ge=0, description="governs weights, order, dropout and the split of validation data")
     task: dict[str, Any] = Field(description="name of the task, and its own settings")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     decode: DecodeConfig = DecodeConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.model.positions == "learned" and self.data.max_length > self.model.max_length:
+            raise ValueError(
+                f"data.max_length={self.data.max_length} is more than model.max_length={self.model.max_length}, the longest sequence "
+                f"that learned positions know; lower the one or raise the other"
+            )
+        if self.train.best_metric not in LOSS_METRICS and self.data.valid is None:
+            raise ValueError(f"train.best_metric={self.train.best_metric} needs data.valid; without it use {' or '.join(LOSS_METRICS)}")
+        return self
 
     def build_task(self, *, trust: bool = True) -> Task:
         """Return the task without its parts; raises ConfigError when its settings are wrong."""
@@ -57,11 +71,17 @@ def resolve(recipe: str | Mapping[str, Any], overrides: Mapping[str, Any] | None
         ConfigError: no such recipe, or a setting that is unknown, of the wrong type, or does not fit another.
     """
     content = merge(_recipe_content(recipe), _task_mapping(overrides or {}))
-    task_class = find_task(str(content.get("task", {}).get("name")))
-    content = merge({"model": {"architecture": task_class.architecture}}, content)
+    content = merge({"model": {"architecture": _task_class(content).architecture}}, content)
     config = validate(RunConfig, content)
     task = config.build_task()
     return config.replace(task={"name": config.task["name"], **task.config.model_dump()})
+
+
+def _task_class(content: Mapping[str, Any]) -> type[Task]:
+    task = content.get("task")
+    if not isinstance(task, dict) or not isinstance(task.get("name"), str):
+        raise ConfigError(f"task.name: expected {' or '.join(TASKS)}, or a path such as package.module:Class, found {task!r}")
+    return find_task(task["name"])
 
 
 def _recipe_content(recipe: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -130,11 +150,14 @@ class Run:
         config = read_config(folder)
         task = config.build_task(trust=trust)
         task.parts = load_parts(folder / "parts")
-        shaped = task.shape(config.model)
+        try:
+            shaped = task.shape(config.model)
+        except KeyError as error:
+            raise CheckpointError(f"{folder / 'parts'}: has no {error.args[0]}.json; restore the folder from a copy") from error
         if shaped != config.model:
             raise CheckpointError(
-                f"{folder}: the vocabulary does not fit the model: parts/ has {shaped.vocab_size} entries, "
-                f"config.yaml says {config.model.vocab_size}; restore the folder from a copy"
+                f"{folder}: the vocabulary does not fit the model: by parts/ it is {_sizes(shaped)}, by config.yaml "
+                f"{_sizes(config.model)}; restore the folder from a copy"
             )
         torch.manual_seed(config.seed)
         return cls(folder, config, task, build_model(config.model))
@@ -160,14 +183,17 @@ class Run:
         """Answer a stream of examples in its order, holding a window of it at a time and batching it by length."""
         stream = iter(examples)
         self.model.eval()
+        first = 1
         while window := list(islice(stream, WINDOW)):
-            yield from self._answer_window(window, options)
+            yield from self._answer_window(window, first, options)
+            first += len(window)
 
-    def _answer_window(self, window: Sequence[Example], options: DecodeConfig) -> list[Answer]:
-        for number, example in enumerate(window, start=1):
+    def _answer_window(self, window: Sequence[Example], first: int, options: DecodeConfig) -> list[Answer]:
+        """Answer a window whose first example is number `first` of the stream."""
+        for number, example in enumerate(window, start=first):
             self._check_input(example, number)
         encoded = self.task.encode_all(window)
-        self._check_lengths(encoded)
+        self._check_lengths(encoded, first)
         lengths = torch.tensor([[value.size(0) for value in one.values() if value.dim()] or [1] for one in encoded]).int().numpy()
         answers: list[Answer | None] = [None] * len(window)
         for rows in sequential_batches(lengths, options.batch_tokens):
@@ -183,14 +209,18 @@ class Run:
             if kind == "text" and not isinstance(example[key], str):
                 raise DataError(f"input {number}: {key!r} should be text, found {type(example[key]).__name__}")
 
-    def _check_lengths(self, encoded: Sequence[Mapping[str, Tensor]]) -> None:
+    def _check_lengths(self, encoded: Sequence[Mapping[str, Tensor]], first: int) -> None:
         limit = self.config.model.max_length
         if self.config.model.positions != "learned":
             return
-        for number, one in enumerate(encoded, start=1):
+        for number, one in enumerate(encoded, start=first):
             longest = max((value.size(0) for value in one.values() if value.dim()), default=0)
             if longest > limit:
                 raise DataError(f"input {number}: {longest} tokens, but this model takes at most {limit}; split it into shorter pieces")
+
+
+def _sizes(model: ModelConfig) -> str:
+    return f"vocab_size={model.vocab_size}, source_vocab_size={model.source_vocab_size}"
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -256,9 +286,12 @@ def verify(folder: Path) -> None:
             f"{folder}: training has not written its first weights yet (no manifest.json); try heed train --resume {folder}"
         )
     try:
-        hashes = dict(json.loads(manifest.read_text(encoding="utf-8"))["sha256"])
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        hashes, version = dict(content["sha256"]), content["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{manifest}: cannot be read ({error!r}); restore it from a copy") from error
+    if version != FORMAT:
+        raise CheckpointError(f"{manifest}: expected format {FORMAT}, found {version!r}; restore it from a copy")
     present = {str(path.relative_to(folder)) for path in _bound_files(folder)}
     if set(hashes) != present:
         raise CheckpointError(f"{folder}: manifest.json lists {sorted(hashes)}, the folder has {sorted(present)}; restore it from a copy")
@@ -272,10 +305,53 @@ def verify(folder: Path) -> None:
 
 def claim_folder(folder: Path, *, force: bool) -> None:
     """Make room for a new run; raises ConfigError when something is there already and `force` is not given."""
+    if _is_replaceable(folder, force=force):
+        shutil.rmtree(folder)
+
+
+def _is_replaceable(folder: Path, *, force: bool) -> bool:
+    """Return whether a run is there that may go; raises ConfigError when what is there has to stay."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
+        return False
     if not force:
         raise ConfigError(f"{folder}: exists already and is never overwritten; choose another --to, or say --force to replace it")
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"{folder}: is not a run folder, so --force does not delete it; choose another --to")
-    shutil.rmtree(folder)
+    return True
+
+
+@contextmanager
+def new_folder(folder: Path, *, force: bool) -> Iterator[Callable[[], None]]:
+    """Make an empty folder for a run, and yield what to call when it is worth keeping.
+
+    An error before that call removes the folder and brings back the run it was to replace.
+
+    Raises:
+        ConfigError: something is there already and may not go, or no folder can be made there.
+    """
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.replaced") if _is_replaceable(folder, force=force) else None
+    if aside is not None:
+        os.replace(folder, aside)
+    kept = False
+
+    def keep() -> None:
+        nonlocal kept
+        kept = True
+        if aside is not None:
+            shutil.rmtree(aside)
+
+    try:
+        _make(folder)
+        yield keep
+    finally:
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
+            if aside is not None:
+                os.replace(aside, folder)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: no folder can be made there ({error.strerror}); choose another --to") from error

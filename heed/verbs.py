@@ -23,6 +23,13 @@ def train(recipe: str | Mapping[str, Any], *, to: str | Path, force: bool = Fals
     Raises:
         HeedError: a setting, the data or the folder is at fault, or training could not go on.
     """
+    return train_with(recipe, settings, to=to, force=force, quiet=quiet)
+
+
+def train_with(
+    recipe: str | Mapping[str, Any], settings: Mapping[str, Any], *, to: str | Path, force: bool = False, quiet: bool = False
+) -> Run:
+    """Do what `train` does, with the settings as one mapping, so that no name of a setting meets an argument's."""
     run = fit_recipe(recipe, settings, Path(to), force=force, quiet=quiet)
     return _conclude(run, _sayer(quiet))
 
@@ -66,4 +73,4 @@ def _conclude(run: Run, say: Callable[[str], None]) -> Run:
 
 
 def _sayer(quiet: bool) -> Callable[[str], None]:
-    return (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr))
+    return (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr))  # noqa: T201 (progress)

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from heed.data.store import Encoded
 
@@ -12,10 +13,10 @@ from heed.data.store import Encoded
 class Batch:
     """Tensors by key, (B, L, ...) padded with 0 or (B,) scalars; `mask(key)` is (B, L), True = real."""
 
-    def __init__(self, tensors: dict[str, Tensor], masks: dict[str, Tensor], rows: list[int] | None = None) -> None:
+    def __init__(self, tensors: dict[str, Tensor], masks: dict[str, Tensor], rows: Sequence[int] = ()) -> None:
         self.tensors = tensors
         self.masks = masks
-        self.rows = rows or []  # which rows of the data these are, for messages
+        self.rows = [int(row) for row in rows]  # which rows of the data these are, for messages
 
     def __getitem__(self, key: str) -> Tensor:
         return self.tensors[key]
@@ -32,9 +33,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Self:
         """Move everything to a device."""
-        if device.type == "cpu":
+        if all(value.device == device for value in [*self.tensors.values(), *self.masks.values()]):
             return self
-        move: dict[str, Any] = {"device": device, "non_blocking": True}
+        move: dict[str, Any] = {"device": device, "non_blocking": device.type != "cpu"}  # on a CPU it would be read before it is there
         tensors = {key: value.to(**move) for key, value in self.tensors.items()}
         return type(self)(tensors, {key: value.to(**move) for key, value in self.masks.items()}, self.rows)
 
@@ -49,8 +50,13 @@ class Batch:
         return sum(mask.numel() for mask in self.masks.values())
 
 
-def collate(examples: Sequence[Encoded], rows: Sequence[int] | None = None) -> Batch:
-    """Lay encoded examples side by side: scalars are stacked, sequences padded with 0 to the longest."""
+def collate(examples: Sequence[Encoded], rows: Sequence[int] = ()) -> Batch:
+    """Lay encoded examples side by side: scalars are stacked, sequences padded with 0 to the longest.
+
+    Args:
+        examples: at least one; all with the same keys.
+        rows: which rows of the data they are, for messages.
+    """
     tensors, masks = {}, {}
     for key, first in examples[0].items():
         values = [example[key] for example in examples]
@@ -58,13 +64,10 @@ def collate(examples: Sequence[Encoded], rows: Sequence[int] | None = None) -> B
             tensors[key] = torch.stack(values)
         else:
             tensors[key], masks[key] = _pad(values)
-    return Batch(tensors, masks, list(rows or []))
+    return Batch(tensors, masks, rows)
 
 
 def _pad(values: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     lengths = torch.tensor([value.size(0) for value in values])
-    longest = int(lengths.max())
-    padded = values[0].new_zeros(len(values), longest, *values[0].shape[1:])
-    for row, value in zip(padded, values, strict=True):
-        row[: value.size(0)] = value
-    return padded, torch.arange(longest) < lengths[:, None]
+    padded = pad_sequence(list(values), batch_first=True)  # (B, L, ...)
+    return padded, torch.arange(padded.size(1)) < lengths[:, None]

@@ -14,7 +14,8 @@ Rows = np.ndarray[Any, np.dtype[np.int64]]
 def batches(lengths: Lengths, budget: int, *, seed: int, epoch: int) -> list[Rows]:
     """Divide all examples into batches whose longest side, padded, holds at most `budget` tokens.
 
-    Examples are drawn at random, then laid beside others of their shape. Batch composition and batch order both change from epoch to epoch. An example longer than the budget is a batch alone.
+    Examples are drawn at random, then laid beside others of their shape. Batch composition and batch order both change from epoch to
+    epoch. An example longer than the budget is a batch alone.
     """
     draw = np.random.default_rng([seed, epoch])
     shuffled = draw.permutation(len(lengths))
@@ -49,10 +50,10 @@ def _by_length(lengths: Lengths) -> Rows:
 def _fill(longest: Lengths, budget: int) -> Rows:
     """Cut a sorted list of lengths into runs that fit the budget; returns the bounds, from 0 to len(longest)."""
     bounds = [0]
-    widest = 0
+    widest = 1  # an example without any token still takes a row
     for i, length in enumerate(longest.tolist()):
         widest = max(widest, length)
         if i > bounds[-1] and widest * (i + 1 - bounds[-1]) > budget:
             bounds.append(i)
-            widest = length
+            widest = max(1, length)
     return np.array([*bounds, len(longest)] if len(longest) else bounds, dtype=np.int64)

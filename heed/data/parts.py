@@ -40,17 +40,27 @@ def load_parts(folder: Path) -> dict[str, Part]:
     """Read back what `save_parts` wrote.
 
     Raises:
-        CheckpointError: a file is no JSON, or names a kind this version does not know.
+        CheckpointError: a file is no JSON, names a kind this version does not know, or does not hold what its kind needs.
     """
     kinds = part_kinds()
     parts: dict[str, Part] = {}
     for path in sorted(folder.glob("*.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            kind = content.pop("kind")
-        except (ValueError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"{path}: not a part file ({error!r}); restore the run folder from a copy") from error
+        content = _read_part(path)
+        kind = content.pop("kind")
         if kind not in kinds:
             raise CheckpointError(f"{path}: kind {kind!r} is not one of {', '.join(kinds)}; it was written by another version of heed")
-        parts[path.stem] = kinds[kind].from_json(content)
+        try:
+            parts[path.stem] = kinds[kind].from_json(content)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
     return parts
+
+
+def _read_part(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a part file ({error!r}); restore the run folder from a copy") from error
+    if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
+        raise CheckpointError(f"{path}: not a part file (no 'kind' that says what it is); restore the run folder from a copy")
+    return content

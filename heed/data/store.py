@@ -5,86 +5,143 @@ A store is a folder: for each key one file of values laid end to end and one of 
 """
 
 import json
+import math
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from heed.errors import CheckpointError, DataError
+
 Encoded = dict[str, Tensor]  # key -> (L, ...) sequence of any length, or a scalar
 
-_WIDTHS = {"int64": np.int32, "int32": np.int32, "float32": np.float32, "float16": np.float16, "bool": np.bool_}
+_WIDTHS: dict[torch.dtype, type[np.generic]] = {
+    torch.int64: np.int32,
+    torch.int32: np.int32,
+    torch.float32: np.float32,
+    torch.float16: np.float16,
+    torch.bool: np.bool_,
+}
 
 
 class _Column:
     """The two files of one key while they are written."""
 
-    def __init__(self, folder: Path, key: str, first: Tensor) -> None:
-        self.dtype = np.dtype(_WIDTHS[str(first.dtype).removeprefix("torch.")])
-        self.tail = tuple(first.shape[1:])
-        self.scalar = first.dim() == 0
-        self.values: BinaryIO = (folder / f"{key}.values").open("wb")
-        self.offsets: BinaryIO = (folder / f"{key}.offsets").open("wb")
+    def __init__(self, folder: Path, key: str, first: Tensor, files: ExitStack) -> None:
+        self.key = key
+        self.form = _form(first)
+        self.dtype = np.dtype(_WIDTHS[first.dtype])
+        self.values = files.enter_context((folder / f"{key}.values").open("wb"))
+        self.offsets = files.enter_context((folder / f"{key}.offsets").open("wb"))
         self.end = 0
         self.offsets.write(np.int64(0).tobytes())
 
-    def add(self, value: Tensor) -> None:
-        self.values.write(value.numpy().astype(self.dtype, copy=False).tobytes())
-        self.end += 1 if self.scalar else value.size(0)
+    def add(self, value: Tensor, row: int) -> None:
+        if _form(value) != self.form:
+            found, expected = _spell(_form(value)), _spell(self.form)
+            raise DataError(f"row {row}: {self.key!r} is {found}, but {expected} in the examples before; encode every example alike")
+        wide = value.numpy()
+        narrow = wide.astype(self.dtype, copy=False)
+        if wide.dtype == np.int64 and wide.tolist() != narrow.tolist():  # at a sentence's length faster than comparing arrays
+            raise DataError(f"row {row}: {self.key!r} holds {wide[wide != narrow].flat[0]}, beyond 32 bits; number the values from 0")
+        self.values.write(narrow.tobytes())
+        self.end += value.size(0) if value.dim() else 1
         self.offsets.write(np.int64(self.end).tobytes())
 
-    def close(self) -> dict[str, Any]:
-        self.values.close()
-        self.offsets.close()
-        return {"dtype": self.dtype.name, "tail": list(self.tail), "scalar": self.scalar}
+    def describe(self) -> dict[str, Any]:
+        _, n_dimensions, tail = self.form
+        return {"dtype": self.dtype.name, "tail": list(tail), "scalar": n_dimensions == 0}
+
+
+_Form = tuple[torch.dtype, int, tuple[int, ...]]
+
+
+def _form(value: Tensor) -> _Form:
+    """Return what all values of a key have in common."""
+    return value.dtype, value.dim(), value.shape[1:]
+
+
+def _spell(form: _Form) -> str:
+    dtype, n_dimensions, tail = form
+    shape = "x".join(["L", *map(str, tail)]) if n_dimensions else "scalar"
+    return f"{shape} {str(dtype).removeprefix('torch.')}"
 
 
 def write_store(folder: Path, examples: Iterable[tuple[int, Encoded]]) -> "Store":
-    """Write (row number, encoded example) pairs one by one into `folder`, replacing a store that is there."""
+    """Write (row number, encoded example) pairs one by one into `folder`, replacing a store that is there.
+
+    Whole numbers are kept in 32 bits and come back as int64.
+
+    Raises:
+        DataError: an example has other keys, dimensions or types than the first, or a number that does not fit.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    columns: dict[str, _Column] = {}
-    n = 0
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
     try:
-        with (draft / "rows").open("wb") as rows:
-            for row, encoded in examples:
-                columns = columns or {key: _Column(draft, key, value) for key, value in encoded.items()}
-                for key, column in columns.items():
-                    column.add(encoded[key])
-                rows.write(np.int64(row).tobytes())
-                n += 1
-        meta = {"examples": n, "keys": {key: column.close() for key, column in columns.items()}}
-        (draft / "store.json").write_text(json.dumps(meta))
+        meta = _write_files(draft, examples)
+        (draft / "store.json").write_text(json.dumps(meta), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(draft, folder)
-    except BaseException:
+    finally:
         shutil.rmtree(draft, ignore_errors=True)
-        raise
     return Store(folder)
+
+
+def _write_files(draft: Path, examples: Iterable[tuple[int, Encoded]]) -> dict[str, Any]:
+    columns: dict[str, _Column] = {}
+    n = 0
+    with ExitStack() as files:
+        rows = files.enter_context((draft / "rows").open("wb"))
+        for row, encoded in examples:
+            columns = columns or _columns(draft, encoded, row, files)
+            if encoded.keys() != columns.keys():
+                found, expected = sorted(encoded), sorted(columns)
+                raise DataError(f"row {row}: has {found}, but the examples before have {expected}; encode every example alike")
+            for key, column in columns.items():
+                column.add(encoded[key], row)
+            rows.write(np.int64(row).tobytes())
+            n += 1
+    return {"examples": n, "keys": {key: column.describe() for key, column in columns.items()}}
+
+
+def _columns(folder: Path, first: Encoded, row: int, files: ExitStack) -> dict[str, _Column]:
+    for key, value in first.items():
+        if value.dtype not in _WIDTHS:
+            raise DataError(f"row {row}: {key!r} is {value.dtype}; a store holds {', '.join(map(str, _WIDTHS))}")
+    return {key: _Column(folder, key, value, files) for key, value in first.items()}
 
 
 class Store:
     """Read access to a store; values stay on disk until an example is asked for."""
 
     def __init__(self, folder: Path) -> None:
+        """Map the files of `folder`; raises CheckpointError when they are not a whole store."""
         self.folder = folder
-        meta = json.loads((folder / "store.json").read_text())
-        self.n_examples: int = meta["examples"]
-        self.keys: dict[str, dict[str, Any]] = meta["keys"]
-        self.rows = _mapped(folder / "rows", np.dtype(np.int64))
-        self._offsets = {key: _mapped(folder / f"{key}.offsets", np.dtype(np.int64)) for key in self.keys}
-        self._values = {key: _mapped(folder / f"{key}.values", np.dtype(kind["dtype"])) for key, kind in self.keys.items()}
+        try:
+            meta = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+            self.n_examples: int = meta["examples"]
+            self.keys: dict[str, dict[str, Any]] = meta["keys"]
+            self.rows = _mapped(folder / "rows", np.dtype(np.int64), self.n_examples)
+            self._offsets = {key: _mapped(folder / f"{key}.offsets", np.dtype(np.int64), self.n_examples + 1) for key in self.keys}
+            self._values = {key: self._map_values(key) for key in self.keys}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{folder}: not a whole store ({error}); delete it, and the data is encoded again") from error
 
     def __len__(self) -> int:
         return self.n_examples
 
     def __getitem__(self, i: int) -> Encoded:
+        if not 0 <= i < self.n_examples:
+            raise IndexError(f"example {i} of {self.n_examples}")
         return {key: self._read(key, i) for key in self.keys}
 
     def __iter__(self) -> Iterator[Encoded]:
@@ -97,16 +154,26 @@ class Store:
             return np.ones((len(self), 1), dtype=np.int32)
         return np.stack(lengths, axis=1).astype(np.int32)
 
+    def _map_values(self, key: str) -> np.ndarray[Any, np.dtype[Any]]:
+        n_values = int(self._offsets[key][-1]) * self._width(key)
+        return _mapped(self.folder / f"{key}.values", np.dtype(self.keys[key]["dtype"]), n_values)
+
+    def _width(self, key: str) -> int:
+        return math.prod(self.keys[key]["tail"])
+
     def _read(self, key: str, i: int) -> Tensor:
-        kind = self.keys[key]
+        kind, width = self.keys[key], self._width(key)
         first, end = int(self._offsets[key][i]), int(self._offsets[key][i + 1])
-        width = int(np.prod(kind["tail"], dtype=np.int64))
         value = torch.from_numpy(self._values[key][first * width : end * width].copy())
         value = value.long() if value.dtype == torch.int32 else value
-        return value[0] if kind["scalar"] else value.view(-1, *kind["tail"])
+        return value[0] if kind["scalar"] else value.view(end - first, *kind["tail"])
 
 
-def _mapped(path: Path, dtype: np.dtype[Any]) -> np.ndarray[Any, np.dtype[Any]]:
-    if path.stat().st_size == 0:
+def _mapped(path: Path, dtype: np.dtype[Any], n: int) -> np.ndarray[Any, np.dtype[Any]]:
+    """Map a file of n numbers; raises ValueError when it has another size."""
+    size = path.stat().st_size
+    if size != n * dtype.itemsize:
+        raise ValueError(f"{path.name} has {size} bytes, expected {n * dtype.itemsize}")
+    if size == 0:
         return np.zeros(0, dtype=dtype)
-    return np.memmap(path, dtype=dtype, mode="r")
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))  # still on disk; slices of a plain array are made much faster

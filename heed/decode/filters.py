@@ -3,14 +3,32 @@
 import torch
 from torch import Tensor
 
+from heed.errors import TrainingError
+
 NEVER = float("-inf")
 
 
-def forbid(logits: Tensor, ids: list[int]) -> Tensor:
-    """Make some tokens impossible."""
-    logits = logits.clone()
-    logits[:, ids] = NEVER
-    return logits
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Return log softmax in float32; NEVER throughout a row in which no token is possible.
+
+    Raises:
+        TrainingError: a score is NaN or plus infinity.
+    """
+    log_p = logits.log_softmax(-1, dtype=torch.float32)
+    undefined = log_p[:, 0].isnan()  # one such score makes its whole row NaN, and so does a row of NEVER alone
+    if not bool(undefined.any()):
+        return log_p
+    if bool((logits[undefined] > NEVER).any()) or bool(logits[undefined].isnan().any()):
+        raise TrainingError(
+            "decoding: the model's scores are NaN or infinite, so training diverged or the weights are damaged; "
+            "train again with a lower train.lr or train.precision=float32, or restore the run folder from a copy"
+        )
+    return log_p.masked_fill(undefined[:, None], NEVER)
+
+
+def forbid(logits: Tensor, ids: Tensor) -> Tensor:
+    """Make some tokens (n,) impossible, in place: a step's scores belong to whoever asked for them."""
+    return logits.index_fill_(1, ids, NEVER)
 
 
 def allow_only(logits: Tensor, token: int) -> Tensor:
@@ -22,7 +40,8 @@ def allow_only(logits: Tensor, token: int) -> Tensor:
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
     """Sharpen (below 1) or flatten (above 1) the distribution."""
-    return logits / temperature
+    # The highest becomes 0, so that not even the smallest temperature turns a difference into infinity minus infinity.
+    return (logits - logits.amax(-1, keepdim=True)) / max(temperature, torch.finfo(logits.dtype).tiny)
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:

@@ -40,8 +40,15 @@ class KVCache:
     def select(self, rows: Tensor) -> None:
         """Keep the given rows (R',), in that order; a row may be repeated."""
         if self.keys is not None and self.values is not None:
-            self.keys = self.keys.index_select(0, rows)
-            self.values = self.values.index_select(0, rows)
+            self.keys = _selected(self.keys, rows, self.length)
+            self.values = _selected(self.values, rows, self.length)
+
+
+def _selected(store: Tensor, rows: Tensor, length: int) -> Tensor:
+    """Copy rows of a store, of their places only those written; no gradient is kept."""
+    chosen = store.new_empty(rows.numel(), *store.shape[1:])
+    torch.index_select(store.detach()[:, :, :length], 0, rows, out=chosen[:, :, :length])
+    return chosen
 
 
 @dataclass

@@ -52,6 +52,8 @@ class ModelConfig(Settings):
             raise ValueError(f"model.source_vocab_size would be ignored by architecture={self.architecture}; leave it out")
         if self.n_decoder_layers is not None and self.architecture != "seq2seq":
             raise ValueError(f"model.n_decoder_layers would be ignored by architecture={self.architecture}; leave it out")
+        if self.norm_place == "rezero" and self.norm != "layer":
+            raise ValueError(f"model.norm={self.norm} would be ignored by norm_place=rezero, which has no norms; leave it out")
         return self
 
     @property

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from heed.errors import DataError
+
 
 def sinusoid_table(n_positions: int, d_model: int) -> Tensor:
     """Return PE[p, 2i] = sin(p / 10000^(2i/d)), PE[p, 2i+1] = cos(same) (Vaswani et al. 2017, section 3.5).
@@ -47,11 +49,12 @@ class LearnedPositions(nn.Module):
         self.embedding = nn.Embedding(max_length, d_model)
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Add positions (T,) or (B, T) to x (B, T, D); raises ValueError beyond the longest that was trained."""
+        """Add positions (T,) or (B, T) to x (B, T, D); raises DataError beyond the longest that was trained."""
         longest = int(positions.max()) + 1 if positions.numel() else 0
         if longest > self.embedding.num_embeddings:
-            raise ValueError(
-                f"a sequence of {longest} tokens does not fit model.max_length={self.embedding.num_embeddings} of learned positions"
+            raise DataError(
+                f"a sequence of {longest} tokens does not fit model.max_length={self.embedding.num_embeddings} of learned positions; "
+                "shorten it, or train with a larger model.max_length or another kind of model.positions"
             )
         learned: Tensor = self.embedding(positions)
         return x + learned

@@ -24,7 +24,7 @@ def find_task(name: str, *, trust: bool = True) -> type[Task]:
         raise ConfigError(f"task.name: {name!r} would run code that is not part of heed; load the run with trust=True if you trust it")
     try:
         task = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"task.name: {name!r} cannot be imported ({error})") from error
     if not (isinstance(task, type) and issubclass(task, Task)):
         raise ConfigError(f"task.name: {name!r} is not a heed.tasks.Task")

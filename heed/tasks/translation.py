@@ -27,11 +27,13 @@ from heed.tasks.base import Answer, Metrics, Survey, Task
 class TranslationSettings(Settings):
     """What is particular to translation."""
 
-    vocab_size: int = Field(8000, ge=300, description="sub-words to learn (for each side when separate)")
-    vocab: Literal["joint", "separate"] = Field("joint", description="one vocabulary for both languages, or one each")
-    algorithm: Literal["bpe", "unigram"] = Field("bpe", description="how sub-words are learned")
-    cleaning: bool = Field(True, description="remove HTML and control characters, fold white space, NFC")
-    target_language: str | None = Field(None, description="code such as de or zh, for scoring; found from the references when absent")
+    vocab_size: int = Field(default=8000, ge=300, description="sub-words to learn (for each side when separate)")
+    vocab: Literal["joint", "separate"] = Field(default="joint", description="one vocabulary for both languages, or one each")
+    algorithm: Literal["bpe", "unigram"] = Field(default="bpe", description="how sub-words are learned")
+    cleaning: bool = Field(default=True, description="remove HTML and control characters, fold white space, NFC")
+    target_language: str | None = Field(
+        default=None, description="code such as de or zh, for scoring; found from the references when absent"
+    )
 
 
 class Translation(Task):
@@ -105,7 +107,8 @@ class Translation(Task):
         n_tokens = mask.sum(1).tolist()
         prefix = source.new_full((len(batch), 1), Tokenizer.bos_id)
         never = (Tokenizer.pad_id, Tokenizer.bos_id, Tokenizer.unk_id)
-        limits = [longest_answer(n) for n in n_tokens]
+        room = model.config.max_length if model.config.positions == "learned" else options.max_length
+        limits = [min(room, longest_answer(n)) for n in n_tokens]
         found = generate(model, source, mask, prefix, end=Tokenizer.eos_id, options=options, limits=limits, never=never)
         return [self._answer(best, empty=n <= 1) for best, n in zip(found, n_tokens, strict=True)]
 
@@ -138,6 +141,8 @@ class Translation(Task):
         assert isinstance(model, Seq2Seq)
         source = self.encode(example)["source"]
         target = torch.tensor([*self.target_tokenizer.encode(answer.text), Tokenizer.eos_id])
+        if model.config.positions == "learned" and target.numel() > model.config.max_length:
+            return None  # broken characters of an answer can take more tokens to write down than they had
         with torch.inference_mode(), record_attention(model) as weights:
             device = model.head.weight.device
             model(source[None].to(device), None, _shifted(target[None]).to(device))
@@ -145,7 +150,7 @@ class Translation(Task):
         return {
             "source": [self.source_tokenizer.token(i) for i in source.tolist()],
             "target": [self.target_tokenizer.token(i) for i in target.tolist()],
-            "weights": weights[last][0][0].mean(0).tolist(),  # (B, H, T, S) -> (T, S)
+            "weights": [[round(w, 4) for w in row] for row in weights[last][0][0].mean(0).tolist()],  # (B, H, T, S) -> (T, S)
         }
 
 

@@ -6,8 +6,8 @@ Nothing random needs saving: every draw of a step follows from (seed, step), eve
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -33,6 +33,7 @@ class Progress:
     best_value: float | None = None
     best_step: int | None = None
     evaluations_without_better: int = 0
+    evaluated: list[int] = field(default_factory=list)  # steps of the last evaluations, as many as may be averaged
 
     @classmethod
     def from_json(cls, content: dict[str, object]) -> Self:
@@ -43,7 +44,7 @@ class Progress:
 def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
     """Write `folder/step-N`, whole or not at all; raises TrainingError on a full disk."""
     folder.mkdir(parents=True, exist_ok=True)
-    place = folder / f"step-{progress.step:08d}"
+    place = place_of(folder, progress.step)
     draft = folder / f".{place.name}.draft"
     shutil.rmtree(draft, ignore_errors=True)
     try:
@@ -97,7 +98,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def newest_whole(folder: Path) -> tuple[Path, list[str]]:
     """Return the newest checkpoint that is whole, and what was wrong with newer ones; raises CheckpointError when there is none."""
-    faults = []
+    faults: list[str] = []
     for place in checkpoints(folder):
         problem = fault(place)
         if problem is None:
@@ -106,10 +107,16 @@ def newest_whole(folder: Path) -> tuple[Path, list[str]]:
     raise CheckpointError(f"{folder}: no whole checkpoint to resume from" + "".join(f"; {line}" for line in faults))
 
 
-def forget_old(folder: Path, *, keep: int, best_step: int | None) -> None:
-    """Delete all checkpoints but the newest `keep` and the best."""
+def place_of(folder: Path, step: int) -> Path:
+    """Return where the checkpoint of a step is or will be."""
+    return folder / f"step-{step:08d}"
+
+
+def forget_old(folder: Path, *, keep: int, steps: Collection[int | None]) -> None:
+    """Delete all checkpoints but the newest `keep` and those of `steps`."""
+    spared = {place_of(folder, step) for step in steps if step is not None}
     for place in checkpoints(folder)[keep:]:
-        if place.name != f"step-{best_step or 0:08d}":
+        if place not in spared:
             shutil.rmtree(place)
 
 

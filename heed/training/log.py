@@ -1,7 +1,7 @@
 """What training says while it runs: metrics.jsonl, TensorBoard events, and a progress bar or plain lines on stderr."""
 
 import json
-import sys
+import math
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from heed.errors import MissingExtra
-from heed.files import explain_full_disk
+from heed.files import explain_full_disk, replacing
 
 
 class TrainingLog:
@@ -44,7 +44,7 @@ class TrainingLog:
 
     def say(self, text: str) -> None:
         """Print a line for the person watching."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def record(self, line: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl and its numbers to TensorBoard."""
@@ -56,28 +56,31 @@ class TrainingLog:
 
     def progress(self, step: int, total: int | None, line: dict[str, Any], *, plain: bool) -> None:
         """Show a step's figures: on the bar at every call, as a plain line when `plain`."""
-        figures = (
-            f"loss {line['loss']:.3f}  acc {line.get('accuracy', float('nan')):.3f}  "
-            f"{line['units_per_second']:,.0f} tok/s  pad {line['padding']:.1%}"
-        )
+        accuracy = f"acc {line['accuracy']:.3f}  " if "accuracy" in line else ""
+        figures = f"loss {line['loss']:.3f}  {accuracy}{line['units_per_second']:,.0f} tok/s  pad {line['padding']:.1%}"
         if self.bar is not None:
             self.bar.update(self.bar_task, completed=step, total=total, figures=figures, visible=True)
         elif plain:
             self.say(f"step {step}{f'/{total}' if total else ''}  {figures}  {line['seconds']:.0f} s")
 
     def rewind(self, step: int) -> None:
-        """Drop the lines after `step`: they were written after the checkpoint that is being resumed."""
+        """Drop what was written after the checkpoint of `step`, from which training goes on: later steps, and the average at the end."""
         if not self.path.is_file():
             return
-        kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        with (
+            replacing(self.path) as draft,
+            self.path.open(encoding="utf-8", errors="replace") as old,
+            draft.open("w", encoding="utf-8") as new,
+        ):
+            new.writelines(line for line in old if _step_of(line) <= step)
 
 
 def _step_of(line: str) -> float:
     try:
-        return float(json.loads(line)["step"])
+        content = json.loads(line)
+        return math.inf if "average" in content else float(content["step"])
     except (ValueError, KeyError, TypeError):
-        return float("inf")  # a line torn by a crash
+        return math.inf  # a line torn by a crash
 
 
 def _flat(line: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
@@ -100,8 +103,3 @@ def _open_events(folder: Path, wanted: bool | None) -> Any:
             raise MissingExtra("tensorboard", "tensorboard", "train.tensorboard=true") from error
         return None
     return SummaryWriter(str(folder / "tensorboard"))
-
-
-def is_terminal() -> bool:
-    """Return whether a person is watching stderr."""
-    return sys.stderr.isatty()

@@ -20,9 +20,10 @@ from heed.errors import ConfigError, DataError
 from heed.files import explain_full_disk
 from heed.run import Run, RunConfig
 from heed.tasks import Task
+from heed.tasks.base import Survey
 
 CHUNK = 1000  # examples encoded at a time
-MOST_HELD_OUT = 2000
+LEAST_HELD_OUT, MOST_HELD_OUT = 10, 2000
 
 Say = Callable[[str], None]
 
@@ -80,15 +81,12 @@ def prepare(config: RunConfig, folder: Path, say: Say) -> Prepared:
     task = config.build_task()
     data = splits(config, task)
     say(f"reading {data['train'].source}")
-    survey = task.survey(data["train"], {name: split for name, split in data.items() if name != "train"})
-    keep = np.asarray(survey.keep) if config.data.filter else np.ones(len(survey.keep), dtype=bool)
-    report: dict[str, Any] = {"train": survey.to_json(), "filtered": int((~keep).sum()), "reading": asdict(data["train"].log)}
-    if "valid" not in data:
-        share = min(config.data.valid_share, MOST_HELD_OUT / max(1, len(keep)))
-        data["train"], data["valid"] = _hold_out(data["train"], config.seed, share)
+    survey, n_kept, share = _divide(config, task, data)
+    report: dict[str, Any] = {"train": survey.to_json(), "filtered": len(survey.keep) - n_kept, "reading": asdict(data["train"].log)}
+    report["reading_others"] = {name: asdict(split.log) for name, split in data.items() if name != "train" and split.log.source}
+    if share is not None:
         report["held_out"] = f"{share:.1%} of the training examples, chosen by a hash of their inputs and seed {config.seed}"
-    data["train"].chosen = _both(data["train"].chosen, lambda number, _: bool(keep[number]))
-    say(f"fitting {task.name} parts on {int(keep.sum()):,} examples")
+    say(f"fitting {task.name} parts on {n_kept:,} examples")
     task.prepare(data["train"])
     about = {"data_sha256": {name: hash_files(split.source) for name, split in data.items()}, "machine": describe_machine()}
     run = Run.create(folder, config, task, about=about)
@@ -109,15 +107,29 @@ def reopen(folder: Path, say: Say) -> Prepared:
     if not (stores / "train" / "store.json").is_file() or not (stores / "valid" / "store.json").is_file():
         say("encoding the data again: the run folder's store is gone")
         data = splits(run.config, run.task)
-        survey = run.task.survey(data["train"], {name: split for name, split in data.items() if name != "train"})
-        keep = np.asarray(survey.keep) if run.config.data.filter else np.ones(len(survey.keep), dtype=bool)
-        if "valid" not in data:
-            share = min(run.config.data.valid_share, MOST_HELD_OUT / max(1, len(keep)))
-            data["train"], data["valid"] = _hold_out(data["train"], run.config.seed, share)
-        data["train"].chosen = _both(data["train"].chosen, lambda number, _: bool(keep[number]))
+        _divide(run.config, run.task, data)
         _encode(run, data["train"], "train")
         _encode(run, data["valid"], "valid")
     return Prepared(run, Store(stores / "train"), Store(stores / "valid"))
+
+
+def _divide(config: RunConfig, task: Task, data: dict[str, Split]) -> tuple[Survey, int, float | None]:
+    """Survey the data, then leave out faulty rows if that was asked for and hold out validation data if there is none.
+
+    Returns:
+        what was found, how many rows are left, and the share of them that was held out (None: data.valid was given).
+    """
+    survey = task.survey(data["train"], {name: split for name, split in data.items() if name != "train"})
+    keep = np.asarray(survey.keep) if config.data.filter else np.ones(len(survey.keep), dtype=bool)
+    share = None
+    log = data["train"].log
+    if "valid" not in data:
+        n_rows = max(1, len(keep))
+        share = min(max(config.data.valid_share, LEAST_HELD_OUT / n_rows), MOST_HELD_OUT / n_rows, 0.5)
+        data["train"], data["valid"] = _hold_out(data["train"], config.seed, share)
+    data["train"].chosen = _both(data["train"].chosen, lambda number, _: bool(keep[number]))
+    data["train"].log = log
+    return survey, int(keep.sum()), share
 
 
 def _both(first: Callable[[int, Example], bool] | None, second: Callable[[int, Example], bool]) -> Callable[[int, Example], bool]:
@@ -185,10 +197,12 @@ def summary(report: dict[str, Any]) -> list[str]:
         found = ", ".join(f"{count:,} {name}" for name, count in counts.items())
         what = f"dropped {report['filtered']:,} of them" if report["filtered"] else "kept; data.filter=true drops them"
         lines.append(f"found {found} ({what})")
-    if report["reading"]["bad"]:
-        lines.append(f"skipped {report['reading']['bad']:,} bad rows, first: {report['reading']['bad_examples'][0]}")
-    if report["too_long"]:
-        lines.append(f"left out {report['too_long']:,} examples longer than data.max_length={report['max_length']} tokens")
+    for reading in (report["reading"], *report["reading_others"].values()):
+        if reading["bad"]:
+            lines.append(f"skipped {reading['bad']:,} bad rows of {reading['source']}, first: {reading['bad_examples'][0]}")
+    for what, n_long in (("training", report["too_long"]), ("validation", report["too_long_valid"])):
+        if n_long:
+            lines.append(f"left out {n_long:,} {what} examples longer than data.max_length={report['max_length']} tokens")
     if "held_out" in report:
         lines.append(f"no data.valid: held out {report['held_out']}")
     lines.append(f"{report['batches']:,} batches an epoch, {report['padding']:.1%} padding")

@@ -1,13 +1,13 @@
 """From a recipe to trained weights in a run folder, and on from where a run stopped."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from heed.device import keep_memory
 from heed.model.describe import count_parameters
-from heed.run import Run, claim_folder, resolve
+from heed.run import Run, new_folder, read_config, resolve
+from heed.training.checkpoint import checkpoints
 from heed.training.log import TrainingLog
 from heed.training.prepare import Prepared, prepare, reopen
 from heed.training.trainer import Trainer
@@ -16,24 +16,22 @@ from heed.training.trainer import Trainer
 def fit_recipe(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], folder: Path, *, force: bool, quiet: bool) -> Run:
     """Train what a recipe and the settings laid over it describe; `verbs.train` says more."""
     config = resolve(recipe, settings)
-    claim_folder(folder, force=force)
-    folder.mkdir(parents=True, exist_ok=True)
-    with TrainingLog(folder, tensorboard=config.train.tensorboard, quiet=quiet) as log:
+    with new_folder(folder, force=force) as keep, TrainingLog(folder, tensorboard=config.train.tensorboard, quiet=quiet) as log:
         if keep_memory():
             log.say("allocator: freed memory is kept for the next step (mallopt)")
-        try:
-            prepared = prepare(config, folder, log.say)
-        except BaseException:
-            shutil.rmtree(folder)  # nothing was trained: leave the name free for the next try
-            raise
+        prepared = prepare(config, folder, log.say)
+        keep()
         return _fit(prepared, log, resumed=False)
 
 
 def fit_on(folder: Path, *, quiet: bool) -> Run:
-    """Go on exactly where a run stopped."""
-    with TrainingLog(folder, tensorboard=None, quiet=quiet) as log:
+    """Go on exactly where a run stopped, which may have been before its first step."""
+    config = read_config(folder)
+    begun = bool(checkpoints(folder / "checkpoints")) or (folder / "manifest.json").exists()
+    with TrainingLog(folder, tensorboard=config.train.tensorboard, quiet=quiet) as log:
         keep_memory()
-        return _fit(reopen(folder, log.say), log, resumed=True)
+        prepared = reopen(folder, log.say) if begun else prepare(config, folder, log.say)
+        return _fit(prepared, log, resumed=begun)
 
 
 def _fit(prepared: Prepared, log: TrainingLog, *, resumed: bool) -> Run:

@@ -25,14 +25,16 @@ from heed.device import choose_device, choose_precision
 from heed.errors import TrainingError
 from heed.evaluation import evaluate_examples
 from heed.model.losses import LossSum
-from heed.run import load_weights
+from heed.run import LOSS_METRICS, load_weights
 from heed.training.checkpoint import (
     Progress,
     average_weights,
     checkpoints,
+    fault,
     forget_old,
     load_checkpoint,
     newest_whole,
+    place_of,
     save_checkpoint,
 )
 from heed.training.log import TrainingLog
@@ -44,11 +46,11 @@ MOST_EVALUATIONS = 20
 EVALUATION_SHARE = 0.93  # of train.minutes, what is left for updates when validation and the last checkpoint are paid for
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
     """A signal asked training to stop; the checkpoint is written."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
+    def __init__(self, number: int, step: int, folder: Path) -> None:
+        super().__init__(f"{signal.Signals(number).name} after step {step}; nothing is lost, go on with: heed train --resume {folder}")
         self.exit_code = 128 + number
 
 
@@ -105,7 +107,15 @@ class Trainer:
         self.log.rewind(self.progress.step)
         self.log.say(f"resuming after step {self.progress.step}")
         if self.progress.best_step is not None:
-            self._keep_best(self.folder / f"step-{self.progress.best_step:08d}")
+            self._restore_best(place_of(self.folder, self.progress.best_step))
+
+    def _restore_best(self, best: Path) -> None:
+        """Bind the best weights again: the run may have died between writing them and the manifest."""
+        problem = fault(best)
+        if problem is None:
+            self._keep_best(best)
+        else:
+            self.log.say(f"not used: {best}: {problem}; the best weights stay those of {self.run.folder}")
 
     def fit(self) -> None:
         """Train until the steps, the minutes or the patience are used up, then keep the best weights.
@@ -123,7 +133,7 @@ class Trainer:
                     break
                 self.update(group)
                 self._after_update()
-            if self.progress.best_step != self.progress.step and not self._stopped_early():
+            if self.progress.step not in self.progress.evaluated:
                 self._evaluate()
         self._finish()
 
@@ -139,7 +149,7 @@ class Trainer:
             batch = self._batch(self.train_data, rows)
             with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
                 result = self.task.loss(self.model, batch)
-            result[0].backward()
+            torch.autograd.backward(result[0])
             totals.add(result, batch)
         norm = self._scale_gradients(float(totals.units))
         self._check_finite(step, totals, norm, group)
@@ -180,10 +190,13 @@ class Trainer:
         rows = np.concatenate([self.train_data.rows[rows] for rows in group])
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient norm is {norm}"
         shown = ", ".join(map(str, (rows[:8] + 1).tolist())) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
+        raise TrainingError(f"step {step}: {what} (training examples {shown}); the update was not applied. {self._advice()}")
+
+    def _advice(self) -> str:
         kept = checkpoints(self.folder)
-        raise TrainingError(
-            f"step {step}: {what} (training examples {shown}); the update was not applied. Most likely the learning rate is too high: "
-            f"try train.lr={self.config.lr / 3:.1e} or a longer train.warmup. The last good checkpoint is {kept[0] if kept else 'none'}"
+        return (
+            f"Most likely the learning rate is too high: try train.lr={self.config.lr / 3:.1e} or a longer train.warmup. "
+            f"The last good checkpoint is {kept[0] if kept else 'none'}"
         )
 
     def _note(self, step: int, totals: Totals, norm: float, rate: float, seconds: float) -> None:
@@ -214,24 +227,29 @@ class Trainer:
         elif step % (self.config.checkpoint_every or evaluate_every) == 0 or self.stop_signal is not None:
             self._checkpoint()
         if self.stop_signal is not None:
-            raise Interrupted(self.stop_signal)
+            raise Interrupted(self.stop_signal, step, self.run.folder)
 
     def _evaluate(self) -> None:
         """Score the validation data, remember the best, and write a checkpoint."""
         begun = time.monotonic()
+        step = self.progress.step
         figures = self.validate()
         value = figures[self.config.best_metric]
+        if not (math.isfinite(figures["loss"]) and math.isfinite(value)):
+            raise TrainingError(f"step {step}: the validation loss is {figures['loss']}. {self._advice()}")
         better = self.progress.best_value is None or self._is_better(value, self.progress.best_value)
         self.progress.evaluations_without_better = 0 if better else self.progress.evaluations_without_better + 1
         if better:
-            self.progress.best_value, self.progress.best_step = value, self.progress.step
+            self.progress.best_value, self.progress.best_step = value, step
+        self.progress.evaluated = [*self.progress.evaluated, step][-self.config.average :]
         self.progress.seconds = time.monotonic() - self.started
+        # The line comes before the checkpoint: resuming drops lines that are ahead of their checkpoint, but cannot make up missing ones.
+        self.log.record({"step": step, "valid": figures, "seconds": self.progress.seconds, "best": better})
         place = self._checkpoint()
         if better:
             self._keep_best(place)
-        self.log.record({"step": self.progress.step, "valid": figures, "seconds": self.progress.seconds, "best": better})
         shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        self.log.say(f"step {self.progress.step}  valid: {shown}{'  (best)' if better else ''}  in {time.monotonic() - begun:.1f} s")
+        self.log.say(f"step {step}  valid: {shown}{'  (best)' if better else ''}  in {time.monotonic() - begun:.1f} s")
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
@@ -250,16 +268,13 @@ class Trainer:
 
     def _task_scores(self) -> dict[str, float]:
         config = self.run.config
-        if config.data.valid is None:
-            raise TrainingError(f"train.best_metric={self.config.best_metric} needs data.valid; without it use loss or accuracy")
+        assert config.data.valid is not None  # RunConfig refuses a score of the task without it
         examples = Split(config.data.valid, config.data, self.task.columns)
         options = config.decode.replace(beams=1, n_best=1)
         scores = evaluate_examples(self.run, examples, options).scores.to_json()
         values = {name: score["value"] for name, score in scores.items() if isinstance(score, dict) and "value" in score}
         if self.config.best_metric not in values:
-            raise TrainingError(
-                f"train.best_metric={self.config.best_metric} is not one of loss, accuracy, perplexity, {', '.join(values)}"
-            )
+            raise TrainingError(f"train.best_metric={self.config.best_metric} is not one of {', '.join([*LOSS_METRICS, *values])}")
         return values
 
     def _is_better(self, value: float, best: float) -> bool:
@@ -268,7 +283,8 @@ class Trainer:
 
     def _checkpoint(self) -> Path:
         place = save_checkpoint(self.folder, self.model, self.optimizer, self.progress)
-        forget_old(self.folder, keep=max(self.config.keep, self.config.average), best_step=self.progress.best_step)
+        averaged = self.progress.evaluated if self.config.average > 1 else []
+        forget_old(self.folder, keep=self.config.keep, steps=[self.progress.best_step, *averaged])
         return place
 
     def _keep_best(self, place: Path) -> None:
@@ -281,7 +297,7 @@ class Trainer:
     def _finish(self) -> None:
         """Leave the best weights, or the mean of the last checkpoints when that is better, in the run folder and in the model."""
         load_weights(self.model, self.run.folder / "model.safetensors")
-        places = checkpoints(self.folder)[: self.config.average]
+        places = [place_of(self.folder, step) for step in self.progress.evaluated]
         if len(places) > 1:
             self._try_average(places)
         self.model.eval()
@@ -292,7 +308,8 @@ class Trainer:
             for name, tensor in average_weights(places).items():
                 self.model.get_parameter(name).copy_(tensor)
         value = self.validate()[self.config.best_metric]
-        better = self._is_better(value, self.progress.best_value or math.inf)
+        assert self.progress.best_value is not None  # there were evaluations to average
+        better = self._is_better(value, self.progress.best_value)
         self.log.say(
             f"mean of the last {len(places)} checkpoints: valid {self.config.best_metric} {value:.4g}{'  (best)' if better else ''}"
         )

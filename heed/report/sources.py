@@ -1,0 +1,112 @@
+"""Reading what a run folder holds for its report. A file that is absent is no fault; one that is damaged is named."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+
+from heed.config import read_yaml
+from heed.errors import CheckpointError
+from heed.report.wording import is_number
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The content of a run folder, but for its weights; what is absent is empty.
+
+    Attributes:
+        config, config_text: config.yaml, read and as it stands.
+        manifest, data: manifest.json and data_report.json.
+        training, validation: the two kinds of lines of metrics.jsonl, in order.
+        evaluations: the files of evaluations/, those made at the end of training first.
+        n_parameters: numbers in model.safetensors, 0 without the file.
+    """
+
+    config: Json
+    config_text: str
+    manifest: Json
+    data: Json
+    training: list[Json]
+    validation: list[Json]
+    evaluations: list[Json]
+    n_parameters: int
+
+
+def read_run_files(folder: Path) -> RunFiles:
+    """Read a run folder.
+
+    Raises:
+        CheckpointError: it is no run folder, or a file in it is damaged.
+        ConfigError: config.yaml is damaged.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: not a run folder (no config.yaml); expected what heed train --to wrote")
+    lines = read_metrics(folder)
+    return RunFiles(
+        config=read_yaml(path),
+        config_text=path.read_text(encoding="utf-8"),
+        manifest=read_json(folder / "manifest.json"),
+        data=read_json(folder / "data_report.json"),
+        training=[line for line in lines if is_number(line.get("loss"))],
+        validation=[line for line in lines if isinstance(line.get("valid"), dict)],
+        evaluations=read_evaluations(folder),
+        n_parameters=count_stored(folder / "model.safetensors"),
+    )
+
+
+def read_json(path: Path) -> Json:
+    """Return the object in a JSON file, {} if there is no such file; raises CheckpointError when it holds anything else."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: is not JSON ({error}); restore it from a copy, or delete it to do without") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected an object; restore it from a copy, or delete it")
+    return content
+
+
+def read_metrics(folder: Path) -> list[Json]:
+    """Return the lines of metrics.jsonl that are about a step; lines torn by a crash are passed over, for training writes them again."""
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", errors="replace") as file:
+        lines = [_parsed(line) for line in file]
+    return [line for line in lines if is_number(line.get("step"))]
+
+
+def _parsed(line: str) -> Json:
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def read_evaluations(folder: Path) -> list[Json]:
+    """Return what evaluations/ holds: test, valid, then the others by name."""
+    paths = sorted((folder / "evaluations").glob("*.json"), key=lambda path: (path.stem != "test", path.stem != "valid", path.name))
+    return [{"name": path.stem, **read_json(path)} for path in paths if not path.name.startswith(".")]
+
+
+def count_stored(path: Path) -> int:
+    """Count the numbers in a safetensors file by its header; 0 for a file that is absent or damaged, which `Run.load` refuses."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return sum(_product(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118  it is no mapping
+    except (OSError, safetensors.SafetensorError):
+        return 0
+
+
+def _product(shape: list[int]) -> int:
+    count = 1
+    for n in shape:
+        count *= n
+    return count

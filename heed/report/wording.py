@@ -1,0 +1,136 @@
+"""How the report words names, numbers and dates."""
+
+import datetime
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+POINTS = frozenset({"bleu", "chrf", "ter"})  # their values are out of 100 already
+PLAIN = frozenset({"loss", "perplexity", "bits_per_byte", "bits_per_character"})  # no share of anything; every other score is one
+LESS_IS_BETTER = frozenset({"ter", "wer", "cer", *PLAIN})
+SPELLED = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER", "wer": "WER", "cer": "CER", "f1": "F1", "map": "mAP", "sha256": "SHA-256"}
+LARGEST_DRAWN = 1e30  # beyond it, arithmetic on the ends of an axis may overflow
+
+
+@dataclass(frozen=True)
+class ShownScore:
+    """A score in words, and where its interval lies on a bar, in percent of the bar."""
+
+    name: str
+    label: str
+    value: str
+    brief: str  # with one decimal, for large print
+    unit: str
+    interval: str
+    high: float  # in the unit that is shown
+    less_is_better: bool
+    left: float
+    width: float
+    dot: float
+    end: str
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value is a number that can be drawn."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and abs(value) < LARGEST_DRAWN
+
+
+def is_score(value: object) -> TypeGuard[Mapping[str, float]]:
+    """Return whether a value is a score with its interval."""
+    return isinstance(value, Mapping) and all(is_number(value.get(key)) for key in ("value", "low", "high"))
+
+
+def label(name: object) -> str:
+    """Return a name from a file as a heading: `exact_match` as "Exact match", `bleu` as "BLEU"."""
+    words = str(name).split("_")
+    first = SPELLED.get(words[0], words[0][:1].upper() + words[0][1:])
+    return " ".join([first, *(SPELLED.get(word, word) for word in words[1:])])
+
+
+def shown_scores(content: Mapping[str, Any]) -> list[ShownScore]:
+    """Return every score of an evaluation (or of a bucket), in the order of the file."""
+    return [shown_score(name, value) for name, value in content.items() if is_score(value)]
+
+
+def shown_score(name: str, score: Mapping[str, float], end: float | None = None) -> ShownScore:
+    """Word a score; `end` is the value at the right end of its bar, in the unit that is shown."""
+    factor = 1.0 if name in POINTS | PLAIN else 100.0
+    value, low, high = (factor * score[key] for key in ("value", "low", "high"))
+    last = end or scale_end(name, high)
+    left, right, dot = (100 * min(1.0, max(0.0, number / last)) for number in (low, high, value))
+    return ShownScore(
+        name=name,
+        label=label(name),
+        value=_figure(name, value, 2),
+        brief=_figure(name, value, 1),
+        unit="%" if factor == 100 else "",
+        interval=f"{_figure(name, low, 2)} – {_figure(name, high, 2)}",
+        high=high,
+        less_is_better=name in LESS_IS_BETTER,
+        left=round(left, 2),
+        width=round(right - left, 2),
+        dot=round(dot, 2),
+        end=f"{last:,g}",
+    )
+
+
+def scale_end(name: str, high: float) -> float:
+    """Return where the bar of a score ends: at 100, and further only for scores that pass it."""
+    return max(100.0, round_up(high)) if name not in PLAIN else round_up(high)
+
+
+def round_up(value: float) -> float:
+    """Return the next of 1, 2, 3, 4, 5, 6, 8 or 10 times a power of ten; 1 for zero and less."""
+    if value <= 0:
+        return 1.0
+    power: float = 10.0 ** math.floor(math.log10(value))
+    return next((step * power for step in (1, 2, 3, 4, 5, 6, 8) if step * power >= value), 10 * power)
+
+
+def _figure(name: str, value: float, decimals: int) -> str:
+    return f"{value:,.4g}" if name in PLAIN else f"{value:,.{decimals}f}"
+
+
+def figure(value: object) -> str:
+    """Return a number, a truth value, a text or a list of them as a person writes it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if math.isfinite(value) and abs(value) >= 1000 else f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(figure, value))
+    return str(value)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in its two largest units."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days {hours % 24} h"
+
+
+def size(n_bytes: float) -> str:
+    """Return a file size in decimal units."""
+    for unit in ("bytes", "kB", "MB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "bytes" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:,.1f} GB"
+
+
+def date(text: object) -> str:
+    """Return an ISO date as words; anything else as it is."""
+    try:
+        moment = datetime.datetime.fromisoformat(str(text))
+    except ValueError:
+        return str(text)
+    return f"{moment.day} {moment:%B %Y, %H:%M} {moment.tzname() or ''}".rstrip()

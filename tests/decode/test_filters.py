@@ -1,0 +1,110 @@
+"""Filters of logits, against their definitions over plain lists."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from heed.decode.filters import NEVER, allow_only, apply_temperature, forbid, keep_top_k, keep_top_p, log_probabilities
+from heed.errors import TrainingError
+
+scores = st.floats(-30, 30, width=32)
+rows = st.integers(1, 9).flatmap(lambda width: st.lists(st.lists(scores, min_size=width, max_size=width), min_size=1, max_size=3))
+
+
+def softmax(row: list[float]) -> list[float]:
+    highest = max(row)
+    powers = [math.exp(score - highest) for score in row]
+    return [power / sum(powers) for power in powers]
+
+
+def kept(filtered: Tensor) -> list[set[int]]:
+    return [{i for i, score in enumerate(row) if score > NEVER} for row in filtered.tolist()]
+
+
+@given(rows=rows, temperature=st.floats(1e-3, 1e3))
+def test_temperature_raises_the_probabilities_to_one_over_it(rows: list[list[float]], temperature: float) -> None:
+    found = apply_temperature(torch.tensor(rows), temperature).softmax(-1)
+    expected = torch.tensor([softmax([score / temperature for score in row]) for row in rows])
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-40, 5e-324])
+def test_the_smallest_temperature_leaves_the_best_token_alone(temperature: float) -> None:
+    logits = torch.tensor([[3.0, 70.0, NEVER, 69.0]])
+    assert apply_temperature(logits, temperature).softmax(-1).tolist() == [[0.0, 1.0, 0.0, 0.0]]
+
+
+@given(rows=rows, k=st.integers(0, 12))
+def test_top_k_keeps_what_is_no_less_likely_than_the_kth(rows: list[list[float]], k: int) -> None:
+    filtered = keep_top_k(torch.tensor(rows), k)
+    for row, survivors in zip(rows, kept(filtered), strict=True):
+        least = sorted(row, reverse=True)[min(k, len(row)) - 1] if k else min(row)
+        assert survivors == {i for i, score in enumerate(row) if score >= least}
+    assert filtered[filtered > NEVER].tolist() == torch.tensor(rows)[filtered > NEVER].tolist()
+
+
+@given(rows=rows, p=st.floats(0.01, 0.99))
+def test_top_p_keeps_the_smallest_set_that_holds_p(rows: list[list[float]], p: float) -> None:
+    for row, survivors in zip(rows, kept(keep_top_p(torch.tensor(rows), p)), strict=True):
+        probabilities = softmax(row)
+        held = sum(probabilities[i] for i in survivors)
+        least = min(probabilities[i] for i in survivors)
+        assert held >= p - 1e-5  # it holds p,
+        assert held - least < p + 1e-5  # not without its least likely member,
+        assert all(probabilities[i] <= least + 1e-7 for i in range(len(row)) if i not in survivors)  # and no likelier one was left out
+
+
+def test_top_p_keeps_one_token_at_least() -> None:
+    assert kept(keep_top_p(torch.tensor([[0.0, 5.0, 1.0]]), 1e-9)) == [{1}]
+
+
+def test_filters_do_not_revive_what_is_forbidden() -> None:
+    logits = torch.tensor([[NEVER, 2.0, NEVER, 1.0, 0.0]])
+    for shaped in (apply_temperature(logits, 0.5), keep_top_k(logits, 4), keep_top_p(logits, 0.999999), keep_top_k(logits, 9)):
+        assert kept(shaped) == [{1, 3, 4}]
+
+
+def test_forbid_takes_tokens_out_of_every_row_and_leaves_the_others() -> None:
+    logits = torch.arange(8.0).view(2, 4)
+    assert forbid(logits.clone(), torch.tensor([0, 3])).tolist() == [[NEVER, 1.0, 2.0, NEVER], [NEVER, 5.0, 6.0, NEVER]]
+    assert forbid(logits.clone(), torch.tensor([], dtype=torch.long)).tolist() == logits.tolist()
+
+
+def test_allow_only_keeps_the_score_of_the_one_token() -> None:
+    assert allow_only(torch.arange(6.0).view(2, 3), 1).tolist() == [[NEVER, 1.0, NEVER], [NEVER, 4.0, NEVER]]
+
+
+@given(rows=rows)
+def test_log_probabilities_are_the_log_of_softmax(rows: list[list[float]]) -> None:
+    expected = torch.tensor([softmax(row) for row in rows])
+    torch.testing.assert_close(log_probabilities(torch.tensor(rows)).exp(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_log_probabilities_are_float32_whatever_the_logits_are() -> None:
+    assert log_probabilities(torch.randn(2, 3).bfloat16()).dtype == torch.float32
+
+
+def test_a_row_without_any_possible_token_gives_never_throughout() -> None:
+    log_p = log_probabilities(torch.tensor([[NEVER, NEVER], [0.0, 0.0], [NEVER, 4.0]]))
+    assert log_p.tolist() == [[NEVER, NEVER], [pytest.approx(math.log(0.5))] * 2, [NEVER, 0.0]]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("place", [(0, 0), (1, 2)])
+def test_scores_that_are_no_numbers_are_refused(bad: float, place: tuple[int, int]) -> None:
+    logits = torch.tensor([[0.0, 1.0, NEVER], [NEVER, NEVER, NEVER]])
+    logits[place] = bad
+    with pytest.raises(TrainingError, match=r"NaN or infinite.*lower train\.lr"):
+        log_probabilities(logits)
+
+
+@pytest.mark.parametrize("change", [lambda x: apply_temperature(x, 2.0), lambda x: keep_top_k(x, 1), lambda x: keep_top_p(x, 0.5)])
+def test_shaping_leaves_its_input_as_it_was(change: Callable[[Tensor], Tensor]) -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0]])
+    change(logits)
+    assert logits.tolist() == [[0.0, 1.0, 2.0]]

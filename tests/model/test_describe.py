@@ -1,0 +1,102 @@
+"""The layer table and the Mermaid flow chart of a model."""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+
+from heed.model import Model, ModelConfig, Seq2Seq, build_model, count_parameters, layer_table, mermaid
+
+Maker = Callable[..., ModelConfig]
+
+
+class Chart(NamedTuple):
+    """A flow chart read back: node name -> text, and its edges."""
+
+    nodes: dict[str, str]
+    edges: list[tuple[str, str]]
+
+
+def read_chart(text: str) -> Chart:
+    """Read every line of a chart as one node or one edge; refuse any other line."""
+    first, *lines = text.split("\n")
+    assert first == "flowchart TD"
+    nodes: dict[str, str] = {}
+    edges = []
+    for line in lines:
+        if edge := re.fullmatch(r"    (\w+) -->(?:\|[\w ]+\|)? (\w+)", line):
+            edges.append((edge[1], edge[2]))
+        else:
+            node = re.fullmatch(r'    (\w+)(\(\["|\[|\(\(|\(\[)"?([^"\[\]]+)"(\]\)|\]|\)\))', line)
+            assert node, line
+            assert node[1] not in nodes
+            nodes[node[1]] = node[3]
+    return Chart(nodes, edges)
+
+
+@pytest.fixture(params=["encoder", "causal", "seq2seq"])
+def model(request: pytest.FixtureRequest, tiny_config: Maker) -> Model:
+    return build_model(tiny_config(architecture=request.param, n_layers=3))
+
+
+def test_the_layer_table_adds_up_to_the_distinct_parameters(model: Model) -> None:
+    rows = layer_table(model)
+    distinct = {parameter.data_ptr(): parameter.numel() for parameter in model.parameters()}
+    assert sum(row.parameters for row in rows) == count_parameters(model) == sum(distinct.values())
+    assert len({row.name for row in rows}) == len(rows)
+
+
+def test_a_tied_matrix_is_counted_once_and_marked_as_shared(tiny_config: Maker) -> None:
+    rows = {row.name: row for row in layer_table(build_model(tiny_config()))}
+    assert rows["target_stem.embedding"].parameters == 13 * 24
+    assert rows["head"].parameters == 0
+    assert rows["head"].shapes == "weight (13, 24) (shared)"
+    untied = {row.name: row for row in layer_table(build_model(tiny_config(tied=False)))}
+    assert untied["head"].parameters == 13 * 24
+
+
+def test_the_layer_table_names_every_module_that_owns_parameters(model: Model) -> None:
+    owners = {name.rpartition(".")[0] for name, _ in model.named_parameters(remove_duplicate=False)}
+    listed = {row.name for row in layer_table(model)}
+    assert listed <= owners
+    assert {id(model.get_submodule(name)) for name in owners} == {id(model.get_submodule(name)) for name in listed}
+
+
+def test_every_edge_of_the_chart_joins_two_declared_nodes(model: Model) -> None:
+    chart = read_chart(mermaid(model))
+    assert {end for edge in chart.edges for end in edge} == chart.nodes.keys()
+
+
+def test_the_chart_is_acyclic_and_everything_leads_to_its_last_node(model: Model) -> None:
+    chart = read_chart(mermaid(model))
+    order = {name: i for i, name in enumerate(chart.nodes)}
+    assert all(order[start] < order[end] for start, end in chart.edges)
+    inner = {start for start, _ in chart.edges}
+    assert [name for name in chart.nodes if name not in inner] == [next(reversed(chart.nodes))]
+    entered = {end for _, end in chart.edges}
+    roots = [chart.nodes[name] for name in chart.nodes if name not in entered]
+    assert roots == (["source", "target"] if isinstance(model, Seq2Seq) else ["ids"])
+
+
+def test_every_sub_layer_has_a_residual_round_it(model: Model) -> None:
+    chart = read_chart(mermaid(model))
+    into = {name: [start for start, end in chart.edges if end == name] for name in chart.nodes}
+    sums = [name for name, text in chart.nodes.items() if text == "+"]
+    assert len(sums) == (3 * 2 + 3 * 3 if isinstance(model, Seq2Seq) else 3 * 2)
+    for name in sums:
+        layer, skipped = into[name]
+        assert into[layer][0] == skipped  # the sum adds the sub-layer and what the sub-layer was given
+
+
+def test_the_encoders_output_enters_the_cross_attention_of_every_decoder_layer(tiny_config: Maker) -> None:
+    chart = read_chart(mermaid(build_model(tiny_config(n_layers=2, n_decoder_layers=4))))
+    [memory] = [name for name, text in chart.nodes.items() if text == "encoder: norm"]
+    read_by = [chart.nodes[end] for start, end in chart.edges if start == memory]
+    assert read_by == [f"decoder {i}: cross-attention" for i in range(1, 5)]
+
+
+def test_decoder_layers_attend_to_themselves_then_to_the_source_then_feed_forward(tiny_config: Maker) -> None:
+    nodes = read_chart(mermaid(build_model(tiny_config(n_layers=1)))).nodes.values()
+    decoder = [text for text in nodes if text.startswith("decoder 1")]
+    assert decoder == ["decoder 1: causal self-attention", "decoder 1: cross-attention", "decoder 1: feed-forward"]

@@ -1,0 +1,110 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from heed.config import TrainConfig
+from heed.model import ModelConfig, build_model
+from heed.training.optim import build_optimizer, learning_rate
+
+SETTINGS = TrainConfig(lr=0.01, weight_decay=0.1, beta1=0.8, beta2=0.95)
+
+
+def small_model() -> nn.Module:
+    torch.manual_seed(3)
+    return build_model(ModelConfig(vocab_size=11, d_model=6, n_heads=2, n_layers=1, d_ff=10, dropout=0.0))
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, n_steps: int = 4) -> list[Tensor]:
+    draw = torch.Generator().manual_seed(5)
+    for _ in range(n_steps):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=draw)
+        optimizer.step()
+    return [parameter.detach() for parameter in model.parameters()]
+
+
+def decayed(model: nn.Module, optimizer: torch.optim.Optimizer) -> set[str]:
+    with_decay = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in with_decay}
+
+
+def test_only_matrices_are_decayed_and_every_parameter_is_in_one_group():
+    model = small_model()
+    optimizer = build_optimizer(model, SETTINGS)
+    matrices = {name for name, p in model.named_parameters() if p.dim() == 2 and "embedding" not in name}
+    assert matrices
+    assert decayed(model, optimizer) == matrices
+    in_groups = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(in_groups) == sorted(id(p) for p in model.parameters())
+
+
+def test_steps_equal_torchs_plain_adamw_with_the_same_groups():
+    model, reference_model = small_model(), small_model()
+    by_name = dict(reference_model.named_parameters())
+    names = decayed(model, build_optimizer(model, SETTINGS))
+    groups = [
+        {"params": [by_name[name] for name in by_name if name in names], "weight_decay": 0.1},
+        {"params": [by_name[name] for name in by_name if name not in names], "weight_decay": 0.0},
+    ]
+    reference = torch.optim.AdamW(groups, lr=0.01, betas=(0.8, 0.95), eps=1e-9, fused=False, foreach=False)
+    ours, theirs = train(model, build_optimizer(model, SETTINGS)), train(reference_model, reference)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_without_decay_a_step_is_adams_as_kingma_and_ba_define_it():
+    config = SETTINGS.replace(weight_decay=0.0)
+    weight = nn.Linear(3, 2, bias=False)
+    start, gradients = weight.weight.detach().clone().double(), [torch.randn(2, 3) for _ in range(3)]
+    optimizer = build_optimizer(weight, config)
+    mean, square = torch.zeros(2, 3).double(), torch.zeros(2, 3).double()
+    for t, gradient in enumerate(gradients, start=1):
+        weight.weight.grad = gradient.clone()
+        optimizer.step()
+        mean = 0.8 * mean + 0.2 * gradient
+        square = 0.95 * square + 0.05 * gradient**2
+        start -= 0.01 * (mean / (1 - 0.8**t)) / ((square / (1 - 0.95**t)).sqrt() + 1e-9)
+    torch.testing.assert_close(weight.weight.detach().double(), start, rtol=1e-5, atol=1e-6)
+
+
+def test_decay_is_decoupled_from_the_gradient():
+    weight = nn.Linear(3, 2, bias=False)
+    before = weight.weight.detach().clone()
+    weight.weight.grad = torch.zeros(2, 3)
+    build_optimizer(weight, SETTINGS).step()
+    torch.testing.assert_close(weight.weight.detach(), before * (1 - 0.01 * 0.1))
+
+
+def test_the_2017_schedule_peaks_at_the_end_of_the_warm_up_with_the_papers_rate():
+    config = TrainConfig(schedule="transformer", lr=1.0, warmup=4000)
+    rates = [learning_rate(step, config, d_model=512, total_steps=None) for step in range(1, 9000)]
+    assert rates.index(max(rates)) + 1 == 4000
+    assert max(rates) == pytest.approx(6.99e-4, rel=1e-3)
+    assert max(rates) == pytest.approx((512 * 4000) ** -0.5, rel=1e-12)
+    assert rates[1999] == pytest.approx(max(rates) / 2, rel=1e-12)
+    assert learning_rate(16000, config, d_model=512, total_steps=None) == pytest.approx(max(rates) / 2, rel=1e-12)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt", "cosine"])
+def test_schedules_rise_linearly_to_the_peak_and_go_on_from_there(schedule):
+    config = TrainConfig(schedule=schedule, lr=0.5, warmup=10, final_lr=0.1)
+    rates = [learning_rate(step, config, d_model=8, total_steps=50) for step in range(1, 51)]
+    assert rates[:10] == pytest.approx([0.05 * step for step in range(1, 11)])
+    assert max(rates) == pytest.approx(0.5)
+    last = {"constant": 0.5, "inverse_sqrt": 0.5 * math.sqrt(10 / 50), "cosine": 0.05}[schedule]
+    assert rates[-1] == pytest.approx(last)
+    assert all(later <= earlier + 1e-12 for earlier, later in zip(rates[9:], rates[10:], strict=False))
+
+
+def test_a_cosine_is_half_way_down_in_the_middle_and_stays_low_beyond_its_end():
+    config = TrainConfig(schedule="cosine", lr=1.0, warmup=0, final_lr=0.0)
+    assert learning_rate(50, config, d_model=8, total_steps=100) == pytest.approx(0.5)
+    assert learning_rate(130, config, d_model=8, total_steps=100) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt", "cosine", "transformer"])
+def test_a_schedule_without_warm_up_starts_above_zero(schedule):
+    config = TrainConfig(schedule=schedule, lr=1e-3, warmup=0)
+    assert 0 < learning_rate(1, config, d_model=8, total_steps=10) <= 1e-3

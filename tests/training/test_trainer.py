@@ -1,0 +1,341 @@
+import itertools
+import json
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import heed
+from heed.config import merge
+from heed.data.batch import collate
+from heed.data.order import batches
+from heed.errors import TrainingError
+from heed.files import sha256
+from heed.run import Run, resolve, verify
+from heed.tasks.translation import Translation
+from heed.training import trainer as trainer_module
+from heed.training.checkpoint import checkpoints, fault, place_of
+from heed.training.log import TrainingLog
+from heed.training.prepare import prepare
+from heed.training.trainer import Interrupted, Trainer
+from toy_runs import TINY, ToyData, Train
+
+pytest_plugins = ["toy_runs"]
+
+
+def lines_of(run: Run | Path) -> list[dict[str, Any]]:
+    folder = run.folder if isinstance(run, Run) else run
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def evaluations(run: Run) -> list[dict[str, Any]]:
+    return [line for line in lines_of(run) if "valid" in line]
+
+
+def valid_loss(run: Run) -> float:
+    """Return the loss per token of the weights a run answers with, on its validation data."""
+    log = TrainingLog(run.folder, tensorboard=False, quiet=True)
+    from heed.training.prepare import reopen
+
+    prepared = reopen(run.folder, log.say)
+    prepared.run.model.load_state_dict(run.model.state_dict())
+    return Trainer(prepared, log).validate()["loss"]
+
+
+@pytest.fixture(scope="module")
+def make_trainer(toy_data: ToyData, tmp_path_factory: pytest.TempPathFactory):
+    """Return a maker of trainers that have not made a step; all have the same weights and data."""
+
+    def make(**overrides: Any) -> Trainer:
+        folder = tmp_path_factory.mktemp("trainer")
+        base = merge(TINY, {"data": toy_data.both, "model": {"dropout": 0.0}})
+        log = TrainingLog(folder, tensorboard=False, quiet=True)
+        return Trainer(prepare(resolve(base, overrides), folder, log.say), log)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def pair_of_trainers(make_trainer):
+    return make_trainer(), make_trainer()
+
+
+def reset(trainer: Trainer, weights: dict[str, torch.Tensor]) -> None:
+    trainer.model.load_state_dict(weights)
+    trainer.optimizer.state.clear()
+    trainer.progress.step = 0
+
+
+def cut(rows: np.ndarray, places: Sequence[int]) -> list[np.ndarray]:
+    return [part for part in np.split(rows, sorted(set(places))) if len(part)]
+
+
+@settings(max_examples=12)
+@given(st.permutations(range(17)), st.lists(st.integers(1, 16), max_size=16))
+def test_any_division_into_micro_batches_is_the_same_step(pair_of_trainers, order, places):
+    big, split = pair_of_trainers
+    weights = {name: tensor.clone() for name, tensor in big.model.state_dict().items()}
+    rows = np.array(order) * 3
+    assert len(set(big.lengths[rows].max(axis=1).tolist())) > 3  # ragged
+    for trainer, group in ((big, [rows]), (split, cut(rows, places))):
+        reset(trainer, weights)
+        trainer.update(group)
+    for (name, a), b in zip(big.model.named_parameters(), split.model.parameters(), strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+    step_a, step_b = lines_of(big.run)[-1], lines_of(split.run)[-1]
+    for figure in ("loss", "accuracy", "grad_norm", "lr"):
+        assert step_a[figure] == pytest.approx(step_b[figure], rel=1e-6), figure
+    reset(big, weights)
+    reset(split, weights)
+
+
+def test_the_gradient_of_an_update_is_that_of_the_mean_loss_per_token(make_trainer):
+    trainer = make_trainer(train={"clip": 0.0})
+    rows = [np.array([0, 4, 9]), np.array([20])]
+    trainer.update(rows)
+    ours = [parameter.grad.clone() for parameter in trainer.model.parameters()]
+    trainer.model.zero_grad()
+    reopened = Run.open(trainer.run.folder, trust=False)
+    batch = collate([trainer.train_data[int(row)] for row in np.concatenate(rows)])
+    reopened.model.train()
+    total, units, _ = reopened.task.loss(reopened.model, batch)
+    (total / units).backward()
+    for gradient, parameter in zip(ours, reopened.model.parameters(), strict=True):
+        torch.testing.assert_close(gradient, parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_are_clipped_to_the_norm_and_logged_before_clipping(make_trainer):
+    free, clipped = make_trainer(train={"clip": 0.0}), make_trainer(train={"clip": 0.01})
+    for trainer in (free, clipped):
+        trainer.update([np.arange(9)])
+    norms = [torch.nn.utils.get_total_norm([p.grad for p in trainer.model.parameters()]).item() for trainer in (free, clipped)]
+    assert norms[0] == pytest.approx(lines_of(free.run)[0]["grad_norm"], rel=1e-5)
+    assert lines_of(clipped.run)[0]["grad_norm"] == pytest.approx(norms[0], rel=1e-5)
+    assert norms[1] == pytest.approx(0.01, rel=1e-4)
+
+
+def test_bfloat16_gives_the_loss_of_float32_but_for_rounding(make_trainer):
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        trainer = make_trainer(train={"precision": precision})
+        trainer.update([np.arange(20)])
+        losses.append(lines_of(trainer.run)[0]["loss"])
+        assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=2e-2)
+
+
+def test_an_epoch_shows_every_example_once_and_the_next_in_another_order(make_trainer):
+    trainer = make_trainer(train={"accumulate": 3})
+    n_updates = trainer._updates_per_epoch()
+    groups = list(itertools.islice(trainer._groups(), 2 * n_updates))
+    epochs = [[row for group in part for rows in group for row in rows.tolist()] for part in (groups[:n_updates], groups[n_updates:])]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(len(trainer.train_data)))
+    assert epochs[0] != epochs[1]
+    assert {len(group) for group in groups[: n_updates - 1]} == {3}
+
+
+def test_batches_keep_to_the_token_budget(make_trainer):
+    trainer = make_trainer()
+    division = batches(trainer.lengths, 250, seed=1, epoch=0)
+    assert all(len(rows) * trainer.lengths[rows].max() <= 250 for rows in division)
+
+
+def test_the_same_seed_gives_the_same_weights_to_the_bit_and_another_seed_others(train: Train):
+    runs = [train(name, seed=seed) for name, seed in (("a", 5), ("b", 5), ("c", 6))]
+    first, same, other = (sha256(run.folder / "model.safetensors") for run in runs)
+    assert first == same
+    assert first != other
+
+
+def test_training_draws_nothing_from_the_callers_generators(train: Train):
+    torch.manual_seed(1)
+    a = train("a")
+    torch.manual_seed(2)
+    np.random.seed(2)  # noqa: NPY002
+    b = train("b")
+    assert sha256(a.folder / "model.safetensors") == sha256(b.folder / "model.safetensors")
+
+
+def test_metrics_hold_loss_accuracy_gradient_norm_rate_speed_and_padding_of_every_logged_step(train: Train):
+    run = train()
+    steps = [line for line in lines_of(run) if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, 13))
+    names = {"step", "epoch", "loss", "accuracy", "grad_norm", "lr", "units_per_second", "padding", "seconds"}
+    assert all(line.keys() == names for line in steps)
+    assert all(0 <= line["padding"] < 1 and line["units_per_second"] > 0 and 0 <= line["accuracy"] <= 1 for line in steps)
+
+
+def test_the_loss_of_a_logged_step_is_the_smoothed_loss_of_its_batch(make_trainer):
+    trainer = make_trainer()
+    rows = np.arange(5)
+    batch = collate([trainer.train_data[int(row)] for row in rows])
+    trainer.model.train()
+    with torch.no_grad():
+        logits = trainer.model(batch["source"], batch.mask("source"), torch.cat([torch.full((5, 1), 1), batch["target"][:, :-1]], 1))
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["target"].flatten(), ignore_index=0, label_smoothing=0.1)
+    trainer.update([rows])
+    assert lines_of(trainer.run)[0]["loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_last_step_is_evaluated_once(train: Train):
+    run = train(train={"evaluate_every": 4, "steps": 10})
+    assert [line["step"] for line in evaluations(run)] == [4, 8, 10]
+    run = train("exact", train={"evaluate_every": 5, "steps": 10, "lr": 3.0, "clip": 0})
+    assert [line["step"] for line in evaluations(run)] == [5, 10]
+
+
+def test_the_run_folder_and_the_returned_model_have_the_weights_of_the_best_evaluation(train: Train):
+    run = train(train={"steps": 40, "evaluate_every": 4, "lr": 0.3, "warmup": 10, "clip": 0, "schedule": "constant"})
+    losses = [line["valid"]["loss"] for line in evaluations(run)]
+    assert min(losses) < losses[-1] - 1e-3  # such a rate goes up and down
+    assert valid_loss(run) == pytest.approx(min(losses), rel=1e-5)
+    assert valid_loss(heed.load(str(run.folder))) == pytest.approx(min(losses), rel=1e-5)
+    best = [line["step"] for line in evaluations(run) if line["best"]][-1]
+    assert sha256(run.folder / "model.safetensors") == sha256(place_of(run.folder / "checkpoints", best) / "model.safetensors")
+
+
+def test_early_stopping_stops_after_the_patience_and_keeps_the_best(train: Train):
+    run = train(train={"steps": 400, "evaluate_every": 3, "early_stopping": 2, "lr": 1.0, "clip": 0, "schedule": "constant"})
+    found = evaluations(run)
+    assert found[-1]["step"] < 400
+    assert [line["best"] for line in found[-3:]] == [True, False, False]
+    assert valid_loss(run) == pytest.approx(min(line["valid"]["loss"] for line in found), rel=1e-5)
+
+
+def test_only_the_newest_checkpoints_and_the_best_are_kept(train: Train):
+    run = train(train={"steps": 40, "evaluate_every": 4, "lr": 0.3, "warmup": 10, "clip": 0, "schedule": "constant", "keep": 2})
+    best = [line["step"] for line in evaluations(run) if line["best"]][-1]
+    kept = {int(place.name[5:]) for place in checkpoints(run.folder / "checkpoints")}
+    assert kept == {36, 40, best}
+
+
+def test_averaging_keeps_the_mean_of_the_last_evaluations_when_it_is_better(train: Train):
+    noisy = {"steps": 60, "evaluate_every": 3, "lr": 0.08, "clip": 0, "schedule": "constant", "checkpoint_every": 1}
+    run = train(train={**noisy, "average": 4})
+    average = next(line["average"] for line in lines_of(run) if "average" in line)
+    best_single = min(line["valid"]["loss"] for line in evaluations(run))
+    assert average["checkpoints"] == 4
+    assert valid_loss(run) == pytest.approx(min(average["loss"], best_single), rel=1e-5)
+    assert average["loss"] < best_single  # or the test shows nothing
+    states = [Run.open(run.folder).model for _ in range(4)]
+    from heed.run import load_weights
+
+    for model, step in zip(states, (51, 54, 57, 60), strict=True):
+        load_weights(model, place_of(run.folder / "checkpoints", step) / "model.safetensors")
+    for name, tensor in run.model.state_dict().items():
+        mean = torch.stack([model.state_dict()[name] for model in states]).mean(0)
+        torch.testing.assert_close(tensor, mean, rtol=1e-6, atol=1e-7)
+    verify(run.folder)
+
+
+def test_averaging_over_more_evaluations_than_there_are_leaves_the_fresh_weights_out(train: Train):
+    run = train(train={"steps": 9, "evaluate_every": 3, "average": 50})
+    average = next(line["average"] for line in lines_of(run) if "average" in line)
+    assert average["checkpoints"] == 3
+
+
+def test_a_score_of_the_task_can_choose_the_weights(train: Train, toy_data: ToyData):
+    run = train(train={"steps": 6, "evaluate_every": 3, "best_metric": "chrf"}, data={"valid": str(toy_data.test)})
+    assert all({"loss", "accuracy", "chrf", "bleu"} <= line["valid"].keys() for line in evaluations(run))
+
+
+def test_an_unknown_score_is_refused_with_those_there_are(train: Train, toy_data: ToyData):
+    with pytest.raises(TrainingError, match=r"best_metric=rouge is not one of loss, accuracy, perplexity, .*bleu"):
+        train(train={"best_metric": "rouge"}, data={"valid": str(toy_data.test)})
+
+
+def test_a_diverging_loss_stops_the_run_with_step_rows_cause_and_the_last_good_checkpoint(train: Train, tmp_path: Path):
+    with pytest.raises(TrainingError) as error:
+        train(train={"steps": 300, "lr": 1e18, "warmup": 0, "clip": 0, "schedule": "constant", "checkpoint_every": 1})
+    folder = tmp_path / "run"
+    last = checkpoints(folder / "checkpoints")[0]
+    message = str(error.value)
+    assert f"step {int(last.name[5:]) + 1}: the " in message
+    assert "training examples " in message
+    assert "learning rate is too high" in message
+    assert str(last) in message
+    assert fault(last) is None
+    assert all(np.isfinite(line["loss"]) for line in lines_of(folder))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_names_the_rows_of_its_batch(make_trainer, monkeypatch, bad):
+    trainer = make_trainer()
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    loss = Translation.loss
+
+    def broken(task, model, batch):
+        result = loss(task, model, batch)
+        return (result[0] * (bad if 7 in batch.rows else 1), *result[1:])
+
+    monkeypatch.setattr(Translation, "loss", broken)
+    with pytest.raises(TrainingError, match=rf"step 1: the loss is {bad} \(training examples 3, 5, 8, 1\); the update was not applied"):
+        trainer.update([np.array([2, 4]), np.array([7, 0])])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
+
+
+def test_a_validation_loss_that_is_no_number_stops_the_run(make_trainer, monkeypatch):
+    trainer = make_trainer()
+    monkeypatch.setattr(trainer, "validate", lambda: {"loss": float("nan"), "accuracy": 0.0})
+    with pytest.raises(TrainingError, match=r"step \d+: the validation loss is nan"):
+        trainer.fit()
+
+
+def test_minutes_alone_fix_the_number_of_steps_that_fit(make_trainer, monkeypatch):
+    trainer = make_trainer(train={"steps": None, "minutes": 1.0, "schedule": "cosine"})
+    assert trainer.progress.total_steps is None
+    seconds = itertools.count()
+    monkeypatch.setattr(trainer_module.time, "monotonic", lambda: next(seconds) * 0.25)
+    trainer.fit()
+    total = trainer.progress.total_steps
+    assert total is not None
+    assert trainer_module.CALIBRATION_STEPS < total <= 240
+    assert lines_of(trainer.run)[-1]["seconds"] <= 62
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_writes_a_checkpoint_and_gives_the_handlers_back(make_trainer, monkeypatch, number):
+    trainer = make_trainer()
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    loss = Translation.loss
+
+    def interrupted(task, model, batch):
+        if trainer.progress.step == 4:
+            os.kill(os.getpid(), number)
+        return loss(task, model, batch)
+
+    monkeypatch.setattr(Translation, "loss", interrupted)
+    with pytest.raises(Interrupted, match=r"after step 5; nothing is lost, go on with: heed train --resume") as stop:
+        trainer.fit()
+    assert stop.value.exit_code == 128 + number
+    assert fault(place_of(trainer.folder, 5)) is None
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+
+
+def test_a_second_signal_stops_at_once(make_trainer, monkeypatch):
+    trainer = make_trainer()
+
+    def interrupted_twice(task, model, batch):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the second signal should have ended the step")
+
+    monkeypatch.setattr(Translation, "loss", interrupted_twice)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+
+
+def test_training_goes_on_after_an_evaluation_of_sentences_longer_than_any_position_table(make_trainer):
+    trainer = make_trainer(model={"max_length": 4}, train={"steps": 4, "evaluate_every": 2, "best_metric": "loss"})
+    trainer.fit()
+    assert trainer.progress.step == 4
