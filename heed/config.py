@@ -9,7 +9,7 @@ import re
 import reprlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -139,7 +139,7 @@ _RESOLVERS = [  # how a scalar without quotes is read, first match first; anythi
 class _Loader(yaml.SafeLoader):
     """YAML for settings: the scalars of YAML 1.2, each key once, and neither tags nor aliases."""
 
-    yaml_implicit_resolvers = {None: _RESOLVERS}  # noqa: RUF012
+    yaml_implicit_resolvers: dict[Any, Any] = {None: _RESOLVERS}  # noqa: RUF012
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
@@ -162,7 +162,7 @@ class _Loader(yaml.SafeLoader):
     def _construct_float(self, node: yaml.ScalarNode) -> float:
         return float(self.construct_scalar(node).lower().replace(".inf", "inf").replace(".nan", "nan"))
 
-    yaml_constructors = {  # noqa: RUF012
+    yaml_constructors: ClassVar[dict[Any, Any]] = {
         **yaml.SafeLoader.yaml_constructors,
         _TAG + "int": _construct_int,
         _TAG + "float": _construct_float,
@@ -204,7 +204,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
 class _Dumper(yaml.SafeDumper):
     """Quotes every text that YAML 1.1 or `parse_yaml` would read as something else."""
 
-    yaml_implicit_resolvers = {**yaml.SafeDumper.yaml_implicit_resolvers, None: _RESOLVERS}  # noqa: RUF012
+    yaml_implicit_resolvers: dict[Any, Any] = {**yaml.SafeDumper.yaml_implicit_resolvers, None: _RESOLVERS}  # noqa: RUF012
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        broken = re.search("[\n\r\x85\u2028\u2029]", text)  # PyYAML writes some of these so that it reads them as spaces
+        return self.represent_scalar(_TAG + "str", text, style='"' if broken else None)
+
+    yaml_representers: ClassVar[dict[Any, Any]] = {**yaml.SafeDumper.yaml_representers, str: represent_text}
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -156,7 +156,8 @@ def _inline(svg: str, name: str) -> str:
     """Make an SVG file a part of an HTML page: no header, no outside names, ids of its own, the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\s(?:xmlns(?::\w+)?|version|width|height)="[^"]*"', "", svg.partition(">")[0]) + ">" + svg.partition(">")[2]
+    opening, _, rest = svg.partition(">")
+    svg = re.sub(r'\s(?:xmlns(?::\w+)?|version|width|height)="[^"]*"', "", opening) + ">" + rest
     prefix = re.sub(r"\W", "", name)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
     for colour, variable in COLOURS.items():

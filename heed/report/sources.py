@@ -52,7 +52,7 @@ def read_run_files(folder: Path) -> RunFiles:
         config_text=path.read_text(encoding="utf-8"),
         manifest=read_json(folder / "manifest.json"),
         data=read_json(folder / "data_report.json"),
-        training=[line for line in lines if is_number(line.get("loss"))],
+        training=[line for line in lines if "loss" in line],
         validation=[line for line in lines if isinstance(line.get("valid"), dict)],
         evaluations=read_evaluations(folder),
         n_parameters=count_stored(folder / "model.safetensors"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -33,7 +33,8 @@ class Answer:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, leaving out what is empty."""
-        return {key: value for key, value in asdict(self).items() if value is not None and value != ()}
+        content = {"text": self.text, "score": self.score, "others": [other.to_json() for other in self.others]}
+        return {key: value for key, value in content.items() if value is not None and value != []}
 
 
 class Scores(Protocol):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from heed.device import keep_memory
+from heed.device import choose_device, keep_memory
 from heed.model.describe import count_parameters
 from heed.run import Run, new_folder, read_config, resolve
 from heed.training.checkpoint import checkpoints
@@ -16,6 +16,7 @@ from heed.training.trainer import Trainer
 def fit_recipe(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], folder: Path, *, force: bool, quiet: bool) -> Run:
     """Train what a recipe and the settings laid over it describe; `verbs.train` says more."""
     config = resolve(recipe, settings)
+    choose_device(config.train.device)  # refused before any work is done rather than after
     with new_folder(folder, force=force) as keep, TrainingLog(folder, tensorboard=config.train.tensorboard, quiet=quiet) as log:
         if keep_memory():
             log.say("allocator: freed memory is kept for the next step (mallopt)")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from heed.model import Attention, Block, FeedForward, ModelConfig, Stack, causal_mask, count_parameters, padding_mask
 from heed.model.block import ACTIVATIONS, Residual, build_norm
+from heed.model.cache import LayerCache
 from heed.model.positions import RelativeBias, rotation
 
 
@@ -256,3 +257,12 @@ def test_gradients_of_a_block_equal_finite_differences(
 
     leaves = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((1, 3, 4), (1, 2, 4), (1, 2, 3, 3))]
     assert torch.autograd.gradcheck(run, (*leaves, *parameters.values()))
+
+
+@pytest.mark.parametrize("positions", ["rotary", "relative", "none"])
+def test_a_stack_counts_on_from_its_caches_when_no_positions_are_given(positions: str, tiny_config: Callable[..., ModelConfig]) -> None:
+    stack = Stack(tiny_config(positions=positions), 2, causal=True)
+    x, caches = torch.randn(2, 5, 24), [LayerCache() for _ in range(2)]
+    with torch.no_grad():
+        parts = [stack(part, caches=caches) for part in torch.split(x, [2, 1, 2], dim=1)]
+        torch.testing.assert_close(torch.cat(parts, dim=1), stack(x), rtol=1e-5, atol=1e-5)

@@ -38,7 +38,7 @@ cli.main()
 """
 SETTINGS = {
     **TINY,
-    "train": {**TINY["train"], "steps": 40, "accumulate": 2, "evaluate_every": 9, "checkpoint_every": 4, "average": 2, "precision": "auto"},
+    "train": {**TINY["train"], "steps": 23, "accumulate": 2, "evaluate_every": 5, "checkpoint_every": 4, "average": 2, "precision": "auto"},
     "model": {**TINY["model"], "dropout": 0.2},
 }
 
@@ -64,22 +64,22 @@ def test_a_run_that_was_killed_and_interrupted_ends_with_the_bits_of_one_that_wa
     straight = heed_process(tmp_path / "straight", *train)
     assert straight.returncode == 0, straight.stderr
 
-    killed = heed_process(tmp_path / "broken", *train, signal=9, at=15)
+    killed = heed_process(tmp_path / "broken", *train, signal=9, at=10)
     assert killed.returncode == -9
-    interrupted = heed_process(tmp_path / "broken", "train", "--resume", "run", signal=2, at=30)
+    interrupted = heed_process(tmp_path / "broken", "train", "--resume", "run", signal=2, at=17)
     assert interrupted.returncode == 130
-    assert "resuming after step 12" in interrupted.stderr
+    assert "resuming after step 8" in interrupted.stderr
     assert "heed train --resume run" in interrupted.stderr.splitlines()[-1]
     assert "Traceback" not in interrupted.stderr
     resumed = heed_process(tmp_path / "broken", "train", "--resume", "run")
     assert resumed.returncode == 0, resumed.stderr
-    assert "resuming after step 30" in resumed.stderr
+    assert "resuming after step 17" in resumed.stderr
 
     expected, found = tmp_path / "straight" / "run", tmp_path / "broken" / "run"
     epochs = [line["epoch"] for line in repeatable(expected) if "epoch" in line]
-    assert epochs[11] % 1 > 0  # both stops are in the middle of an epoch, the second beyond the first
-    assert epochs[29] % 1 > 0
-    assert epochs[29] > 1
+    assert epochs[7] % 1 > 0  # both stops are in the middle of an epoch, the second beyond the first
+    assert epochs[16] % 1 > 0
+    assert epochs[16] > 1
     assert sha256(found / "model.safetensors") == sha256(expected / "model.safetensors")
     assert sha256(found / "manifest.json") == sha256(expected / "manifest.json")
     assert repeatable(found) == repeatable(expected)

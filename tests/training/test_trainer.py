@@ -18,12 +18,12 @@ from heed.data.batch import collate
 from heed.data.order import batches
 from heed.errors import TrainingError
 from heed.files import sha256
-from heed.run import Run, resolve, verify
+from heed.run import Run, load_weights, resolve
 from heed.tasks.translation import Translation
 from heed.training import trainer as trainer_module
 from heed.training.checkpoint import checkpoints, fault, place_of
 from heed.training.log import TrainingLog
-from heed.training.prepare import prepare
+from heed.training.prepare import prepare, reopen
 from heed.training.trainer import Interrupted, Trainer
 from toy_runs import TINY, ToyData, Train
 
@@ -37,16 +37,6 @@ def lines_of(run: Run | Path) -> list[dict[str, Any]]:
 
 def evaluations(run: Run) -> list[dict[str, Any]]:
     return [line for line in lines_of(run) if "valid" in line]
-
-
-def valid_loss(run: Run) -> float:
-    """Return the loss per token of the weights a run answers with, on its validation data."""
-    log = TrainingLog(run.folder, tensorboard=False, quiet=True)
-    from heed.training.prepare import reopen
-
-    prepared = reopen(run.folder, log.say)
-    prepared.run.model.load_state_dict(run.model.state_dict())
-    return Trainer(prepared, log).validate()["loss"]
 
 
 @pytest.fixture(scope="module")
@@ -194,48 +184,67 @@ def test_the_last_step_is_evaluated_once(train: Train):
     assert [line["step"] for line in evaluations(run)] == [5, 10]
 
 
-def test_the_run_folder_and_the_returned_model_have_the_weights_of_the_best_evaluation(train: Train):
-    run = train(train={"steps": 40, "evaluate_every": 4, "lr": 0.3, "warmup": 10, "clip": 0, "schedule": "constant"})
-    losses = [line["valid"]["loss"] for line in evaluations(run)]
-    assert min(losses) < losses[-1] - 1e-3  # such a rate goes up and down
-    assert valid_loss(run) == pytest.approx(min(losses), rel=1e-5)
-    assert valid_loss(heed.load(str(run.folder))) == pytest.approx(min(losses), rel=1e-5)
-    best = [line["step"] for line in evaluations(run) if line["best"]][-1]
-    assert sha256(run.folder / "model.safetensors") == sha256(place_of(run.folder / "checkpoints", best) / "model.safetensors")
+@pytest.mark.parametrize(("metric", "values"), [("loss", [4.0, 2.0, 3.0]), ("accuracy", [0.1, 0.4, 0.3])])
+def test_the_run_folder_and_the_returned_model_have_the_weights_of_the_best_evaluation(train: Train, monkeypatch, metric, values):
+    figures = iter(values)
+    monkeypatch.setattr(Trainer, "validate", lambda trainer: {"loss": 9.0, "accuracy": 0.0, metric: next(figures)})
+    run = train(train={"steps": 9, "evaluate_every": 3, "best_metric": metric})
+    assert [line["best"] for line in evaluations(run)] == [True, True, False]
+    best = mean_of([place_of(run.folder / "checkpoints", 6)], run)
+    assert all(torch.equal(tensor, best[name]) for name, tensor in run.model.state_dict().items())
+    assert sha256(run.folder / "model.safetensors") == sha256(place_of(run.folder / "checkpoints", 6) / "model.safetensors")
 
 
-def test_early_stopping_stops_after_the_patience_and_keeps_the_best(train: Train):
-    run = train(train={"steps": 400, "evaluate_every": 3, "early_stopping": 2, "lr": 1.0, "clip": 0, "schedule": "constant"})
-    found = evaluations(run)
-    assert found[-1]["step"] < 400
-    assert [line["best"] for line in found[-3:]] == [True, False, False]
-    assert valid_loss(run) == pytest.approx(min(line["valid"]["loss"] for line in found), rel=1e-5)
+def test_early_stopping_stops_after_the_patience_and_keeps_the_best(train: Train, monkeypatch):
+    losses = iter([4.0, 5.0, 3.0, 3.0, 3.5, 1.0])
+    monkeypatch.setattr(Trainer, "validate", lambda trainer: {"loss": next(losses), "accuracy": 0.5})
+    run = train(train={"steps": 400, "evaluate_every": 2, "early_stopping": 2})
+    assert [line["step"] for line in evaluations(run)] == [2, 4, 6, 8, 10]
+    assert sha256(run.folder / "model.safetensors") == sha256(place_of(run.folder / "checkpoints", 6) / "model.safetensors")
 
 
-def test_only_the_newest_checkpoints_and_the_best_are_kept(train: Train):
-    run = train(train={"steps": 40, "evaluate_every": 4, "lr": 0.3, "warmup": 10, "clip": 0, "schedule": "constant", "keep": 2})
-    best = [line["step"] for line in evaluations(run) if line["best"]][-1]
-    kept = {int(place.name[5:]) for place in checkpoints(run.folder / "checkpoints")}
-    assert kept == {36, 40, best}
+def test_the_validation_loss_is_that_of_the_weights_without_smoothing_or_dropout(train: Train):
+    run = train(train={"steps": 4}, model={"dropout": 0.5})
+    trainer = Trainer(reopen(run.folder, print), TrainingLog(run.folder, tensorboard=False, quiet=True))
+    load_weights(trainer.model, run.folder / "model.safetensors")
+    total, units = 0.0, 0
+    run.model.eval()
+    for example in trainer.valid_data:
+        batch = collate([example])
+        logits = run.model(batch["source"], None, torch.cat([torch.ones(1, 1).long(), batch["target"][:, :-1]], 1))
+        total += torch.nn.functional.cross_entropy(logits[0], batch["target"][0], reduction="sum").item()
+        units += batch["target"].numel()
+    figures = trainer.validate()
+    assert figures["loss"] == pytest.approx(total / units, rel=1e-5)
+    assert figures["perplexity"] == pytest.approx(np.exp(total / units), rel=1e-4)
+    assert evaluations(run)[-1]["valid"]["loss"] == pytest.approx(total / units, rel=1e-5)
 
 
-def test_averaging_keeps_the_mean_of_the_last_evaluations_when_it_is_better(train: Train):
-    noisy = {"steps": 60, "evaluate_every": 3, "lr": 0.08, "clip": 0, "schedule": "constant", "checkpoint_every": 1}
-    run = train(train={**noisy, "average": 4})
-    average = next(line["average"] for line in lines_of(run) if "average" in line)
-    best_single = min(line["valid"]["loss"] for line in evaluations(run))
-    assert average["checkpoints"] == 4
-    assert valid_loss(run) == pytest.approx(min(average["loss"], best_single), rel=1e-5)
-    assert average["loss"] < best_single  # or the test shows nothing
-    states = [Run.open(run.folder).model for _ in range(4)]
-    from heed.run import load_weights
+def test_only_the_newest_checkpoints_and_the_best_are_kept(train: Train, monkeypatch):
+    losses = iter([4.0, 2.0, 3.0, 3.0, 3.0])
+    monkeypatch.setattr(Trainer, "validate", lambda trainer: {"loss": next(losses), "accuracy": 0.5})
+    run = train(train={"steps": 10, "evaluate_every": 2, "keep": 2})
+    assert [int(place.name[5:]) for place in checkpoints(run.folder / "checkpoints")] == [10, 8, 4]
 
-    for model, step in zip(states, (51, 54, 57, 60), strict=True):
-        load_weights(model, place_of(run.folder / "checkpoints", step) / "model.safetensors")
-    for name, tensor in run.model.state_dict().items():
-        mean = torch.stack([model.state_dict()[name] for model in states]).mean(0)
-        torch.testing.assert_close(tensor, mean, rtol=1e-6, atol=1e-7)
-    verify(run.folder)
+
+def mean_of(places: Sequence[Path], config: Run) -> dict[str, torch.Tensor]:
+    models = [Run.open(config.folder).model for _ in places]
+    for model, place in zip(models, places, strict=True):
+        load_weights(model, place / "model.safetensors")
+    return {name: torch.stack([model.state_dict()[name] for model in models]).mean(0) for name in models[0].state_dict()}
+
+
+@pytest.mark.parametrize("mean_is_better", [True, False])
+def test_the_mean_of_the_last_evaluations_is_kept_only_when_it_is_better(train: Train, monkeypatch, mean_is_better):
+    losses = iter([4.0, 2.0, 3.0, 1.0 if mean_is_better else 5.0])
+    monkeypatch.setattr(Trainer, "validate", lambda trainer: {"loss": next(losses), "accuracy": 0.5})
+    run = train(train={"steps": 9, "evaluate_every": 3, "checkpoint_every": 1, "average": 2})
+    places = [place_of(run.folder / "checkpoints", step) for step in ((6, 9) if mean_is_better else (6,))]
+    for name, expected in mean_of(places, run).items():
+        torch.testing.assert_close(run.model.state_dict()[name], expected, rtol=1e-6, atol=1e-7)
+    loaded = heed.load(str(run.folder))
+    assert all(torch.equal(tensor, run.model.state_dict()[name]) for name, tensor in loaded.model.state_dict().items())
+    assert lines_of(run)[-1] == {"step": 9, "average": {"checkpoints": 2, "loss": 1.0 if mean_is_better else 5.0}}
 
 
 def test_averaging_over_more_evaluations_than_there_are_leaves_the_fresh_weights_out(train: Train):

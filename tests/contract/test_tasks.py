@@ -1,0 +1,143 @@
+"""What every task promises, tried on every entry of TASKS; a new task adds its tiny data set here."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import heed
+from heed.config import DecodeConfig
+from heed.data.batch import collate
+from heed.data.parts import load_parts, save_parts
+from heed.data.read import Example
+from heed.run import Run
+from heed.tasks import TASKS, Answer
+from toy_runs import write_pairs
+
+
+def pairs(n: int = 32) -> list[Example]:
+    """Return sentences of unequal length that are translated backwards, letter for letter."""
+    draw = random.Random(1)
+    sources = [" ".join("".join(draw.choices("abcd", k=draw.randint(1, 4))) for _ in range(draw.randint(1, 6))) for _ in range(n)]
+    return [{"source": source, "target": source[::-1]} for source in sources]
+
+
+DATA = {"translation": pairs()}
+SETTINGS: dict[str, dict[str, Any]] = {"translation": {"vocab_size": 300, "target_language": "en"}}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A task after training on its tiny data."""
+
+    run: Run
+    examples: list[Example]
+
+    @property
+    def inputs(self) -> list[Example]:
+        """The examples without their answers."""
+        return [{key: example[key] for key in self.run.task.inputs} for example in self.examples]
+
+    def loss(self, model: Any, examples: Sequence[Example]) -> float:
+        """Return the loss per unit."""
+        batch = collate(self.run.task.encode_all(examples, training=True))
+        with torch.no_grad():
+            total, units, *_ = self.run.task.loss(model.eval(), batch)
+        return float(total) / float(units)
+
+
+def test_every_task_has_data_to_be_tried_on():
+    assert DATA.keys() == TASKS.keys() == SETTINGS.keys()
+
+
+@pytest.fixture(scope="module", params=sorted(TASKS))
+def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tried:
+    name, folder = request.param, tmp_path_factory.mktemp(request.param)
+    train = write_pairs(folder / "train.tsv", DATA[name])
+    recipe = {
+        "task": {"name": name, **SETTINGS[name]},
+        "data": {"train": str(train), "valid": str(train)},
+        "model": {"d_model": 32, "n_heads": 2, "n_layers": 1, "d_ff": 48, "dropout": 0.0},
+        "train": {"steps": 120, "lr": 0.01, "warmup": 10, "precision": "float32", "tensorboard": False, "evaluate_every": 120},
+        "decode": {"beams": 2, "max_length": 40},
+    }
+    return Tried(heed.train(recipe, to=folder / "run", quiet=True), DATA[name])
+
+
+def test_parts_survive_a_round_trip(tried: Tried, tmp_path: Path):
+    parts = tried.run.task.parts
+    save_parts(tmp_path / "parts", parts)
+    again = load_parts(tmp_path / "parts")
+    assert again.keys() == parts.keys()
+    for name, part in parts.items():
+        assert type(again[name]) is type(part)
+        assert again[name].to_json() == part.to_json()
+    task = type(tried.run.task)(tried.run.task.config, again)
+    for one, other in zip(task.encode_all(tried.examples, True), tried.run.task.encode_all(tried.examples, True), strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_loss_falls_on_32_examples(tried: Tried):
+    fresh = Run.open(tried.run.folder)
+    before, after = tried.loss(fresh.model, tried.examples), tried.loss(tried.run.model, tried.examples)
+    assert len(tried.examples) == 32
+    assert after < 0.5 * before
+
+
+def test_what_was_saved_gives_the_same_answers_when_loaded(tried: Tried):
+    answers = tried.run.predict(tried.inputs)
+    assert heed.load(str(tried.run.folder)).predict(tried.inputs) == answers
+    assert len({str(answer) for answer in answers}) > 1
+
+
+@pytest.mark.parametrize("options", [{}, {"sample": True, "seed": 3}])
+def test_a_batch_answers_as_its_members_alone(tried: Tried, options):
+    together = tried.run.predict(tried.inputs, **options)
+    alone = [tried.run.predict(example, **options) for example in tried.inputs]
+    assert isinstance(together, list)
+    for one, other in zip(together, alone, strict=True):
+        assert isinstance(other, Answer)
+        assert one.text == other.text
+        assert one.score == pytest.approx(other.score, abs=1e-4)
+
+
+def test_the_loss_of_a_batch_is_the_sum_over_its_members(tried: Tried):
+    task, model = tried.run.task, tried.run.model.eval()
+    sums = [task.loss(model, collate([encoded])) for encoded in task.encode_all(tried.examples[:7], training=True)]
+    together = task.loss(model, collate(task.encode_all(tried.examples[:7], training=True)))
+    for place in range(len(together)):
+        assert float(together[place]) == pytest.approx(sum(float(one[place]) for one in sums), rel=1e-4)
+
+
+def test_encoding_many_is_encoding_each(tried: Tried):
+    task = tried.run.task
+    for training in (False, True):
+        for one, example in zip(task.encode_all(tried.examples, training), tried.examples, strict=True):
+            alone = task.encode(example, training)
+            assert one.keys() == alone.keys()
+            assert all(torch.equal(one[key], alone[key]) for key in one)
+
+
+def test_answering_needs_the_inputs_alone_and_gives_json(tried: Tried):
+    import json
+
+    options = DecodeConfig(beams=1, max_length=8)
+    for answer in tried.run.answers(tried.inputs[:3], options):
+        assert Answer(**{key: value for key, value in json.loads(json.dumps(answer.to_json())).items() if key != "others"}).text == answer.text
+
+
+def test_right_answers_score_better_than_wrong_ones(tried: Tried):
+    task = tried.run.task
+    if task.outputs != ("target",):
+        pytest.skip("right answers of this task are not texts")
+    right = task.metrics()
+    task.count(right, [Answer(example["target"]) for example in tried.examples], tried.examples)
+    wrong = task.metrics()
+    task.count(wrong, [Answer(example["source"][:1]) for example in tried.examples], tried.examples)
+    assert (right.qualities() >= wrong.qualities()).all()
+    assert right.qualities().sum() > wrong.qualities().sum()

@@ -1,0 +1,58 @@
+"""TokenStem: a look-up, times the root of d_model, plus positions."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from heed.model import ModelConfig, sinusoid_table
+from heed.model.positions import LearnedPositions
+from heed.model.stems import PAD, TokenStem
+
+Maker = Callable[..., ModelConfig]
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_embeddings_are_scaled_by_the_root_of_the_width_and_positions_are_added(scaled: bool, tiny_config: Maker) -> None:
+    stem, ids = TokenStem(tiny_config(embedding_scale=scaled), 17), torch.randint(0, 17, (2, 5))
+    expected = stem.embedding.weight[ids] * (math.sqrt(24) if scaled else 1.0) + sinusoid_table(5, 24)
+    torch.testing.assert_close(stem(ids), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_learned_positions_are_added_too(tiny_config: Maker) -> None:
+    stem, ids = TokenStem(tiny_config(positions="learned", embedding_scale=False), 17), torch.randint(0, 17, (2, 5))
+    assert isinstance(stem.positions, LearnedPositions)
+    expected = stem.embedding.weight[ids] + stem.positions.embedding.weight[:5]
+    torch.testing.assert_close(stem(ids), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("positions", ["rotary", "relative", "none"])
+def test_positions_that_act_inside_attention_add_nothing_here(positions: str, tiny_config: Maker) -> None:
+    stem, ids = TokenStem(tiny_config(positions=positions, embedding_scale=False), 17), torch.randint(0, 17, (2, 5))
+    assert torch.equal(stem(ids), stem.embedding.weight[ids])
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
+def test_tokens_may_be_given_places_of_their_own(positions: str, tiny_config: Maker) -> None:
+    stem, ids = TokenStem(tiny_config(positions=positions), 17), torch.randint(0, 17, (2, 5))
+    shifted = torch.cat([ids[:, :1], ids], dim=1)
+    torch.testing.assert_close(stem(ids, torch.arange(1, 6)), stem(shifted)[:, 1:], rtol=0, atol=0)
+
+
+def test_the_padding_id_looks_up_zeros_that_the_look_up_never_trains(tiny_config: Maker) -> None:
+    stem = TokenStem(tiny_config(positions="none"), 17)
+    looked = stem(torch.tensor([[PAD, 3, PAD]]))
+    assert bool((looked[0, [0, 2]] == 0).all())
+    torch.autograd.backward((looked * torch.randn(3, 24)).sum())
+    assert stem.embedding.weight.grad is not None
+    assert bool((stem.embedding.weight.grad[PAD] == 0).all())
+    assert bool((stem.embedding.weight.grad[3] != 0).all())
+
+
+def test_embeddings_are_dropped_in_training_only(tiny_config: Maker) -> None:
+    stem, ids = TokenStem(tiny_config(dropout=0.5), 17), torch.randint(1, 17, (2, 5))
+    share = (stem(ids) == 0).float().mean().item()
+    assert 0.3 < share < 0.7
+    assert bool((stem.eval()(ids) != 0).any(-1).all())
+    assert torch.equal(stem(ids), stem(ids))

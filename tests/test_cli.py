@@ -1,0 +1,395 @@
+import io
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import heed
+from heed.config import merge
+from heed.files import sha256
+from heed.run import Run, verify, write_manifest
+from heed.tasks.translation import Translation
+from heed.training.trainer import Trainer
+from toy_runs import TINY, Command, ToyData, Train, as_arguments, toy_pairs, write_pairs
+
+pytest_plugins = ["toy_runs"]
+
+SETTINGS = as_arguments(TINY)
+
+
+@pytest.fixture
+def folder(toy_run: Run) -> Path:
+    """Return the folder of a trained run that no test changes."""
+    return toy_run.folder
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch):
+    """Return a function that puts bytes on standard input."""
+    return lambda content: monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+
+
+def test_help_comes_without_waiting_for_torch():
+    code = "import sys; from heed import cli; sys.argv = ['heed', '--help']\ntry: cli.main()\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("False")
+    for verb in ("train", "evaluate", "predict", "compare", "inspect", "demo"):
+        assert verb in done.stdout
+
+
+def test_the_version_is_the_packages(command: Command):
+    assert command("--version").out == f"heed {heed.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["fly"], ["train", "--nope"], ["evaluate"], ["predict"]])
+def test_a_wrong_command_line_is_one_line_and_exit_code_1(command: Command, arguments):
+    assert "heed --help" in command(*arguments).complaint
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["train", "translation"], ["train", "--to", "x"], ["train", "--resume", "r", "train.steps=5"]])
+def test_half_a_training_command_says_what_is_missing(command: Command, arguments):
+    complaint = command(*arguments).complaint
+    assert "heed train translation data.train=pairs.tsv --to runs/mine" in complaint or "--resume goes on with the settings" in complaint
+
+
+def test_training_ends_with_scores_and_the_way_to_the_run_on_stdout_and_progress_on_stderr(command: Command, toy_data: ToyData, tmp_path):
+    done = command("train", "translation", *SETTINGS, *as_arguments({"data": toy_data.both}), "--to", tmp_path / "run")
+    assert done.code == 0
+    assert done.out.splitlines()[-2:] == [f"run folder: {tmp_path / 'run'}", f"report: {tmp_path / 'run' / 'report.html'}"]
+    assert "bleu" in done.out
+    assert "step 1/12  loss" in done.err
+    assert "loss" not in done.out
+    assert "200 training and 30 validation examples" in done.err
+
+
+def bad_data(kind: str, folder: Path) -> tuple[str, str]:
+    """Write data with a fault; return it and what the complaint has to say."""
+    good = write_pairs(folder / "pairs.tsv", toy_pairs(30))
+    if kind == "missing file":
+        return str(folder / "pair.tsv"), rf"pair.tsv: no such file; did you mean {re.escape(str(good))}\?"
+    if kind == "missing folder":
+        return str(folder / "no" / "pairs.tsv"), "no such file"
+    if kind == "unknown column":
+        good.write_text(good.read_text().replace("source\ttarget", "english\ttarget"))
+        return str(good), "no column 'source'.*data.columns.source="
+    if kind == "one side missing":
+        good.write_text(good.read_text() + "only english\n")
+        return str(good), r"pairs.tsv:32: .*data.bad_rows=skip"
+    if kind == "empty side":
+        good.write_text(good.read_text() + "only english\t \n")
+        return str(good), r"pairs.tsv:32: .*target.* is empty"
+    if kind == "sides of different length":
+        (folder / "p.en").write_text("a\nb\nc\n")
+        (folder / "p.de").write_text("a\nb\n")
+        return str(folder / "p.{en,de}"), r"p.{en,de}.* 3 .* 2 "
+    if kind == "no text":
+        good.write_bytes(bytes(range(256)) * 40)
+        return str(good), "pairs.tsv: .*UTF-8"
+    if kind == "empty file":
+        good.write_bytes(b"")
+        return str(good), "pairs.tsv: is empty"
+    if kind == "header only":
+        good.write_text("source\ttarget\n")
+        return str(good), "holds no rows"
+    assert kind == "no data format"
+    return str(Path(__file__)), "expected .tsv, .csv and .jsonl"
+
+
+KINDS = ["missing file", "missing folder", "unknown column", "one side missing", "empty side", "sides of different length", "no text"]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "empty file", "header only", "no data format"])
+def test_faulty_data_is_one_clear_line_and_leaves_no_folder(command: Command, tmp_path, kind):
+    source, expected = bad_data(kind, tmp_path)
+    done = command("train", "translation", *SETTINGS, f"data.train={source}", "--to", tmp_path / "run")
+    assert re.search(expected, done.complaint)
+    assert done.out == ""
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("train.stepps=5", r"train.stepps: unknown setting.*; did you mean train.steps\?"),
+        ("traln.steps=5", "traln.*: unknown setting"),
+        ("task.vocabulary=5", r"task.vocabulary: unknown setting.*task.vocab"),
+        ("train.steps=ten", r"train.steps: .*found 'ten'"),
+        ("train.steps=0", r"train.steps: .*found 0"),
+        ("train.lr=-1", r"train.lr: .*found -1"),
+        ("model.n_heads=3", "model.n_heads=3 does not divide model.d_model=16"),
+        ("data.bad_rows=ignore", r"data.bad_rows: .*'error' or 'skip'.*found 'ignore'"),
+        ("train.device=gpu", "train.device: 'gpu' is not a device"),
+        ("to=elsewhere", "to: unknown setting"),
+        ("quiet=true", "quiet: unknown setting"),
+        ("train.steps", "expected key=value"),
+        ("task.name=", "task.name: expected translation"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line_and_leaves_no_folder(command: Command, toy_data: ToyData, tmp_path, setting, expected):
+    done = command("train", "translation", *SETTINGS, f"data.train={toy_data.train}", setting, "--to", tmp_path / "run")
+    assert re.search(expected, done.complaint)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_recipe_names_those_that_ship(command: Command, tmp_path):
+    assert "translation" in command("train", "translate", "--to", tmp_path / "run").complaint
+
+
+def test_debug_shows_where_an_error_comes_from(command: Command, tmp_path, monkeypatch):
+    from heed import cli
+    from heed.errors import DataError
+
+    monkeypatch.setattr(sys, "argv", ["heed", "--debug", "train", "translation", "data.train=no.tsv", "--to", str(tmp_path / "run")])
+    with pytest.raises(DataError, match="no.tsv"):
+        cli.main()
+    done = subprocess.run(
+        [sys.executable, "-m", "heed.cli", "predict", "nowhere", "x", "--debug"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "CheckpointError: nowhere" in done.stderr
+
+
+def test_a_run_that_is_there_is_refused_until_force_replaces_it(command: Command, toy_data: ToyData, run_copy: Path):
+    before = sha256(run_copy / "manifest.json")
+    train = ["train", "translation", *SETTINGS, f"data.train={toy_data.train}", "--to", run_copy]
+    assert "exists already and is never overwritten" in command(*train).complaint
+    assert sha256(run_copy / "manifest.json") == before
+    assert "no such file" in command(*train, "data.train=typo.tsv", "--force").complaint
+    assert sha256(run_copy / "manifest.json") == before
+    assert command(*train, "--force").code == 0
+    assert sha256(run_copy / "manifest.json") != before
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "parts/tokenizer.json", "model.safetensors", "manifest.json"])
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+def test_a_run_folder_with_a_flipped_byte_is_refused(command: Command, run_copy: Path, toy_data: ToyData, name, verb):
+    content = bytearray((run_copy / name).read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (run_copy / name).write_bytes(content)
+    done = command(verb, run_copy, toy_data.test if verb == "evaluate" else "the dog")
+    assert str(run_copy) in done.complaint
+    assert "from a copy" in done.complaint
+    assert done.out == ""
+
+
+def test_a_vocabulary_that_does_not_fit_its_weights_is_refused(command: Command, run_copy: Path, train: Train):
+    other = train("other", task={"vocab_size": 310})
+    shutil.copy(other.folder / "parts" / "tokenizer.json", run_copy / "parts" / "tokenizer.json")
+    write_manifest(run_copy)
+    assert "the vocabulary does not fit the model" in command("predict", run_copy, "the dog").complaint
+
+
+def test_a_full_disk_is_one_clear_line_and_the_last_checkpoint_stays(command: Command, toy_data: ToyData, tmp_path, monkeypatch):
+    update = Trainer.update
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_disk(trainer: Trainer, group: list) -> None:
+        update(trainer, group)
+        if trainer.progress.step == 7:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (6000, hard))
+
+    monkeypatch.setattr(Trainer, "update", fill_disk)
+    run = tmp_path / "run"
+    try:
+        done = command("train", "translation", *SETTINGS, f"data.train={toy_data.train}", "train.evaluate_every=4", "--to", run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "the disk is full" in done.complaint
+    assert "heed train --resume" in done.complaint
+    verify(run)
+    monkeypatch.undo()
+    assert not [path for path in run.rglob(".*")]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_training_says_how_to_go_on_and_goes_on(command: Command, toy_data: ToyData, tmp_path, monkeypatch, number, code):
+    loss = Translation.loss
+
+    def interrupted(task, model, batch):
+        if model.training:
+            monkeypatch.setattr(Translation, "loss", loss)
+            os.kill(os.getpid(), number)
+        return loss(task, model, batch)
+
+    monkeypatch.setattr(Translation, "loss", interrupted)
+    run = tmp_path / "my run"
+    done = command("train", "translation", *SETTINGS, f"data.train={toy_data.train}", "--to", run)
+    assert done.code == code
+    assert done.err.splitlines()[-1].endswith(f"heed train --resume {run}")
+    assert "Traceback" not in done.err
+    assert done.out == ""
+    resumed = command("train", "--resume", run)
+    assert resumed.code == 0
+    assert "resuming after step 1" in resumed.err
+    assert "run folder" in resumed.out
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupting_the_preparations_leaves_nothing_behind(command: Command, toy_data: ToyData, tmp_path, monkeypatch, number, code):
+    monkeypatch.setattr(Translation, "prepare", lambda task, examples: os.kill(os.getpid(), number))
+    done = command("train", "translation", *SETTINGS, f"data.train={toy_data.train}", "--to", tmp_path / "run")
+    assert done.code == code
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_long_examples_are_counted_and_said(command: Command, toy_data: ToyData, tmp_path):
+    path = write_pairs(tmp_path / "p.tsv", [*toy_pairs(40), {"source": "dog " * 99, "target": "Hund"}])
+    data = [f"data.train={path}", f"data.valid={toy_data.valid}", "data.max_length=40"]
+    done = command("train", "translation", *SETTINGS, *data, "--to", tmp_path / "run")
+    assert done.code == 0
+    assert "left out 1 training examples longer than data.max_length=40 tokens" in done.err
+
+
+def test_a_diverging_training_is_one_clear_line(command: Command, toy_data: ToyData, tmp_path):
+    wild = ["train.lr=1e18", "train.warmup=0", "train.clip=0", "train.schedule=constant", "train.steps=100"]
+    done = command("train", "translation", *SETTINGS, *wild, f"data.train={toy_data.train}", "--to", tmp_path / "run")
+    assert re.search(r"step \d+: the .* is (nan|inf).*training examples \d+.*learning rate", done.complaint)
+
+
+def test_learned_positions_refuse_a_longer_input(command: Command, train: Train):
+    run = train(model={"positions": "learned", "max_length": 24}, data={"max_length": 24}, train={"steps": 1})
+    done = command("predict", run.folder, "zebra " * 20)
+    assert re.search(r"input 1: \d+ tokens, but this model takes at most 24; split it", done.complaint)
+    assert done.out == ""
+
+
+def test_answers_are_one_line_each_in_the_order_of_the_inputs(command: Command, toy_run: Run, folder: Path):
+    texts = ["the dog sees the cat", "", "one old man", "the dog"]
+    done = command("predict", folder, *texts)
+    assert done.out.split("\n") == [*(answer.text for answer in toy_run.predict([{"source": text} for text in texts])), ""]
+    assert done.out.split("\n")[1] == ""
+    assert done.err == ""
+
+
+def test_json_answers_are_one_object_per_line(command: Command, toy_run: Run, folder: Path):
+    texts = ["the dog", "", "one cat"]
+    done = command("predict", folder, "--json", *texts, "decode.beams=3", "decode.n_best=2")
+    found = [json.loads(line) for line in done.out.splitlines()]
+    assert found == [answer.to_json() for answer in toy_run.predict([{"source": text} for text in texts], beams=3, n_best=2)]
+    assert len(found[0]["others"]) == 1
+    assert found[1] == {"text": "", "score": 0.0}
+
+
+def test_samples_follow_decode_seed(command: Command, folder: Path):
+    outs = [command("predict", folder, "the dog", "one cat", "decode.temperature=5", f"decode.seed={seed}").out for seed in (1, 1, 2)]
+    assert outs[0] == outs[1] != outs[2]
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.de", "x", "x.tsv", "x.csv", "x.jsonl", "x.txt.gz", "x.tsv.gz"])
+def test_inputs_come_from_files_of_all_forms(command: Command, folder: Path, tmp_path, name):
+    import gzip
+
+    texts = ["the dog", "one old cat", "a man"]
+    if ".tsv" in name or ".csv" in name:
+        content = "".join(f"{line}\n" for line in ["source", *texts])
+    elif ".jsonl" in name:
+        content = "".join(json.dumps({"id": 1, "source": text}) + "\n" for text in texts)
+    else:
+        content = "".join(f"{text}\n" for text in texts)
+    raw = content.encode()
+    (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    assert command("predict", folder, "--file", tmp_path / name).out == command("predict", folder, *texts).out
+
+
+def test_blank_lines_of_a_file_get_blank_answers(command: Command, folder: Path, tmp_path):
+    (tmp_path / "x.txt").write_text("the dog\n\none cat\n")
+    assert command("predict", folder, "--file", tmp_path / "x.txt").out.split("\n")[1] == ""
+    (tmp_path / "empty.txt").write_text("")
+    nothing = command("predict", folder, "--file", tmp_path / "empty.txt")
+    assert (nothing.code, nothing.out) == (0, "")
+
+
+def test_inputs_come_from_standard_input(command: Command, folder: Path, typed):
+    typed("\ufeffthe dog\r\n\none cat".encode())
+    assert command("predict", folder, "--file", "-").out == command("predict", folder, "the dog", "", "one cat").out
+
+
+def test_bytes_that_are_no_text_on_standard_input_are_refused(command: Command, folder: Path, typed):
+    typed(b"the dog\nk\xe4se\n")
+    assert "standard input:2: not UTF-8 text" in command("predict", folder, "--file", "-").complaint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "nothing to answer"),
+        (["--file", "no/such.txt"], "no such file"),
+        (["x", "decode.beam=2"], r"decode.beam: unknown setting.*decode.beams"),
+        (["x", "decode.beams=two"], r"decode.beams: .*found 'two'"),
+        (["x", "decode.n_best=9"], "needs at least as many beams"),
+        (["--file", "here.tsv"], "no column 'source'"),
+    ],
+)
+def test_a_prediction_that_cannot_be_made_is_one_clear_line(command: Command, folder: Path, tmp_path, monkeypatch, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.tsv").write_text("english\nhello\n")
+    done = command("predict", folder, *arguments)
+    assert re.search(expected, done.complaint)
+    assert done.out == ""
+
+
+def test_columns_of_an_input_file_can_be_renamed(command: Command, folder: Path, tmp_path):
+    (tmp_path / "x.tsv").write_text("english\nthe dog\n")
+    done = command("predict", folder, "--file", tmp_path / "x.tsv", "data.columns.source=english")
+    assert done.out == command("predict", folder, "the dog").out
+
+
+def test_text_with_an_equals_sign_is_an_input_unless_it_is_a_setting(command: Command, folder: Path):
+    assert len(command("predict", folder, "a=b", "train.lr=3").out.split("\n")) == 3
+
+
+def test_no_run_is_one_clear_line(command: Command, tmp_path, toy_data: ToyData):
+    for arguments in (["predict", tmp_path, "x"], ["evaluate", tmp_path, toy_data.test], ["train", "--resume", tmp_path]):
+        assert "not a run folder" in command(*arguments).complaint
+
+
+def test_json_of_an_evaluation_is_one_object_on_stdout_and_nothing_else(command: Command, run_copy: Path, toy_data: ToyData):
+    done = command("evaluate", run_copy, toy_data.test, "--json", "decode.beams=1")
+    assert done.out.count("\n") == 1
+    scores = json.loads(done.out)
+    for name in ("bleu", "chrf", "ter"):
+        assert scores[name].keys() == {"value", "low", "high"}
+    assert scores["decode"]["beams"] == 1
+    assert scores["cost"]["examples"] == 12
+
+
+def test_an_evaluation_shows_scores_on_stdout(command: Command, run_copy: Path, toy_data: ToyData):
+    done = command("evaluate", run_copy, toy_data.test)
+    assert done.out.startswith("bleu ")
+    assert "95 % interval" in done.out
+    assert "report.html" in done.err
+
+
+def test_evaluating_on_faulty_data_or_settings_is_one_clear_line(command: Command, run_copy: Path, toy_data: ToyData):
+    assert "no such file" in command("evaluate", run_copy, "no.tsv").complaint
+    assert "only data.* and decode.* settings" in command("evaluate", run_copy, toy_data.test, "train.lr=1").complaint
+
+
+def test_comparing_prints_differences_or_one_json_object(command: Command, folder: Path, run_copy: Path, toy_data: ToyData):
+    done = command("compare", folder, run_copy, toy_data.test, "--json")
+    assert json.loads(done.out)["bleu"]["difference"]["value"] == 0
+    assert done.out.count("\n") == 1
+    assert "no difference shown" in command("compare", folder, run_copy, toy_data.test).out
+
+
+def test_a_run_folder_that_may_not_be_written_is_one_clear_line(command: Command, run_copy: Path, toy_data: ToyData):
+    shutil.rmtree(run_copy / "evaluations")
+    (run_copy / "evaluations").write_text("in the way")
+    assert "evaluations" in command("evaluate", run_copy, toy_data.test).complaint
+
+
+def test_shipped_defaults_and_overrides_meet_in_config_yaml(train: Train):
+    run = train(decode={"beams": 3})
+    assert run.config.decode.beams == 3
+    assert merge(TINY, {})["decode"]["beams"] == 2
+    assert "beams: 3" in (run.folder / "config.yaml").read_text()

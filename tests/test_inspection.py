@@ -1,0 +1,195 @@
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from toy_runs import TINY, ToyData, write_pairs
+
+from heed.errors import CheckpointError, ConfigError, DataError
+from heed.inspection import inspect_data, inspect_run
+from heed.run import Run
+
+pytest_plugins = ["toy_runs"]
+
+
+def as_json(content: dict[str, object]) -> dict[str, object]:
+    return dict(json.loads(json.dumps(content, allow_nan=False)))
+
+
+def test_layers_and_total_count_the_weights_that_are_stored(toy_run: Run) -> None:
+    found, lines = inspect_run(toy_run.folder)
+    with safe_open(toy_run.folder / "model.safetensors", framework="numpy") as file:
+        stored = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    assert found["parameters"] == stored == sum(row["parameters"] for row in found["layers"])
+    assert found["bytes"] == 4 * stored
+    assert lines[0] == f"{toy_run.folder}: translation, {stored:,} parameters, {4 * stored / 1e6:,.2f} MB"
+    assert as_json(found) == found
+
+
+def test_every_setting_is_listed_once_beside_its_default_where_it_differs(toy_run: Run) -> None:
+    found, lines = inspect_run(toy_run.folder)
+    changed, default = found["settings"]["changed"], found["settings"]["default"]
+    sections = {name: value for name, value in toy_run.config.model_dump().items() if isinstance(value, dict)}
+    paths = {f"{section}.{name}" for section, content in sections.items() for name in content} | {"seed"}
+    assert set(changed) | set(default) == paths - {"task.name"}
+    assert not set(changed) & set(default)
+    assert changed["model.d_model"] == {"value": TINY["model"]["d_model"], "default": type(toy_run.config.model)().d_model}
+    assert default["model.architecture"] == "seq2seq"
+    assert default["decode.length_penalty"] == 1.0
+    assert re.search(r"model\.d_model +16 +default 256", "\n".join(lines))
+
+
+def test_best_step_scores_and_files_are_those_of_the_folder(toy_run: Run) -> None:
+    found, lines = inspect_run(toy_run.folder)
+    logged = [json.loads(line) for line in (toy_run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    best = [line for line in logged if line.get("best")][-1]
+    assert found["best"] == {"step": best["step"], **best["valid"]}
+    written = json.loads((toy_run.folder / "evaluations" / "valid.json").read_text(encoding="utf-8"))
+    assert found["scores"]["valid"]["bleu"] == written["bleu"]
+    assert found["files"]["model.safetensors"] == (toy_run.folder / "model.safetensors").stat().st_size
+    assert not [name for name in found["files"] if "checkpoints" in name]
+    assert any(line.startswith("  valid  bleu") for line in lines)
+
+
+def test_torn_logs_and_strange_evaluations_are_passed_over(run_copy: Path) -> None:
+    (run_copy / "metrics.jsonl").write_text('[]\n{"step": 3, "valid": {"loss": 2.5}, "best": true}\n{"step": 9, "va', encoding="utf-8")
+    for name, text in (("torn", '{"bleu'), ("list", "[]"), ("empty", "{}")):
+        (run_copy / "evaluations" / f"{name}.json").write_text(text, encoding="utf-8")
+    found, _ = inspect_run(run_copy)
+    assert found["best"] == {"step": 3, "loss": 2.5}
+    assert set(found["scores"]) == {"valid"}
+
+
+def test_a_run_that_is_still_without_scores_is_inspected(run_copy: Path) -> None:
+    (run_copy / "metrics.jsonl").unlink()
+    shutil.rmtree(run_copy / "evaluations")
+    found, lines = inspect_run(run_copy)
+    assert (found["best"], found["scores"]) == (None, {})
+    assert "scores" not in lines
+
+
+def test_graph_lines_are_the_flow_chart_and_nothing_else(toy_run: Run) -> None:
+    found, lines = inspect_run(toy_run.folder, graph=True)
+    assert lines[0] == "flowchart TD"
+    assert "\n".join(lines) == found["graph"]
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not a run folder"):
+        inspect_run(tmp_path)
+
+
+def write(path: Path, text: str, encoding: str = "utf-8") -> str:
+    path.write_text(text, encoding=encoding)
+    return str(path)
+
+
+def test_faults_of_pairs_are_counted_with_their_lengths(tmp_path: Path) -> None:
+    rows = [
+        "source\ttarget\tkind",
+        "a dog\tein Hund\tx",
+        "a dog\tein Hund\ty",
+        "Taxi\ttaxi\tx",
+        "one\ttwo",
+        "\tleer\tx",
+        "a cat\teine Katze\tx",
+    ]
+    found, lines = inspect_data(write(tmp_path / "pairs.tsv", "\n".join(rows)), [])
+    assert (found["rows"], found["bad"], found["format"], found["encoding"]) == (4, 2, "tsv", "utf-8")
+    assert found["pairs"]["counts"] | {"duplicates": 1, "copies": 1} == found["pairs"]["counts"]
+    assert list(found["columns"]) == ["source", "target", "kind"]
+    assert found["columns"]["target"]["lengths"]["characters"] == {"min": 4, "p5": 4, "median": 8, "p95": 10, "max": 10}
+    assert found["columns"]["target"]["lengths"]["words"]["max"] == 2
+    assert lines[0] == f"{tmp_path / 'pairs.tsv'}: 4 rows; 2 bad rows skipped (tsv, utf-8, {(tmp_path / 'pairs.tsv').stat().st_size} bytes)"
+    assert any("pairs.tsv:5: has 2 fields" in line for line in lines)
+    assert as_json(found) == found
+
+
+def test_leaks_into_other_splits_are_counted(toy_data: ToyData, tmp_path: Path) -> None:
+    pair = {"source": "the dog", "target": "der Hund"}
+    train = write_pairs(tmp_path / "train.tsv", [pair, {"source": "a cat", "target": "eine Katze"}])
+    valid = write_pairs(tmp_path / "valid.tsv", [pair, {"source": "a cat", "target": "ein Kater"}])
+    found, lines = inspect_data(str(train), [f"data.valid={valid}", f"data.test={toy_data.test}"])
+    assert found["pairs"]["leaks"] == {"valid": 1, "test": 0}
+    assert found["pairs"]["source_overlap"] == {"valid": 2, "test": 0}
+    assert any(re.fullmatch(r"  pairs also in valid +1 +50\.00%", line) for line in lines)
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_columns_and_header_are_honoured(tmp_path: Path, separator: str) -> None:
+    rows = [separator.join(row) for row in (("en", "de"), ("a dog", "ein Hund"), ("a cat", "eine Katze"))]
+    named = write(tmp_path / "named.csv", "\n".join(rows))
+    assert list(inspect_data(named, [])[0]["columns"]) == ["en", "de"]
+    renamed, _ = inspect_data(named, ["data.columns.source=en", "data.columns.target=de"])
+    assert renamed["pairs"]["rows"] == 2
+    bare = write(tmp_path / "bare.tsv", "a dog\tein Hund\n")
+    assert inspect_data(bare, ["data.header=[source,target]"])[0]["pairs"]["rows"] == 1
+
+
+def test_parallel_text_is_read_as_pairs(tmp_path: Path) -> None:
+    write(tmp_path / "t.en", "a dog\n\na cat\n")
+    write(tmp_path / "t.zh", "一只狗\n空\n一只猫\n", "gb18030")
+    found, _ = inspect_data(f"{tmp_path}/t.{{en,zh}}", [])
+    assert (found["format"], found["encoding"], found["rows"], found["bad"]) == ("parallel", "utf-8, gb18030", 2, 1)
+    assert len(found["files"]) == 2
+
+
+def test_other_columns_show_what_they_hold(tmp_path: Path) -> None:
+    rows = [{"text": "so good", "stars": 5, "tags": ["a"]}, {"text": None, "stars": 2.5, "seen": True}, {"text": "bad", "inner": {"a": 1}}]
+    found, lines = inspect_data(write(tmp_path / "r.jsonl", "".join(json.dumps(row) + "\n" for row in rows)), [])
+    kinds = {name: column["kinds"] for name, column in found["columns"].items()}
+    assert kinds == {
+        "text": {"text": 2, "null": 1},
+        "stars": {"number": 2},
+        "tags": {"list": 1},
+        "seen": {"boolean": 1},
+        "inner": {"object": 1},
+    }
+    assert found["pairs"] == {}
+    assert any(re.match(r"  text +2 text, 1 null +characters +3 ", line) for line in lines)
+
+
+def test_columns_of_the_terminal_lines_end_at_one_place(tmp_path: Path) -> None:
+    _, lines = inspect_data(write(tmp_path / "d.tsv", "a\tlonger_name\n" + "x y z\t" + "w" * 1234 + "\n"), [])
+    table = lines[lines.index("columns") + 1 :]
+    assert len({len(line) for line in table}) == 1
+    assert "1,234" in table[3]
+
+
+def test_terminal_lines_hold_no_control_characters(tmp_path: Path) -> None:
+    source = write(tmp_path / "d.tsv", "a\x1b[31m\tb\u202e\nx\ty\n")
+    assert not re.search("[\x00-\x1f\u202e]", "".join(inspect_data(source, [])[1]))
+
+
+@pytest.mark.parametrize(
+    "pair", ["train.lr=1", "seed=2", "data.filter=true", "data.train=x.tsv", "data=3", "data.colums.source=de", "data.max_length=9"]
+)
+def test_settings_without_a_say_are_refused(tmp_path: Path, pair: str) -> None:
+    source = write(tmp_path / "d.tsv", "source\ttarget\na\tb\n")
+    with pytest.raises(ConfigError, match=re.escape(pair.partition("=")[0].removesuffix(".source"))):
+        inspect_data(source, [pair])
+
+
+def test_other_splits_without_pairs_are_refused(tmp_path: Path) -> None:
+    source = write(tmp_path / "d.tsv", "text\na\n")
+    with pytest.raises(ConfigError, match="no columns source and target among text"):
+        inspect_data(source, [f"data.valid={source}"])
+
+
+def test_unusable_data_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        inspect_data(str(tmp_path / "absent.tsv"), [])
+    with pytest.raises(DataError, match="empty"):
+        inspect_data(write(tmp_path / "empty.tsv", ""), [])
+    bad = write(tmp_path / "bad.tsv", "source\ttarget\na\tb\nc\n")
+    with pytest.raises(DataError, match=r"bad\.tsv:3"):
+        inspect_data(bad, ["data.bad_rows=error"])
+
+
+def test_a_real_data_set_has_the_rows_its_files_have(shared_data: Path) -> None:
+    found, _ = inspect_data(f"{shared_data}/multi30k/val.{{en,de}}", [])
+    with (shared_data / "multi30k" / "val.en").open(encoding="utf-8") as file:
+        assert found["rows"] == len(file.readlines())
