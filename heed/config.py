@@ -63,14 +63,16 @@ class DataConfig(Settings):
 class TrainConfig(Settings):
     """How the weights are found."""
 
-    steps: int | None = Field(default=None, ge=1, description="updates to make")
+    steps: int | None = Field(
+        default=None, ge=1, description="updates to make; without epochs and minutes either: 10 epochs, but at least 1,000 and at most 20,000 updates"
+    )
     epochs: float | None = Field(default=None, gt=0, description="passes over the training data, when train.steps is not given")
     minutes: float | None = Field(default=None, gt=0, description="stop after this time; alone, it also sets the number of steps that fits")
-    batch_tokens: int = Field(default=4096, ge=1, description="padded tokens of the longest side in one micro-batch")
+    batch_tokens: int = Field(default=2048, ge=1, description="padded tokens of the longest side in one micro-batch")
     accumulate: int = Field(default=1, ge=1, description="micro-batches per update")
     lr: float = Field(default=2e-3, gt=0, description="peak learning rate (for schedule=transformer: a factor on the 2017 formula)")
     schedule: Literal["cosine", "inverse_sqrt", "transformer", "constant"] = Field(default="cosine", description="shape after the warm-up")
-    warmup: int = Field(default=400, ge=0, description="updates of linear warm-up")
+    warmup: int = Field(default=200, ge=0, description="updates of linear warm-up")
     final_lr: float = Field(default=0.01, ge=0, le=1, description="cosine: the last rate as a share of the peak")
     beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW: decay of the mean gradient")
     beta2: float = Field(default=0.98, ge=0, lt=1, description="AdamW: decay of the squared gradient")

@@ -42,7 +42,10 @@ def _samples(run: Run, test: Path) -> list[str]:
     lines = ["held-out phrases, translated:"]
     for example, answer in zip(examples, answers, strict=True):
         right = answer.text == example["target"]
-        lines.append(f"  {'ok ' if right else 'BAD'} {example['source']}  ->  {answer.text}" + ("" if right else f"   (expected {example['target']})"))
+        lines.append(
+            f"  {'ok ' if right else 'BAD'} {example['source']}  ->  {answer.text}"
+            + ("" if right else f"   (expected {example['target']})")
+        )
     return lines
 
 

@@ -28,6 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with explain_full_disk(path):
             draft.touch()
             mode = draft.stat().st_mode
+            draft.unlink()  # so that a block that writes nothing fails instead of emptying the file
             yield draft
             draft.chmod(mode)  # safetensors makes files that nobody else may read
             flush(draft)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import safetensors
 import safetensors.torch
@@ -171,6 +171,12 @@ class Run:
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
+
+    @overload
+    def predict(self, inputs: Example, **options: Any) -> Answer: ...
+
+    @overload
+    def predict(self, inputs: Sequence[Example], **options: Any) -> list[Answer]: ...
 
     def predict(self, inputs: Example | Sequence[Example], **options: Any) -> Answer | list[Answer]:
         """Answer one example or several; options are those of the decode settings, such as beams=1."""

@@ -1,3 +1,4 @@
+import gzip
 import io
 import json
 import os
@@ -7,18 +8,24 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from toy_runs import TINY, Command, ToyData, Train, as_arguments, toy_pairs, write_pairs
 
 import heed
-from heed.config import merge
+from heed import cli
+from heed.data.batch import Batch
+from heed.errors import DataError
 from heed.files import sha256
+from heed.model.losses import LossSum
+from heed.model.models import Model
 from heed.run import Run, verify, write_manifest
 from heed.tasks.translation import Translation
 from heed.training.trainer import Trainer
-from toy_runs import TINY, Command, ToyData, Train, as_arguments, toy_pairs, write_pairs
 
 pytest_plugins = ["toy_runs"]
 
@@ -32,12 +39,12 @@ def folder(toy_run: Run) -> Path:
 
 
 @pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch):
+def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
     """Return a function that puts bytes on standard input."""
     return lambda content: monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
 
 
-def test_help_comes_without_waiting_for_torch():
+def test_help_comes_without_waiting_for_torch() -> None:
     code = "import sys; from heed import cli; sys.argv = ['heed', '--help']\ntry: cli.main()\nfinally: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("False")
@@ -45,22 +52,26 @@ def test_help_comes_without_waiting_for_torch():
         assert verb in done.stdout
 
 
-def test_the_version_is_the_packages(command: Command):
+def test_the_version_is_the_packages(command: Command) -> None:
     assert command("--version").out == f"heed {heed.__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [["fly"], ["train", "--nope"], ["evaluate"], ["predict"]])
-def test_a_wrong_command_line_is_one_line_and_exit_code_1(command: Command, arguments):
+def test_a_wrong_command_line_is_one_line_and_exit_code_1(command: Command, arguments: list[str]) -> None:
     assert "heed --help" in command(*arguments).complaint
 
 
-@pytest.mark.parametrize("arguments", [["train"], ["train", "translation"], ["train", "--to", "x"], ["train", "--resume", "r", "train.steps=5"]])
-def test_half_a_training_command_says_what_is_missing(command: Command, arguments):
+@pytest.mark.parametrize(
+    "arguments", [["train"], ["train", "translation"], ["train", "--to", "x"], ["train", "--resume", "r", "train.steps=5"]]
+)
+def test_half_a_training_command_says_what_is_missing(command: Command, arguments: list[str]) -> None:
     complaint = command(*arguments).complaint
     assert "heed train translation data.train=pairs.tsv --to runs/mine" in complaint or "--resume goes on with the settings" in complaint
 
 
-def test_training_ends_with_scores_and_the_way_to_the_run_on_stdout_and_progress_on_stderr(command: Command, toy_data: ToyData, tmp_path):
+def test_training_ends_with_scores_and_the_way_to_the_run_on_stdout_and_progress_on_stderr(
+    command: Command, toy_data: ToyData, tmp_path: Path
+) -> None:
     done = command("train", "translation", *SETTINGS, *as_arguments({"data": toy_data.both}), "--to", tmp_path / "run")
     assert done.code == 0
     assert done.out.splitlines()[-2:] == [f"run folder: {tmp_path / 'run'}", f"report: {tmp_path / 'run' / 'report.html'}"]
@@ -107,7 +118,7 @@ KINDS = ["missing file", "missing folder", "unknown column", "one side missing",
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "empty file", "header only", "no data format"])
-def test_faulty_data_is_one_clear_line_and_leaves_no_folder(command: Command, tmp_path, kind):
+def test_faulty_data_is_one_clear_line_and_leaves_no_folder(command: Command, tmp_path: Path, kind: str) -> None:
     source, expected = bad_data(kind, tmp_path)
     done = command("train", "translation", *SETTINGS, f"data.train={source}", "--to", tmp_path / "run")
     assert re.search(expected, done.complaint)
@@ -133,22 +144,21 @@ def test_faulty_data_is_one_clear_line_and_leaves_no_folder(command: Command, tm
         ("task.name=", "task.name: expected translation"),
     ],
 )
-def test_a_wrong_setting_is_one_clear_line_and_leaves_no_folder(command: Command, toy_data: ToyData, tmp_path, setting, expected):
+def test_a_wrong_setting_is_one_clear_line_and_leaves_no_folder(
+    command: Command, toy_data: ToyData, tmp_path: Path, setting: str, expected: str
+) -> None:
     done = command("train", "translation", *SETTINGS, f"data.train={toy_data.train}", setting, "--to", tmp_path / "run")
     assert re.search(expected, done.complaint)
     assert not (tmp_path / "run").exists()
 
 
-def test_an_unknown_recipe_names_those_that_ship(command: Command, tmp_path):
+def test_an_unknown_recipe_names_those_that_ship(command: Command, tmp_path: Path) -> None:
     assert "translation" in command("train", "translate", "--to", tmp_path / "run").complaint
 
 
-def test_debug_shows_where_an_error_comes_from(command: Command, tmp_path, monkeypatch):
-    from heed import cli
-    from heed.errors import DataError
-
+def test_debug_shows_where_an_error_comes_from(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["heed", "--debug", "train", "translation", "data.train=no.tsv", "--to", str(tmp_path / "run")])
-    with pytest.raises(DataError, match="no.tsv"):
+    with pytest.raises(DataError, match=r"no\.tsv"):
         cli.main()
     done = subprocess.run(
         [sys.executable, "-m", "heed.cli", "predict", "nowhere", "x", "--debug"], capture_output=True, text=True, check=False
@@ -158,7 +168,7 @@ def test_debug_shows_where_an_error_comes_from(command: Command, tmp_path, monke
     assert "CheckpointError: nowhere" in done.stderr
 
 
-def test_a_run_that_is_there_is_refused_until_force_replaces_it(command: Command, toy_data: ToyData, run_copy: Path):
+def test_a_run_that_is_there_is_refused_until_force_replaces_it(command: Command, toy_data: ToyData, run_copy: Path) -> None:
     before = sha256(run_copy / "manifest.json")
     train = ["train", "translation", *SETTINGS, f"data.train={toy_data.train}", "--to", run_copy]
     assert "exists already and is never overwritten" in command(*train).complaint
@@ -171,7 +181,7 @@ def test_a_run_that_is_there_is_refused_until_force_replaces_it(command: Command
 
 @pytest.mark.parametrize("name", ["config.yaml", "parts/tokenizer.json", "model.safetensors", "manifest.json"])
 @pytest.mark.parametrize("verb", ["predict", "evaluate"])
-def test_a_run_folder_with_a_flipped_byte_is_refused(command: Command, run_copy: Path, toy_data: ToyData, name, verb):
+def test_a_run_folder_with_a_flipped_byte_is_refused(command: Command, run_copy: Path, toy_data: ToyData, name: str, verb: str) -> None:
     content = bytearray((run_copy / name).read_bytes())
     content[len(content) // 2] ^= 0xFF
     (run_copy / name).write_bytes(content)
@@ -181,18 +191,20 @@ def test_a_run_folder_with_a_flipped_byte_is_refused(command: Command, run_copy:
     assert done.out == ""
 
 
-def test_a_vocabulary_that_does_not_fit_its_weights_is_refused(command: Command, run_copy: Path, train: Train):
+def test_a_vocabulary_that_does_not_fit_its_weights_is_refused(command: Command, run_copy: Path, train: Train) -> None:
     other = train("other", task={"vocab_size": 310})
     shutil.copy(other.folder / "parts" / "tokenizer.json", run_copy / "parts" / "tokenizer.json")
     write_manifest(run_copy)
     assert "the vocabulary does not fit the model" in command("predict", run_copy, "the dog").complaint
 
 
-def test_a_full_disk_is_one_clear_line_and_the_last_checkpoint_stays(command: Command, toy_data: ToyData, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_clear_line_and_the_last_checkpoint_stays(
+    command: Command, toy_data: ToyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     update = Trainer.update
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def fill_disk(trainer: Trainer, group: list) -> None:
+    def fill_disk(trainer: Trainer, group: list[Any]) -> None:
         update(trainer, group)
         if trainer.progress.step == 7:
             resource.setrlimit(resource.RLIMIT_FSIZE, (6000, hard))
@@ -207,14 +219,16 @@ def test_a_full_disk_is_one_clear_line_and_the_last_checkpoint_stays(command: Co
     assert "heed train --resume" in done.complaint
     verify(run)
     monkeypatch.undo()
-    assert not [path for path in run.rglob(".*")]
+    assert not list(run.rglob(".*"))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_training_says_how_to_go_on_and_goes_on(command: Command, toy_data: ToyData, tmp_path, monkeypatch, number, code):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_says_how_to_go_on_and_goes_on(
+    command: Command, toy_data: ToyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     loss = Translation.loss
 
-    def interrupted(task, model, batch):
+    def interrupted(task: Translation, model: Model, batch: Batch) -> LossSum:
         if model.training:
             monkeypatch.setattr(Translation, "loss", loss)
             os.kill(os.getpid(), number)
@@ -223,7 +237,7 @@ def test_an_interrupted_training_says_how_to_go_on_and_goes_on(command: Command,
     monkeypatch.setattr(Translation, "loss", interrupted)
     run = tmp_path / "my run"
     done = command("train", "translation", *SETTINGS, f"data.train={toy_data.train}", "--to", run)
-    assert done.code == code
+    assert done.code == 128 + number
     assert done.err.splitlines()[-1].endswith(f"heed train --resume {run}")
     assert "Traceback" not in done.err
     assert done.out == ""
@@ -233,16 +247,18 @@ def test_an_interrupted_training_says_how_to_go_on_and_goes_on(command: Command,
     assert "run folder" in resumed.out
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupting_the_preparations_leaves_nothing_behind(command: Command, toy_data: ToyData, tmp_path, monkeypatch, number, code):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupting_the_preparations_leaves_nothing_behind(
+    command: Command, toy_data: ToyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     monkeypatch.setattr(Translation, "prepare", lambda task, examples: os.kill(os.getpid(), number))
     done = command("train", "translation", *SETTINGS, f"data.train={toy_data.train}", "--to", tmp_path / "run")
-    assert done.code == code
+    assert done.code == 128 + number
     assert "Traceback" not in done.err
     assert not (tmp_path / "run").exists()
 
 
-def test_too_long_examples_are_counted_and_said(command: Command, toy_data: ToyData, tmp_path):
+def test_too_long_examples_are_counted_and_said(command: Command, toy_data: ToyData, tmp_path: Path) -> None:
     path = write_pairs(tmp_path / "p.tsv", [*toy_pairs(40), {"source": "dog " * 99, "target": "Hund"}])
     data = [f"data.train={path}", f"data.valid={toy_data.valid}", "data.max_length=40"]
     done = command("train", "translation", *SETTINGS, *data, "--to", tmp_path / "run")
@@ -250,20 +266,20 @@ def test_too_long_examples_are_counted_and_said(command: Command, toy_data: ToyD
     assert "left out 1 training examples longer than data.max_length=40 tokens" in done.err
 
 
-def test_a_diverging_training_is_one_clear_line(command: Command, toy_data: ToyData, tmp_path):
+def test_a_diverging_training_is_one_clear_line(command: Command, toy_data: ToyData, tmp_path: Path) -> None:
     wild = ["train.lr=1e18", "train.warmup=0", "train.clip=0", "train.schedule=constant", "train.steps=100"]
     done = command("train", "translation", *SETTINGS, *wild, f"data.train={toy_data.train}", "--to", tmp_path / "run")
     assert re.search(r"step \d+: the .* is (nan|inf).*training examples \d+.*learning rate", done.complaint)
 
 
-def test_learned_positions_refuse_a_longer_input(command: Command, train: Train):
+def test_learned_positions_refuse_a_longer_input(command: Command, train: Train) -> None:
     run = train(model={"positions": "learned", "max_length": 24}, data={"max_length": 24}, train={"steps": 1})
     done = command("predict", run.folder, "zebra " * 20)
     assert re.search(r"input 1: \d+ tokens, but this model takes at most 24; split it", done.complaint)
     assert done.out == ""
 
 
-def test_answers_are_one_line_each_in_the_order_of_the_inputs(command: Command, toy_run: Run, folder: Path):
+def test_answers_are_one_line_each_in_the_order_of_the_inputs(command: Command, toy_run: Run, folder: Path) -> None:
     texts = ["the dog sees the cat", "", "one old man", "the dog"]
     done = command("predict", folder, *texts)
     assert done.out.split("\n") == [*(answer.text for answer in toy_run.predict([{"source": text} for text in texts])), ""]
@@ -271,7 +287,7 @@ def test_answers_are_one_line_each_in_the_order_of_the_inputs(command: Command, 
     assert done.err == ""
 
 
-def test_json_answers_are_one_object_per_line(command: Command, toy_run: Run, folder: Path):
+def test_json_answers_are_one_object_per_line(command: Command, toy_run: Run, folder: Path) -> None:
     texts = ["the dog", "", "one cat"]
     done = command("predict", folder, "--json", *texts, "decode.beams=3", "decode.n_best=2")
     found = [json.loads(line) for line in done.out.splitlines()]
@@ -280,15 +296,13 @@ def test_json_answers_are_one_object_per_line(command: Command, toy_run: Run, fo
     assert found[1] == {"text": "", "score": 0.0}
 
 
-def test_samples_follow_decode_seed(command: Command, folder: Path):
+def test_samples_follow_decode_seed(command: Command, folder: Path) -> None:
     outs = [command("predict", folder, "the dog", "one cat", "decode.temperature=5", f"decode.seed={seed}").out for seed in (1, 1, 2)]
     assert outs[0] == outs[1] != outs[2]
 
 
 @pytest.mark.parametrize("name", ["x.txt", "x.de", "x", "x.tsv", "x.csv", "x.jsonl", "x.txt.gz", "x.tsv.gz"])
-def test_inputs_come_from_files_of_all_forms(command: Command, folder: Path, tmp_path, name):
-    import gzip
-
+def test_inputs_come_from_files_of_all_forms(command: Command, folder: Path, tmp_path: Path, name: str) -> None:
     texts = ["the dog", "one old cat", "a man"]
     if ".tsv" in name or ".csv" in name:
         content = "".join(f"{line}\n" for line in ["source", *texts])
@@ -301,7 +315,7 @@ def test_inputs_come_from_files_of_all_forms(command: Command, folder: Path, tmp
     assert command("predict", folder, "--file", tmp_path / name).out == command("predict", folder, *texts).out
 
 
-def test_blank_lines_of_a_file_get_blank_answers(command: Command, folder: Path, tmp_path):
+def test_blank_lines_of_a_file_get_blank_answers(command: Command, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("the dog\n\none cat\n")
     assert command("predict", folder, "--file", tmp_path / "x.txt").out.split("\n")[1] == ""
     (tmp_path / "empty.txt").write_text("")
@@ -309,12 +323,12 @@ def test_blank_lines_of_a_file_get_blank_answers(command: Command, folder: Path,
     assert (nothing.code, nothing.out) == (0, "")
 
 
-def test_inputs_come_from_standard_input(command: Command, folder: Path, typed):
+def test_inputs_come_from_standard_input(command: Command, folder: Path, typed: Callable[[bytes], None]) -> None:
     typed("\ufeffthe dog\r\n\none cat".encode())
     assert command("predict", folder, "--file", "-").out == command("predict", folder, "the dog", "", "one cat").out
 
 
-def test_bytes_that_are_no_text_on_standard_input_are_refused(command: Command, folder: Path, typed):
+def test_bytes_that_are_no_text_on_standard_input_are_refused(command: Command, folder: Path, typed: Callable[[bytes], None]) -> None:
     typed(b"the dog\nk\xe4se\n")
     assert "standard input:2: not UTF-8 text" in command("predict", folder, "--file", "-").complaint
 
@@ -327,33 +341,34 @@ def test_bytes_that_are_no_text_on_standard_input_are_refused(command: Command, 
         (["x", "decode.beam=2"], r"decode.beam: unknown setting.*decode.beams"),
         (["x", "decode.beams=two"], r"decode.beams: .*found 'two'"),
         (["x", "decode.n_best=9"], "needs at least as many beams"),
-        (["--file", "here.tsv"], "no column 'source'"),
+        (["--file", "HERE/columns.tsv"], "no column 'source'"),
     ],
 )
-def test_a_prediction_that_cannot_be_made_is_one_clear_line(command: Command, folder: Path, tmp_path, monkeypatch, arguments, expected):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "here.tsv").write_text("english\nhello\n")
-    done = command("predict", folder, *arguments)
+def test_a_prediction_that_cannot_be_made_is_one_clear_line(
+    command: Command, folder: Path, tmp_path: Path, arguments: list[str], expected: str
+) -> None:
+    (tmp_path / "columns.tsv").write_text("english\nhello\n")
+    done = command("predict", folder, *(argument.replace("HERE", str(tmp_path)) for argument in arguments))
     assert re.search(expected, done.complaint)
     assert done.out == ""
 
 
-def test_columns_of_an_input_file_can_be_renamed(command: Command, folder: Path, tmp_path):
+def test_columns_of_an_input_file_can_be_renamed(command: Command, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_text("english\nthe dog\n")
     done = command("predict", folder, "--file", tmp_path / "x.tsv", "data.columns.source=english")
     assert done.out == command("predict", folder, "the dog").out
 
 
-def test_text_with_an_equals_sign_is_an_input_unless_it_is_a_setting(command: Command, folder: Path):
+def test_text_with_an_equals_sign_is_an_input_unless_it_is_a_setting(command: Command, folder: Path) -> None:
     assert len(command("predict", folder, "a=b", "train.lr=3").out.split("\n")) == 3
 
 
-def test_no_run_is_one_clear_line(command: Command, tmp_path, toy_data: ToyData):
+def test_no_run_is_one_clear_line(command: Command, tmp_path: Path, toy_data: ToyData) -> None:
     for arguments in (["predict", tmp_path, "x"], ["evaluate", tmp_path, toy_data.test], ["train", "--resume", tmp_path]):
         assert "not a run folder" in command(*arguments).complaint
 
 
-def test_json_of_an_evaluation_is_one_object_on_stdout_and_nothing_else(command: Command, run_copy: Path, toy_data: ToyData):
+def test_json_of_an_evaluation_is_one_object_on_stdout_and_nothing_else(command: Command, run_copy: Path, toy_data: ToyData) -> None:
     done = command("evaluate", run_copy, toy_data.test, "--json", "decode.beams=1")
     assert done.out.count("\n") == 1
     scores = json.loads(done.out)
@@ -363,33 +378,26 @@ def test_json_of_an_evaluation_is_one_object_on_stdout_and_nothing_else(command:
     assert scores["cost"]["examples"] == 12
 
 
-def test_an_evaluation_shows_scores_on_stdout(command: Command, run_copy: Path, toy_data: ToyData):
+def test_an_evaluation_shows_scores_on_stdout(command: Command, run_copy: Path, toy_data: ToyData) -> None:
     done = command("evaluate", run_copy, toy_data.test)
     assert done.out.startswith("bleu ")
     assert "95 % interval" in done.out
     assert "report.html" in done.err
 
 
-def test_evaluating_on_faulty_data_or_settings_is_one_clear_line(command: Command, run_copy: Path, toy_data: ToyData):
+def test_evaluating_on_faulty_data_or_settings_is_one_clear_line(command: Command, run_copy: Path, toy_data: ToyData) -> None:
     assert "no such file" in command("evaluate", run_copy, "no.tsv").complaint
     assert "only data.* and decode.* settings" in command("evaluate", run_copy, toy_data.test, "train.lr=1").complaint
 
 
-def test_comparing_prints_differences_or_one_json_object(command: Command, folder: Path, run_copy: Path, toy_data: ToyData):
+def test_comparing_prints_differences_or_one_json_object(command: Command, folder: Path, run_copy: Path, toy_data: ToyData) -> None:
     done = command("compare", folder, run_copy, toy_data.test, "--json")
     assert json.loads(done.out)["bleu"]["difference"]["value"] == 0
     assert done.out.count("\n") == 1
     assert "no difference shown" in command("compare", folder, run_copy, toy_data.test).out
 
 
-def test_a_run_folder_that_may_not_be_written_is_one_clear_line(command: Command, run_copy: Path, toy_data: ToyData):
+def test_a_run_folder_that_may_not_be_written_is_one_clear_line(command: Command, run_copy: Path, toy_data: ToyData) -> None:
     shutil.rmtree(run_copy / "evaluations")
     (run_copy / "evaluations").write_text("in the way")
     assert "evaluations" in command("evaluate", run_copy, toy_data.test).complaint
-
-
-def test_shipped_defaults_and_overrides_meet_in_config_yaml(train: Train):
-    run = train(decode={"beams": 3})
-    assert run.config.decode.beams == 3
-    assert merge(TINY, {})["decode"]["beams"] == 2
-    assert "beams: 3" in (run.folder / "config.yaml").read_text()

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from toy_runs import ToyData, Train, toy_pairs, write_pairs
 
 from heed import evaluation as evaluation_module
 from heed import run as run_module
@@ -14,7 +15,6 @@ from heed.data.read import Example
 from heed.errors import ConfigError, DataError
 from heed.evaluation import compare_runs, comparison_lines, evaluate_examples, evaluate_run, evaluation_settings, score_lines
 from heed.run import Run
-from toy_runs import ToyData, Train, toy_pairs, write_pairs
 
 pytest_plugins = ["toy_runs"]
 
@@ -27,7 +27,7 @@ def copied(run_copy: Path) -> Run:
     return Run.load(run_copy)
 
 
-def test_scores_are_those_of_the_answers_and_their_references(toy_run: Run):
+def test_scores_are_those_of_the_answers_and_their_references(toy_run: Run) -> None:
     evaluation = evaluate_examples(toy_run, PAIRS, GREEDY)
     answers = [toy_run.predict(pair, beams=1, max_length=20) for pair in PAIRS]
     assert evaluation.scores.to_json() == toy_run.task.score(answers, PAIRS).to_json()
@@ -36,7 +36,7 @@ def test_scores_are_those_of_the_answers_and_their_references(toy_run: Run):
     assert evaluation.scores.to_json()["exact_match"]["value"] in (pytest.approx(exact, abs=0.01), pytest.approx(exact / 100, abs=0.01))
 
 
-def test_scores_do_not_depend_on_how_the_data_is_divided(toy_run: Run, monkeypatch):
+def test_scores_do_not_depend_on_how_the_data_is_divided(toy_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = evaluate_examples(toy_run, PAIRS, GREEDY)
     monkeypatch.setattr(evaluation_module, "WINDOW", 4)
     monkeypatch.setattr(run_module, "WINDOW", 3)
@@ -44,7 +44,7 @@ def test_scores_do_not_depend_on_how_the_data_is_divided(toy_run: Run, monkeypat
     assert parts.scores.to_json() == whole.scores.to_json()
 
 
-def test_a_test_set_of_any_size_is_held_a_window_at_a_time(toy_run: Run, monkeypatch):
+def test_a_test_set_of_any_size_is_held_a_window_at_a_time(toy_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation_module, "WINDOW", 4)
     monkeypatch.setattr(run_module, "WINDOW", 4)
     alive, most = 0, 0
@@ -68,7 +68,7 @@ def test_a_test_set_of_any_size_is_held_a_window_at_a_time(toy_run: Run, monkeyp
     assert most <= 2 * 4 + 1
 
 
-def test_an_evaluation_is_kept_in_the_run_folder_with_every_answer(copied: Run, toy_data: ToyData):
+def test_an_evaluation_is_kept_in_the_run_folder_with_every_answer(copied: Run, toy_data: ToyData) -> None:
     content = evaluate_run(copied, str(toy_data.test), name="test")
     folder = copied.folder / "evaluations"
     kept = json.loads((folder / "test.json").read_text(encoding="utf-8"))
@@ -79,7 +79,7 @@ def test_an_evaluation_is_kept_in_the_run_folder_with_every_answer(copied: Run, 
     assert [line["answer"]["text"] for line in lines] == [answer.text for answer in copied.answers(toy_pairs(12, 12), options)]
 
 
-def test_every_score_has_an_interval_around_it(copied: Run, toy_data: ToyData):
+def test_every_score_has_an_interval_around_it(copied: Run, toy_data: ToyData) -> None:
     content = evaluate_run(copied, str(toy_data.test))
     for name in ("bleu", "chrf", "ter"):
         score = content[name]
@@ -88,14 +88,14 @@ def test_every_score_has_an_interval_around_it(copied: Run, toy_data: ToyData):
         assert any(line.startswith(name) for line in score_lines(content))
 
 
-def test_what_measuring_cost_is_written_beside_the_scores(copied: Run, toy_data: ToyData):
+def test_what_measuring_cost_is_written_beside_the_scores(copied: Run, toy_data: ToyData) -> None:
     cost = evaluate_run(copied, str(toy_data.test))["cost"]
     assert cost["examples"] == 12
     assert cost["peak_memory_mib"] > 0
     assert {"processor", "threads", "torch"} <= cost["machine"].keys()
 
 
-def test_telling_examples_are_the_best_the_middle_and_the_worst(copied: Run, toy_data: ToyData):
+def test_telling_examples_are_the_best_the_middle_and_the_worst(copied: Run, toy_data: ToyData) -> None:
     evaluate_run(copied, str(toy_data.test), name="test")
     examples = json.loads((copied.folder / "evaluations" / "test.json").read_text(encoding="utf-8"))["examples"]
     best, median, worst = ([one["quality"] for one in examples[sort]] for sort in ("best", "median", "worst"))
@@ -110,21 +110,21 @@ def test_telling_examples_are_the_best_the_middle_and_the_worst(copied: Run, toy
         np.testing.assert_allclose(weights.sum(axis=1), 1, atol=2e-3)
 
 
-def test_one_example_is_enough(copied: Run, tmp_path: Path):
+def test_one_example_is_enough(copied: Run, tmp_path: Path) -> None:
     content = evaluate_run(copied, str(write_pairs(tmp_path / "one.tsv", PAIRS[:1])))
     assert content["cost"]["examples"] == 1
 
 
-def test_settings_of_reading_and_decoding_can_change_and_no_others(toy_run: Run):
+def test_settings_of_reading_and_decoding_can_change_and_no_others(toy_run: Run) -> None:
     data, decode = evaluation_settings(toy_run, ["data.bad_rows=skip", "decode.beams=4", "data.columns.source=de"])
     assert (data.bad_rows, data.columns, decode.beams) == ("skip", {"source": "de"}, 4)
     with pytest.raises(ConfigError, match=r"train: only data\.\* and decode\.\* settings can change after training"):
         evaluation_settings(toy_run, ["train.lr=1"])
-    with pytest.raises(ConfigError, match="unknown setting.*decode.beams"):
+    with pytest.raises(ConfigError, match=r"unknown setting.*decode.beams"):
         evaluation_settings(toy_run, ["decode.beam=1"])
 
 
-def test_bad_rows_stop_an_evaluation_and_leave_nothing_behind(copied: Run, tmp_path: Path):
+def test_bad_rows_stop_an_evaluation_and_leave_nothing_behind(copied: Run, tmp_path: Path) -> None:
     path = write_pairs(tmp_path / "bad.tsv", PAIRS)
     with path.open("a") as file:
         file.write("no target\n")
@@ -135,7 +135,7 @@ def test_bad_rows_stop_an_evaluation_and_leave_nothing_behind(copied: Run, tmp_p
     assert evaluate_run(copied, str(path), ["data.bad_rows=skip"])["cost"]["examples"] == 23
 
 
-def test_a_run_does_not_differ_from_itself(toy_run: Run, toy_data: ToyData):
+def test_a_run_does_not_differ_from_itself(toy_run: Run, toy_data: ToyData) -> None:
     comparison = compare_runs(toy_run, toy_run, str(toy_data.test))
     assert comparison["n"] == 12
     for name in ("bleu", "chrf"):
@@ -143,7 +143,7 @@ def test_a_run_does_not_differ_from_itself(toy_run: Run, toy_data: ToyData):
         assert comparison[name]["p_value"] == 1.0
 
 
-def test_a_trained_run_is_better_than_one_of_a_single_step(toy_run: Run, toy_data: ToyData, train: Train):
+def test_a_trained_run_is_better_than_one_of_a_single_step(toy_run: Run, toy_data: ToyData, train: Train) -> None:
     beginner = train("beginner", train={"steps": 1})
     comparison = compare_runs(beginner, toy_run, str(toy_data.valid))
     assert comparison["chrf"]["difference"]["value"] > 0
@@ -152,7 +152,7 @@ def test_a_trained_run_is_better_than_one_of_a_single_step(toy_run: Run, toy_dat
     assert any(line.startswith("chrf") and line.endswith("differs") for line in lines)
 
 
-def test_training_scores_validation_and_test_data_once_it_is_done(train: Train, toy_data: ToyData):
+def test_training_scores_validation_and_test_data_once_it_is_done(train: Train, toy_data: ToyData) -> None:
     run = train(data={"valid": str(toy_data.valid), "test": str(toy_data.test)})
     names = {path.name for path in (run.folder / "evaluations").iterdir()}
     assert {"valid.json", "valid.jsonl", "test.json", "test.jsonl"} <= names

@@ -22,16 +22,20 @@ def test_the_new_file_takes_the_place_of_the_old(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
 
 
+def write_half(path: Path, stop: BaseException) -> None:
+    with replacing(path) as draft:
+        draft.write_text("half of the n")
+        raise stop
+
+
 @pytest.mark.parametrize("stop", [RuntimeError("no"), KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
 @pytest.mark.parametrize("old", ["old", None])
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, stop: BaseException, old: str | None) -> None:
     path = tmp_path / "x.json"
     if old is not None:
         path.write_text(old)
-    expected = TrainingError if isinstance(stop, OSError) else type(stop)
-    with pytest.raises(expected), replacing(path) as draft:
-        draft.write_text("half of the n")
-        raise stop
+    with pytest.raises(TrainingError if isinstance(stop, OSError) else type(stop)):
+        write_half(path, stop)
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == ([("x.json", "old")] if old else [])
 
 
@@ -70,3 +74,10 @@ def test_other_errors_are_passed_on_as_they_are(tmp_path: Path, error: Exception
 def test_sha256_is_that_of_the_content(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
     assert sha256(tmp_path / "x") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_file_may_be_read_by_whom_the_user_lets_read_whatever_wrote_it(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with replacing(tmp_path / "x") as draft:
+        draft.touch(mode=0o600)
+    assert (tmp_path / "x").stat().st_mode == (tmp_path / "plain").stat().st_mode

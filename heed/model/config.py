@@ -32,7 +32,7 @@ class ModelConfig(Settings):
     )
     norm_epsilon: float = Field(default=1e-6, gt=0, description="added to the variance")
     positions: Literal["sinusoidal", "learned", "rotary", "relative", "none"] = Field(
-        default="sinusoidal", description="how order is known"
+        default="rotary", description="how order is known"
     )
     max_length: int = Field(default=512, ge=1, description="longest sequence; a hard limit for learned positions")
     scaled: bool = Field(default=True, description="divide attention scores by sqrt(d_head)")

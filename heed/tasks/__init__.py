@@ -18,7 +18,7 @@ def find_task(name: str, *, trust: bool = True) -> type[Task]:
     if name in TASKS:
         return TASKS[name]
     module, colon, attribute = name.partition(":")
-    if not colon:
+    if not colon or module.startswith("."):
         raise ConfigError(f"task.name: {name!r} is not one of {', '.join(TASKS)}, nor a path such as package.module:Class")
     if not trust:
         raise ConfigError(f"task.name: {name!r} would run code that is not part of heed; load the run with trust=True if you trust it")

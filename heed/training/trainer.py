@@ -43,6 +43,7 @@ from heed.training.prepare import Prepared, Split
 
 CALIBRATION_STEPS = 20  # updates timed before the number of steps that fit into train.minutes is fixed
 MOST_EVALUATIONS = 20
+DEFAULT_EPOCHS, FEWEST_STEPS, MOST_STEPS = 10, 1000, 20_000  # when neither steps, epochs nor minutes are asked for
 EVALUATION_SHARE = 0.93  # of train.minutes, what is left for updates when validation and the last checkpoint are paid for
 
 
@@ -333,7 +334,7 @@ class Trainer:
             return self.config.steps
         if self.config.epochs is not None:
             return max(1, round(self.config.epochs * self._updates_per_epoch()))
-        return None if self.config.minutes is not None else max(1, round(10 * self._updates_per_epoch()))
+        return None if self.config.minutes is not None else min(max(DEFAULT_EPOCHS * self._updates_per_epoch(), FEWEST_STEPS), MOST_STEPS)
 
     def _updates_per_epoch(self) -> int:
         if not hasattr(self, "_epoch_updates"):

@@ -180,3 +180,21 @@ def test_beams_share_the_keys_and_values_of_their_source() -> None:
     assert torch.equal(kept[0], source[0][1:])
     assert state.source_mask is not None
     assert state.source_mask.shape == (1, 5)
+
+
+def test_expanding_twice_multiplies_the_group(tiny_config: Maker) -> None:
+    model = build_model(tiny_config()).eval()
+    assert isinstance(model, Seq2Seq)
+    inputs, prefix = torch.randint(1, 13, (2, 5)), torch.randint(1, 13, (2, 1))
+    with torch.no_grad():
+        state, rows = model.start(inputs, None, prefix), Rows(model, list(inputs), list(prefix[:, :0]))
+        for group in (2, 3):
+            tokens = torch.randint(1, 13, (state.n_rows,))
+            torch.testing.assert_close(model.step(tokens, state), rows.step(tokens), rtol=1e-5, atol=1e-5)
+            state.expand(group)
+            rows.expand(group)
+        chosen = torch.tensor([11, 6, 7, 7, 8, 9])  # the second source alone
+        state.select(chosen)
+        rows.select(chosen)
+        tokens = torch.randint(1, 13, (6,))
+        torch.testing.assert_close(model.step(tokens, state), rows.step(tokens), rtol=1e-5, atol=1e-5)

@@ -8,7 +8,7 @@ from heed.tasks.base import Task
 from heed.tasks.translation import Translation
 
 
-def test_an_answer_is_json_without_what_is_empty_at_any_depth():
+def test_an_answer_is_json_without_what_is_empty_at_any_depth() -> None:
     answer = Answer("a", -1.0, (Answer("b", -2.0), Answer("c")))
     expected = {"text": "a", "score": -1.0, "others": [{"text": "b", "score": -2.0}, {"text": "c"}]}
     assert answer.to_json() == expected
@@ -17,24 +17,26 @@ def test_an_answer_is_json_without_what_is_empty_at_any_depth():
     assert Answer("", 0.0).to_json() == {"text": "", "score": 0.0}
 
 
-def test_tasks_are_found_by_name_and_by_path():
+def test_tasks_are_found_by_name_and_by_path() -> None:
     assert find_task("translation") is TASKS["translation"] is Translation
     assert find_task("heed.tasks.translation:Translation") is Translation
 
 
-def test_a_path_is_not_imported_without_trust():
+def test_a_path_is_not_imported_without_trust() -> None:
     with pytest.raises(ConfigError, match="trust=True"):
         find_task("heed.tasks.translation:Translation", trust=False)
     assert find_task("translation", trust=False) is Translation
 
 
-@pytest.mark.parametrize("name", ["", "nobody", "nobody.nowhere", ":", "a:", ":b", "json:", "json:nothing", "json:loads", "nobody.nowhere:X", "..:X"])
-def test_what_is_no_task_is_refused(name):
+@pytest.mark.parametrize(
+    "name", ["", "nobody", "nobody.nowhere", ":", "a:", ":b", "json:", "json:nothing", "json:loads", "nobody.nowhere:X", "..:X"]
+)
+def test_what_is_no_task_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"^task.name: "):
         find_task(name)
 
 
-def test_every_task_says_under_which_name_it_is_known_and_what_it_reads():
+def test_every_task_says_under_which_name_it_is_known_and_what_it_reads() -> None:
     for name, task in TASKS.items():
         assert issubclass(task, Task)
         assert task.name == name

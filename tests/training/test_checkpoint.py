@@ -51,7 +51,7 @@ def largest_file(n_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_weights_optimizer_and_progress_come_back_to_the_bit(tmp_path):
+def test_weights_optimizer_and_progress_come_back_to_the_bit(tmp_path: Path) -> None:
     model, optimizer = model_and_optimizer(seed=1)
     progress = Progress(step=7, epoch=2, group=3, seconds=1.25, total_steps=90, best_value=0.1, best_step=5, evaluated=[3, 5])
     place = save_checkpoint(tmp_path, model, optimizer, progress)
@@ -64,7 +64,7 @@ def test_weights_optimizer_and_progress_come_back_to_the_bit(tmp_path):
         assert all(torch.equal(value, other_optimizer.state[b][key]) for key, value in optimizer.state[a].items())
 
 
-def test_the_next_step_after_loading_is_the_step_that_would_have_been(tmp_path):
+def test_the_next_step_after_loading_is_the_step_that_would_have_been(tmp_path: Path) -> None:
     model, optimizer = model_and_optimizer(seed=1)
     place = save_checkpoint(tmp_path, model, optimizer, Progress(step=1))
     other, other_optimizer = model_and_optimizer(seed=2)
@@ -78,7 +78,7 @@ def test_the_next_step_after_loading_is_the_step_that_would_have_been(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
-def test_nothing_of_a_checkpoint_is_a_pickle(tmp_path):
+def test_nothing_of_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:
     save(tmp_path, 1)
     names = {path.name for path in place_of(tmp_path, 1).iterdir()}
     assert names == {"model.safetensors", "optimizer.safetensors", "state.json"}
@@ -86,7 +86,7 @@ def test_nothing_of_a_checkpoint_is_a_pickle(tmp_path):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, name, damage):
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, name: str, damage: str) -> None:
     save(tmp_path, 10)
     save(tmp_path, 20)
     path = place_of(tmp_path, 20) / name
@@ -101,21 +101,21 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, name, 
     assert str(place_of(tmp_path, 20)) in faults[0]
 
 
-def test_no_whole_checkpoint_is_an_error_that_says_what_is_wrong_with_each(tmp_path):
+def test_no_whole_checkpoint_is_an_error_that_says_what_is_wrong_with_each(tmp_path: Path) -> None:
     save(tmp_path, 10)
     (place_of(tmp_path, 10) / "state.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"no whole checkpoint.*step-00000010"):
         newest_whole(tmp_path)
 
 
-def test_state_of_another_model_is_refused(tmp_path):
+def test_state_of_another_model_is_refused(tmp_path: Path) -> None:
     save(tmp_path, 1)
     model, optimizer = model_and_optimizer(d_model=12)
     with pytest.raises(CheckpointError, match="do not fit"):
         load_checkpoint(place_of(tmp_path, 1), model, optimizer)
 
 
-def test_a_full_disk_leaves_the_checkpoints_before_and_no_draft(tmp_path):
+def test_a_full_disk_leaves_the_checkpoints_before_and_no_draft(tmp_path: Path) -> None:
     save(tmp_path, 10)
     model, optimizer = model_and_optimizer()
     small = (place_of(tmp_path, 10) / "model.safetensors").stat().st_size // 2
@@ -125,7 +125,7 @@ def test_a_full_disk_leaves_the_checkpoints_before_and_no_draft(tmp_path):
     assert fault(place_of(tmp_path, 10)) is None
 
 
-def test_saving_a_step_again_replaces_it(tmp_path):
+def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     save(tmp_path, 10, seed=1)
     model = save(tmp_path, 10, seed=2)
     other, optimizer = model_and_optimizer(seed=3)
@@ -133,20 +133,20 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
-def test_old_checkpoints_go_but_the_newest_and_those_of_named_steps_stay(tmp_path):
+def test_old_checkpoints_go_but_the_newest_and_those_of_named_steps_stay(tmp_path: Path) -> None:
     for step in (5, 10, 15, 20, 25):
         save(tmp_path, step)
     forget_old(tmp_path, keep=2, steps=[10, None])
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000025", "step-00000020", "step-00000010"]
 
 
-def test_checkpoints_are_in_the_order_of_their_steps(tmp_path):
+def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
     for step in (9, 100, 10):
         save(tmp_path, step)
     assert [int(path.name[5:]) for path in checkpoints(tmp_path)] == [100, 10, 9]
 
 
-def test_averaged_weights_are_the_mean(tmp_path):
+def test_averaged_weights_are_the_mean(tmp_path: Path) -> None:
     models = [save(tmp_path, step, seed=step) for step in (1, 2, 3)]
     mean = average_weights([place_of(tmp_path, step) for step in (1, 2, 3)])
     for name, tensor in mean.items():

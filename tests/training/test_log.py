@@ -1,4 +1,6 @@
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -7,20 +9,20 @@ from heed.training.log import TrainingLog
 FIGURES = {"loss": 2.5, "accuracy": 0.25, "units_per_second": 1234.0, "padding": 0.125, "seconds": 3.0}
 
 
-def lines_of(path):
+def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_every_record_is_one_line_of_json(tmp_path):
+def test_every_record_is_one_line_of_json(tmp_path: Path) -> None:
     with TrainingLog(tmp_path, tensorboard=False, quiet=True) as log:
         log.record({"step": 1, "loss": 2.0})
         log.record({"step": 2, "valid": {"loss": 1.5}})
     assert lines_of(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 2.0}, {"step": 2, "valid": {"loss": 1.5}}]
 
 
-def test_rewinding_drops_what_a_checkpoint_does_not_know_of(tmp_path):
+def test_rewinding_drops_what_a_checkpoint_does_not_know_of(tmp_path: Path) -> None:
     log = TrainingLog(tmp_path, tensorboard=False, quiet=True)
-    kept = [{"step": 1, "loss": 2.0}, {"step": 5, "loss": 1.0}, {"step": 5, "valid": {"loss": 1.0}}]
+    kept: list[dict[str, Any]] = [{"step": 1, "loss": 2.0}, {"step": 5, "loss": 1.0}, {"step": 5, "valid": {"loss": 1.0}}]
     for line in [*kept, {"step": 6, "loss": 0.5}, {"step": 5, "average": {"checkpoints": 2, "loss": 0.9}}]:
         log.record(line)
     with log.path.open("ab") as file:
@@ -29,13 +31,13 @@ def test_rewinding_drops_what_a_checkpoint_does_not_know_of(tmp_path):
     assert lines_of(log.path) == kept
 
 
-def test_rewinding_before_anything_was_written_is_no_error(tmp_path):
+def test_rewinding_before_anything_was_written_is_no_error(tmp_path: Path) -> None:
     log = TrainingLog(tmp_path, tensorboard=False, quiet=True)
     log.rewind(5)
     assert not log.path.exists()
 
 
-def test_away_from_a_terminal_progress_is_plain_lines_on_stderr(tmp_path, capfd):
+def test_away_from_a_terminal_progress_is_plain_lines_on_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with TrainingLog(tmp_path, tensorboard=False) as log:
         log.progress(3, 10, FIGURES, plain=False)
         log.progress(4, 10, FIGURES, plain=True)
@@ -48,20 +50,20 @@ def test_away_from_a_terminal_progress_is_plain_lines_on_stderr(tmp_path, capfd)
     ]
 
 
-def test_a_task_without_accuracy_can_be_shown(tmp_path, capfd):
+def test_a_task_without_accuracy_can_be_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with TrainingLog(tmp_path, tensorboard=False) as log:
         log.progress(4, 10, {key: value for key, value in FIGURES.items() if key != "accuracy"}, plain=True)
     assert "loss 2.500  1,234 tok/s" in capfd.readouterr().err
 
 
-def test_quiet_says_nothing(tmp_path, capfd):
+def test_quiet_says_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with TrainingLog(tmp_path, tensorboard=False, quiet=True) as log:
         log.say("hello")
         log.progress(4, 10, FIGURES, plain=True)
     assert capfd.readouterr() == ("", "")
 
 
-def test_text_is_said_as_it_is(tmp_path, capfd):
+def test_text_is_said_as_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     text = "[bold]a[/bold] :smile: " + "long " * 40
     with TrainingLog(tmp_path, tensorboard=False) as log:
         log.say(text)
@@ -69,7 +71,7 @@ def test_text_is_said_as_it_is(tmp_path, capfd):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_tensorboard_is_given_the_same_numbers(tmp_path):
+def test_tensorboard_is_given_the_same_numbers(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     with TrainingLog(tmp_path, tensorboard=True, quiet=True) as log:
         log.record({"step": 7, "loss": 2.0, "valid": {"loss": 1.5}, "best": True})

@@ -1,4 +1,6 @@
+import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +32,7 @@ def decayed(model: nn.Module, optimizer: torch.optim.Optimizer) -> set[str]:
     return {name for name, parameter in model.named_parameters() if id(parameter) in with_decay}
 
 
-def test_only_matrices_are_decayed_and_every_parameter_is_in_one_group():
+def test_only_matrices_are_decayed_and_every_parameter_is_in_one_group() -> None:
     model = small_model()
     optimizer = build_optimizer(model, SETTINGS)
     matrices = {name for name, p in model.named_parameters() if p.dim() == 2 and "embedding" not in name}
@@ -40,7 +42,7 @@ def test_only_matrices_are_decayed_and_every_parameter_is_in_one_group():
     assert sorted(in_groups) == sorted(id(p) for p in model.parameters())
 
 
-def test_steps_equal_torchs_plain_adamw_with_the_same_groups():
+def test_steps_equal_torchs_plain_adamw_with_the_same_groups() -> None:
     model, reference_model = small_model(), small_model()
     by_name = dict(reference_model.named_parameters())
     names = decayed(model, build_optimizer(model, SETTINGS))
@@ -54,7 +56,7 @@ def test_steps_equal_torchs_plain_adamw_with_the_same_groups():
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
 
 
-def test_without_decay_a_step_is_adams_as_kingma_and_ba_define_it():
+def test_without_decay_a_step_is_adams_as_kingma_and_ba_define_it() -> None:
     config = SETTINGS.replace(weight_decay=0.0)
     weight = nn.Linear(3, 2, bias=False)
     start, gradients = weight.weight.detach().clone().double(), [torch.randn(2, 3) for _ in range(3)]
@@ -69,7 +71,7 @@ def test_without_decay_a_step_is_adams_as_kingma_and_ba_define_it():
     torch.testing.assert_close(weight.weight.detach().double(), start, rtol=1e-5, atol=1e-6)
 
 
-def test_decay_is_decoupled_from_the_gradient():
+def test_decay_is_decoupled_from_the_gradient() -> None:
     weight = nn.Linear(3, 2, bias=False)
     before = weight.weight.detach().clone()
     weight.weight.grad = torch.zeros(2, 3)
@@ -77,7 +79,7 @@ def test_decay_is_decoupled_from_the_gradient():
     torch.testing.assert_close(weight.weight.detach(), before * (1 - 0.01 * 0.1))
 
 
-def test_the_2017_schedule_peaks_at_the_end_of_the_warm_up_with_the_papers_rate():
+def test_the_2017_schedule_peaks_at_the_end_of_the_warm_up_with_the_papers_rate() -> None:
     config = TrainConfig(schedule="transformer", lr=1.0, warmup=4000)
     rates = [learning_rate(step, config, d_model=512, total_steps=None) for step in range(1, 9000)]
     assert rates.index(max(rates)) + 1 == 4000
@@ -88,23 +90,23 @@ def test_the_2017_schedule_peaks_at_the_end_of_the_warm_up_with_the_papers_rate(
 
 
 @pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt", "cosine"])
-def test_schedules_rise_linearly_to_the_peak_and_go_on_from_there(schedule):
+def test_schedules_rise_linearly_to_the_peak_and_go_on_from_there(schedule: Any) -> None:
     config = TrainConfig(schedule=schedule, lr=0.5, warmup=10, final_lr=0.1)
     rates = [learning_rate(step, config, d_model=8, total_steps=50) for step in range(1, 51)]
     assert rates[:10] == pytest.approx([0.05 * step for step in range(1, 11)])
     assert max(rates) == pytest.approx(0.5)
     last = {"constant": 0.5, "inverse_sqrt": 0.5 * math.sqrt(10 / 50), "cosine": 0.05}[schedule]
     assert rates[-1] == pytest.approx(last)
-    assert all(later <= earlier + 1e-12 for earlier, later in zip(rates[9:], rates[10:], strict=False))
+    assert all(later <= earlier + 1e-12 for earlier, later in itertools.pairwise(rates[9:]))
 
 
-def test_a_cosine_is_half_way_down_in_the_middle_and_stays_low_beyond_its_end():
+def test_a_cosine_is_half_way_down_in_the_middle_and_stays_low_beyond_its_end() -> None:
     config = TrainConfig(schedule="cosine", lr=1.0, warmup=0, final_lr=0.0)
     assert learning_rate(50, config, d_model=8, total_steps=100) == pytest.approx(0.5)
     assert learning_rate(130, config, d_model=8, total_steps=100) == pytest.approx(0.0)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt", "cosine", "transformer"])
-def test_a_schedule_without_warm_up_starts_above_zero(schedule):
+def test_a_schedule_without_warm_up_starts_above_zero(schedule: Any) -> None:
     config = TrainConfig(schedule=schedule, lr=1e-3, warmup=0)
     assert 0 < learning_rate(1, config, d_model=8, total_steps=10) <= 1e-3

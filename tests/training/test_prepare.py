@@ -1,18 +1,19 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from toy_runs import TINY, toy_pairs, write_pairs
 
 from heed.config import merge
-from heed.data.read import Example
+from heed.data.read import Example, read_examples
 from heed.errors import ConfigError, DataError
 from heed.files import sha256
 from heed.run import RunConfig, resolve
 from heed.training import prepare as prepare_module
 from heed.training.prepare import MOST_HELD_OUT, Prepared, prepare, reopen
-from toy_runs import TINY, toy_pairs, write_pairs
 
 
 def config_of(train: Path, **settings: Any) -> RunConfig:
@@ -30,7 +31,7 @@ def pairs_file(tmp_path: Path) -> Path:
     return write_pairs(tmp_path / "pairs.tsv", toy_pairs(150))
 
 
-def test_config_and_parts_are_there_before_the_first_step(tmp_path, pairs_file):
+def test_config_and_parts_are_there_before_the_first_step(tmp_path: Path, pairs_file: Path) -> None:
     prepared, _, _ = prepared_in(tmp_path / "run", config_of(pairs_file))
     config = (tmp_path / "run" / "config.yaml").read_text(encoding="utf-8")
     for text in ("format: 1", "seed: 1", "command:", "torch:", sha256(pairs_file), f"vocab_size: {prepared.run.config.model.vocab_size}"):
@@ -38,7 +39,7 @@ def test_config_and_parts_are_there_before_the_first_step(tmp_path, pairs_file):
     assert (tmp_path / "run" / "parts" / "tokenizer.json").is_file()
 
 
-def test_held_out_rows_are_the_same_every_time_and_none_is_trained_on(tmp_path, pairs_file):
+def test_held_out_rows_are_the_same_every_time_and_none_is_trained_on(tmp_path: Path, pairs_file: Path) -> None:
     first, said, _ = prepared_in(tmp_path / "a", config_of(pairs_file))
     again, _, _ = prepared_in(tmp_path / "b", config_of(pairs_file))
     other, _, _ = prepared_in(tmp_path / "c", config_of(pairs_file, seed=9))
@@ -49,7 +50,7 @@ def test_held_out_rows_are_the_same_every_time_and_none_is_trained_on(tmp_path, 
     assert "no data.valid: held out 6.7% of the training examples" in said
 
 
-def test_equal_inputs_are_never_on_both_sides_of_a_held_out_share(tmp_path):
+def test_equal_inputs_are_never_on_both_sides_of_a_held_out_share(tmp_path: Path) -> None:
     pairs = toy_pairs(60)
     again = [{"source": pair["source"], "target": "anders"} for pair in pairs]
     prepared, _, _ = prepared_in(tmp_path / "run", config_of(write_pairs(tmp_path / "p.tsv", pairs + again)))
@@ -57,8 +58,12 @@ def test_equal_inputs_are_never_on_both_sides_of_a_held_out_share(tmp_path):
     assert not {sources[row] for row in prepared.train.rows} & {sources[row] for row in prepared.valid.rows}
 
 
-@pytest.mark.parametrize(("n_rows", "share", "expected"), [(20, 0.02, 10), (1000, 0.02, 20), (1000, 0.2, 200), (40_000, 0.3, MOST_HELD_OUT)])
-def test_the_held_out_share_is_at_least_ten_rows_and_at_most_two_thousand(tmp_path, n_rows, share, expected, monkeypatch):
+@pytest.mark.parametrize(
+    ("n_rows", "share", "expected"), [(20, 0.02, 10), (1000, 0.02, 20), (1000, 0.2, 200), (40_000, 0.3, MOST_HELD_OUT)]
+)
+def test_the_held_out_share_is_at_least_ten_rows_and_at_most_two_thousand(
+    tmp_path: Path, n_rows: int, share: float, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_pairs(tmp_path / "p.tsv", [{"source": "a", "target": "b"}])
     config = config_of(path, data={"valid_share": share})
     task = config.build_task()
@@ -72,7 +77,7 @@ def test_the_held_out_share_is_at_least_ten_rows_and_at_most_two_thousand(tmp_pa
     assert found * n_rows == pytest.approx(expected)
 
 
-def test_given_validation_data_is_used_whole_and_nothing_is_held_out(tmp_path, pairs_file):
+def test_given_validation_data_is_used_whole_and_nothing_is_held_out(tmp_path: Path, pairs_file: Path) -> None:
     valid = write_pairs(tmp_path / "valid.tsv", toy_pairs(17, seed=1))
     prepared, said, report = prepared_in(tmp_path / "run", config_of(pairs_file, data={"valid": str(valid)}))
     assert (len(prepared.train), len(prepared.valid)) == (150, 17)
@@ -80,7 +85,7 @@ def test_given_validation_data_is_used_whole_and_nothing_is_held_out(tmp_path, p
     assert "held_out" not in report
 
 
-def test_longer_examples_than_max_length_are_left_out_counted_and_said_never_cut(tmp_path):
+def test_longer_examples_than_max_length_are_left_out_counted_and_said_never_cut(tmp_path: Path) -> None:
     long = {"source": "dog " * 60, "target": "Hund"}
     train = write_pairs(tmp_path / "train.tsv", [*toy_pairs(40), long, *toy_pairs(10, seed=4), long])
     valid = write_pairs(tmp_path / "valid.tsv", [*toy_pairs(10, seed=5), long])
@@ -93,7 +98,7 @@ def test_longer_examples_than_max_length_are_left_out_counted_and_said_never_cut
     assert (report["too_long"], report["too_long_valid"]) == (2, 1)
 
 
-def test_the_length_limit_counts_the_end_token_of_the_longer_side(tmp_path, pairs_file):
+def test_the_length_limit_counts_the_end_token_of_the_longer_side(tmp_path: Path, pairs_file: Path) -> None:
     prepared, _, _ = prepared_in(tmp_path / "free", config_of(pairs_file))
     longest = int(max(prepared.train.lengths().max(), prepared.valid.lengths().max()))
     _, _, report = prepared_in(tmp_path / "fits", config_of(pairs_file, data={"max_length": longest}))
@@ -102,12 +107,12 @@ def test_the_length_limit_counts_the_end_token_of_the_longer_side(tmp_path, pair
     assert report["too_long"] + report["too_long_valid"] > 0
 
 
-def test_when_every_example_is_too_long_the_error_says_so(tmp_path, pairs_file):
+def test_when_every_example_is_too_long_the_error_says_so(tmp_path: Path, pairs_file: Path) -> None:
     with pytest.raises(DataError, match=r"no train examples to use: all \d+ are longer than data.max_length=1 tokens"):
         prepare(config_of(pairs_file, data={"max_length": 1}), tmp_path / "run", lambda _: None)
 
 
-def test_faulty_rows_are_counted_and_dropped_only_when_asked(tmp_path):
+def test_faulty_rows_are_counted_and_dropped_only_when_asked(tmp_path: Path) -> None:
     pairs = toy_pairs(50)
     path = write_pairs(tmp_path / "p.tsv", [*pairs, pairs[0], {"source": "same", "target": "same"}])
     kept, said, _ = prepared_in(tmp_path / "kept", config_of(path))
@@ -119,7 +124,7 @@ def test_faulty_rows_are_counted_and_dropped_only_when_asked(tmp_path):
     assert f"dropped {report['filtered']} of them" in said
 
 
-def test_skipped_bad_rows_are_counted_and_shown_for_every_file(tmp_path):
+def test_skipped_bad_rows_are_counted_and_shown_for_every_file(tmp_path: Path) -> None:
     files = {}
     for name, line in (("train", "only one side"), ("valid", "\tno source")):
         files[name] = write_pairs(tmp_path / f"{name}.tsv", toy_pairs(30))
@@ -134,14 +139,12 @@ def test_skipped_bad_rows_are_counted_and_shown_for_every_file(tmp_path):
     assert report["reading"]["bad"] == report["reading_others"]["valid"]["bad"] == 1
 
 
-def test_training_without_a_file_says_which_setting_to_give(tmp_path):
-    with pytest.raises(ConfigError, match="data.train is not set"):
+def test_training_without_a_file_says_which_setting_to_give(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.train is not set"):
         prepare(resolve(TINY), tmp_path / "run", lambda _: None)
 
 
-def test_stores_that_were_deleted_are_encoded_again_to_the_same_examples(tmp_path, pairs_file):
-    import shutil
-
+def test_stores_that_were_deleted_are_encoded_again_to_the_same_examples(tmp_path: Path, pairs_file: Path) -> None:
     config = config_of(pairs_file, data={"filter": True})
     first, _, _ = prepared_in(tmp_path / "run", config)
     before = {name: [dict(one) for one in store] for name, store in (("train", first.train), ("valid", first.valid))}
@@ -155,7 +158,7 @@ def test_stores_that_were_deleted_are_encoded_again_to_the_same_examples(tmp_pat
             assert {key: value.tolist() for key, value in one.items()} == {key: value.tolist() for key, value in other.items()}
 
 
-def test_only_a_chunk_of_examples_is_in_memory_while_encoding(tmp_path, pairs_file, monkeypatch):
+def test_only_a_chunk_of_examples_is_in_memory_while_encoding(tmp_path: Path, pairs_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alive, most = 0, 0
 
     class Tracked(dict[str, Any]):
@@ -169,7 +172,7 @@ def test_only_a_chunk_of_examples_is_in_memory_while_encoding(tmp_path, pairs_fi
             nonlocal alive
             alive -= 1
 
-    read = prepare_module.read_examples
+    read = read_examples
     monkeypatch.setattr(prepare_module, "read_examples", lambda *args, **options: map(Tracked, read(*args, **options)))
     monkeypatch.setattr(prepare_module, "CHUNK", 16)
     prepared_in(tmp_path / "run", config_of(pairs_file))

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_runs import TINY, ToyData, Train, as_arguments
 
 from heed.errors import CheckpointError
 from heed.files import sha256
 from heed.run import verify
 from heed.training.checkpoint import checkpoints
 from heed.training.train import fit_on
-from toy_runs import TINY, ToyData, Train, as_arguments
 
 pytest_plugins = ["toy_runs"]
 
@@ -59,7 +59,7 @@ def repeatable(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key not in ("seconds", "units_per_second")} for line in lines]
 
 
-def test_a_run_that_was_killed_and_interrupted_ends_with_the_bits_of_one_that_was_not(tmp_path: Path, toy_data: ToyData):
+def test_a_run_that_was_killed_and_interrupted_ends_with_the_bits_of_one_that_was_not(tmp_path: Path, toy_data: ToyData) -> None:
     train = ["train", "translation", *as_arguments(SETTINGS), f"data.train={toy_data.train}", "--to", "run"]
     straight = heed_process(tmp_path / "straight", *train)
     assert straight.returncode == 0, straight.stderr
@@ -85,7 +85,7 @@ def test_a_run_that_was_killed_and_interrupted_ends_with_the_bits_of_one_that_wa
     assert repeatable(found) == repeatable(expected)
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_over(train: Train, tmp_path: Path):
+def test_a_run_killed_before_its_first_checkpoint_starts_over(train: Train, tmp_path: Path) -> None:
     whole = train("whole")
     folder = shutil.copytree(whole.folder, tmp_path / "early")
     for name in ("checkpoints", "store", "evaluations"):
@@ -98,7 +98,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over(train: Train, tmp_
     verify(folder)
 
 
-def test_resuming_a_finished_run_changes_nothing(train: Train):
+def test_resuming_a_finished_run_changes_nothing(train: Train) -> None:
     run = train(train={"average": 2, "evaluate_every": 5})
     before = {name: sha256(run.folder / name) for name in ("model.safetensors", "manifest.json")}
     lines = repeatable(run.folder)
@@ -107,7 +107,7 @@ def test_resuming_a_finished_run_changes_nothing(train: Train):
     assert repeatable(run.folder) == lines
 
 
-def test_a_damaged_newest_checkpoint_costs_its_steps_only(train: Train, capfd: pytest.CaptureFixture[str]):
+def test_a_damaged_newest_checkpoint_costs_its_steps_only(train: Train, capfd: pytest.CaptureFixture[str]) -> None:
     run = train(train={"checkpoint_every": 4, "steps": 24, "keep": 4})
     expected = sha256(run.folder / "model.safetensors")
     newest, before, *_ = checkpoints(run.folder / "checkpoints")
@@ -119,7 +119,7 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_only(train: Train, capfd: p
     assert sha256(run.folder / "model.safetensors") == expected
 
 
-def test_weights_torn_from_their_manifest_are_mended_by_resuming(train: Train):
+def test_weights_torn_from_their_manifest_are_mended_by_resuming(train: Train) -> None:
     run = train()
     expected = sha256(run.folder / "model.safetensors")
     (run.folder / "model.safetensors").write_bytes(b"half")
@@ -130,7 +130,7 @@ def test_weights_torn_from_their_manifest_are_mended_by_resuming(train: Train):
     assert sha256(run.folder / "model.safetensors") == expected
 
 
-def test_a_run_whose_checkpoints_were_deleted_is_not_trained_over(train: Train):
+def test_a_run_whose_checkpoints_were_deleted_is_not_trained_over(train: Train) -> None:
     run = train()
     before = sha256(run.folder / "model.safetensors")
     shutil.rmtree(run.folder / "checkpoints")
@@ -139,7 +139,7 @@ def test_a_run_whose_checkpoints_were_deleted_is_not_trained_over(train: Train):
     assert sha256(run.folder / "model.safetensors") == before
 
 
-def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path: Path):
+def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(CheckpointError, match="not a run folder"):
             fit_on(folder, quiet=True)
