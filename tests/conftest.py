@@ -47,10 +47,11 @@ def attention_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(scope="session")
 def tiny_config() -> Callable[..., ModelConfig]:
-    """Return a maker of small configs; keyword arguments are the fields that matter to the test."""
+    """Return a maker of small configs, which name what they need rather than follow the defaults; keywords change single fields."""
 
     def make(**fields: Any) -> ModelConfig:
-        sizes = {"vocab_size": 13, "d_model": 24, "n_heads": 4, "n_layers": 2, "d_ff": 20, "dropout": 0.0, "max_length": 64}
+        sizes = {"vocab_size": 13, "d_model": 24, "n_heads": 4, "n_layers": 2, "d_ff": 20, "max_length": 64}
+        fields = {"dropout": 0.0, "positions": "sinusoidal", **fields}
         return ModelConfig(**{**sizes, **fields})
 
     return make

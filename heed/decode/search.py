@@ -71,7 +71,7 @@ class BeamSearch:
         self.length += 1
         log_p = self._close_at_limit(log_probabilities(logits))
         vocab_size = log_p.size(-1)
-        totals = log_p.view(len(self.active), self.beams, vocab_size) + self.scores.to(log_p.device)[:, :, None]
+        totals = log_p.view(len(self.active), self.beams, vocab_size).add_(self.scores.to(log_p.device)[:, :, None])
         n_candidates = min(2 * self.beams, self.beams * vocab_size)  # at most one end per row: k open ones always remain
         scores, flat = (x.cpu() for x in best(totals.flatten(1), n_candidates))  # (B, 2k)
         beam, token = flat // vocab_size, flat % vocab_size

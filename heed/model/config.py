@@ -31,9 +31,7 @@ class ModelConfig(Settings):
         default="before", description="where a sub-layer is normalised; rezero gates it by a scalar from 0"
     )
     norm_epsilon: float = Field(default=1e-6, gt=0, description="added to the variance")
-    positions: Literal["sinusoidal", "learned", "rotary", "relative", "none"] = Field(
-        default="rotary", description="how order is known"
-    )
+    positions: Literal["sinusoidal", "learned", "rotary", "relative", "none"] = Field(default="rotary", description="how order is known")
     max_length: int = Field(default=512, ge=1, description="longest sequence; a hard limit for learned positions")
     scaled: bool = Field(default=True, description="divide attention scores by sqrt(d_head)")
     bias: bool = Field(default=True, description="linear maps have biases")

@@ -117,7 +117,9 @@ def test_grouped_heads_equal_full_heads_with_repeated_weights(attention_path: st
         heads = state[name].unflatten(0, (kv_heads, 2))
         state[name] = heads.repeat_interleave(6 // kv_heads, dim=0).flatten(0, 1)
     full.load_state_dict(state)
-    torch.testing.assert_close(grouped(x, causal=True), full(x, causal=True), rtol=1e-5, atol=1e-6)
+    with record_attention(grouped) as weights, record_attention(full) as expected:
+        torch.testing.assert_close(grouped(x, causal=True), full(x, causal=True), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(weights[""], expected[""], rtol=1e-5, atol=1e-6)
     assert grouped.key.weight.shape == (kv_heads * 2, 12)
 
 
