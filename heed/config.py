@@ -64,7 +64,9 @@ class TrainConfig(Settings):
     """How the weights are found."""
 
     steps: int | None = Field(
-        default=None, ge=1, description="updates to make; without epochs and minutes either: 10 epochs, but at least 1,000 and at most 20,000 updates"
+        default=None,
+        ge=1,
+        description="updates to make; without epochs and minutes either: 10 epochs, but at least 1,000 and at most 20,000 updates",
     )
     epochs: float | None = Field(default=None, gt=0, description="passes over the training data, when train.steps is not given")
     minutes: float | None = Field(default=None, gt=0, description="stop after this time; alone, it also sets the number of steps that fits")

@@ -64,4 +64,7 @@ def explain_full_disk(path: Path) -> Iterator[None]:
 
 def full_disk(path: Path) -> TrainingError:
     """Return the error that tells what to do about a full disk."""
-    return TrainingError(f"{path}: the disk is full; what was written before is whole. Free some space, then: heed train --resume RUN")
+    return TrainingError(
+        f"{path}: the disk is full; what was whole before still is. Free some space and try again; a run that has begun goes on with: "
+        f"heed train --resume RUN"
+    )

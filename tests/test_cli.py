@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,8 @@ from toy_runs import TINY, Command, ToyData, Train, as_arguments, toy_pairs, wri
 import heed
 from heed import cli
 from heed.data.batch import Batch
+from heed.data.parts import Part
+from heed.data.read import Example
 from heed.errors import DataError
 from heed.files import sha256
 from heed.model.losses import LossSum
@@ -198,28 +200,47 @@ def test_a_vocabulary_that_does_not_fit_its_weights_is_refused(command: Command,
     assert "the vocabulary does not fit the model" in command("predict", run_copy, "the dog").complaint
 
 
-def test_a_full_disk_is_one_clear_line_and_the_last_checkpoint_stays(
-    command: Command, toy_data: ToyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[int], None]]:
+    """Return a function after whose call no file may grow beyond so many bytes, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda n_bytes: resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_fills_up_is_one_clear_line_and_the_last_checkpoint_stays(
+    command: Command, toy_data: ToyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_disk: Callable[[int], None]
 ) -> None:
     update = Trainer.update
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill_disk(trainer: Trainer, group: list[Any]) -> None:
         update(trainer, group)
         if trainer.progress.step == 7:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (6000, hard))
+            small_disk(6000)
 
     monkeypatch.setattr(Trainer, "update", fill_disk)
     run = tmp_path / "run"
-    try:
-        done = command("train", "translation", *SETTINGS, f"data.train={toy_data.train}", "train.evaluate_every=4", "--to", run)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    done = command("train", "translation", *SETTINGS, f"data.train={toy_data.train}", "train.evaluate_every=4", "--to", run)
     assert "the disk is full" in done.complaint
     assert "heed train --resume" in done.complaint
     verify(run)
-    monkeypatch.undo()
     assert not list(run.rglob(".*"))
+
+
+@pytest.mark.parametrize("n_bytes", [100, 8000])  # of the parts, and of the encoded examples
+def test_a_disk_too_full_to_begin_is_one_clear_line_and_leaves_no_folder(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_disk: Callable[[int], None], n_bytes: int
+) -> None:
+    data = write_pairs(tmp_path / "pairs.tsv", toy_pairs(900))
+    learn = Translation.prepare
+
+    def fill_disk(task: Translation, examples: Iterable[Example]) -> dict[str, Part]:
+        small_disk(n_bytes)
+        return learn(task, examples)
+
+    monkeypatch.setattr(Translation, "prepare", fill_disk)
+    assert "the disk is full" in command("train", "translation", *SETTINGS, f"data.train={data}", "--to", tmp_path / "run").complaint
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -17,7 +17,6 @@ from heed.data.read import Example, ReadLog, hash_files, read_examples
 from heed.data.store import Encoded, Store, write_store
 from heed.device import describe_machine
 from heed.errors import ConfigError, DataError
-from heed.files import explain_full_disk
 from heed.run import Run, RunConfig
 from heed.tasks import Task
 from heed.tasks.base import Survey
@@ -93,8 +92,7 @@ def prepare(config: RunConfig, folder: Path, say: Say) -> Prepared:
     train, n_long = _encode(run, data["train"], "train")
     valid, n_long_valid = _encode(run, data["valid"], "valid")
     report |= {"too_long": n_long, "too_long_valid": n_long_valid, "max_length": config.data.max_length} | _figures(run, train, valid)
-    with explain_full_disk(folder):
-        (folder / "data_report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
+    (folder / "data_report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
     for line in summary(report):
         say(line)
     return Prepared(run, train, valid)
@@ -160,8 +158,7 @@ def _encode(run: Run, split: Split, name: str) -> tuple[Store, int]:
             else:
                 yield number, encoded
 
-    with explain_full_disk(run.folder):
-        store = write_store(run.folder / "store" / name, short_enough())
+    store = write_store(run.folder / "store" / name, short_enough())
     if not len(store):
         why = f"all {n_long} are longer than data.max_length={run.config.data.max_length} tokens" if n_long else "none were left"
         raise DataError(f"{split.source}: no {name} examples to use: {why}")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from heed.device import choose_device, keep_memory
+from heed.files import explain_full_disk
 from heed.model.describe import count_parameters
 from heed.run import Run, new_folder, read_config, resolve
 from heed.training.checkpoint import checkpoints
@@ -17,7 +18,11 @@ def fit_recipe(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], fol
     """Train what a recipe and the settings laid over it describe; `verbs.train` says more."""
     config = resolve(recipe, settings)
     choose_device(config.train.device)  # refused before any work is done rather than after
-    with new_folder(folder, force=force) as keep, TrainingLog(folder, tensorboard=config.train.tensorboard, quiet=quiet) as log:
+    with (
+        new_folder(folder, force=force) as keep,
+        explain_full_disk(folder),
+        TrainingLog(folder, tensorboard=config.train.tensorboard, quiet=quiet) as log,
+    ):
         if keep_memory():
             log.say("allocator: freed memory is kept for the next step (mallopt)")
         prepared = prepare(config, folder, log.say)
@@ -29,7 +34,7 @@ def fit_on(folder: Path, *, quiet: bool) -> Run:
     """Go on exactly where a run stopped, which may have been before its first step."""
     config = read_config(folder)
     begun = bool(checkpoints(folder / "checkpoints")) or (folder / "manifest.json").exists()
-    with TrainingLog(folder, tensorboard=config.train.tensorboard, quiet=quiet) as log:
+    with explain_full_disk(folder), TrainingLog(folder, tensorboard=config.train.tensorboard, quiet=quiet) as log:
         keep_memory()
         prepared = reopen(folder, log.say) if begun else prepare(config, folder, log.say)
         return _fit(prepared, log, resumed=begun)
