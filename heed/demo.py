@@ -1,6 +1,5 @@
 """`heed demo`: train on a built-in data set, no download, and show what came of it."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,9 @@ def _translation(folder: Path, force: bool) -> list[str]:
     """Translate localized phrases of the Unicode CLDR from English into German and Chinese."""
     claim_folder(folder, force=force)
     data = write_phrases(folder.with_name(f"{folder.name}-data"))
-    print(f"wrote {data['train'].parent}: phrases of the Unicode CLDR in English, German and Chinese", file=sys.stderr)
     run = verbs.train("demo_translation", to=folder, data={name: str(path) for name, path in data.items()})
-    return [*_samples(run, data["test"]), "", *verbs.conclusion(run), *_try_it(folder)]
+    about = f"phrases of the Unicode CLDR in English, German and Chinese: {data['train'].parent}"
+    return [about, "", *_samples(run, data["test"]), "", *verbs.conclusion(run), *_try_it(folder)]
 
 
 def _samples(run: Run, test: Path) -> list[str]:

@@ -113,7 +113,7 @@ class Translation(Task):
         return [self._answer(best, empty=n <= 1) for best, n in zip(found, n_tokens, strict=True)]
 
     def _answer(self, hypotheses: Sequence[Hypothesis], *, empty: bool) -> Answer:
-        if empty:  # nothing but the end token: there is nothing to translate
+        if empty or not hypotheses:  # nothing but the end token to translate, or no answer of any probability
             return Answer("", 0.0)
         texts = self.target_tokenizer.decode_batch([hypothesis.ids for hypothesis in hypotheses])
         first, *others = [Answer(text, hypothesis.score) for text, hypothesis in zip(texts, hypotheses, strict=True)]

@@ -47,7 +47,7 @@ DEFAULT_EPOCHS, FEWEST_STEPS, MOST_STEPS = 10, 1000, 20_000  # when neither step
 EVALUATION_SHARE = 0.93  # of train.minutes, what is left for updates when validation and the last checkpoint are paid for
 
 
-class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
+class Interrupted(Exception):
     """A signal asked training to stop; the checkpoint is written."""
 
     def __init__(self, number: int, step: int, folder: Path) -> None:
