@@ -15,7 +15,7 @@ SETTINGS = TrainConfig(lr=0.01, weight_decay=0.1, beta1=0.8, beta2=0.95)
 
 def small_model() -> nn.Module:
     torch.manual_seed(3)
-    return build_model(ModelConfig(vocab_size=11, d_model=6, n_heads=2, n_layers=1, d_ff=10, dropout=0.0))
+    return build_model(ModelConfig(vocab_size=11, d_model=8, n_heads=2, n_layers=1, d_ff=10, dropout=0.0))
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, n_steps: int = 4) -> list[Tensor]:

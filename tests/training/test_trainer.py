@@ -363,6 +363,8 @@ def test_a_second_signal_stops_at_once(make_trainer: MakeTrainer, monkeypatch: p
 
 
 def test_training_goes_on_after_an_evaluation_of_sentences_longer_than_any_position_table(make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer(model={"max_length": 4}, train={"steps": 4, "evaluate_every": 2, "best_metric": "loss"})
+    trainer = make_trainer(
+        model={"positions": "sinusoidal", "max_length": 4}, train={"steps": 4, "evaluate_every": 2, "best_metric": "loss"}
+    )
     trainer.fit()
     assert trainer.progress.step == 4
