@@ -72,6 +72,9 @@ class TrainConfig(Settings):
     minutes: float | None = Field(default=None, gt=0, description="stop after this time; alone, it also sets the number of steps that fits")
     batch_tokens: int = Field(default=2048, ge=1, description="padded tokens of the longest side in one micro-batch")
     accumulate: int = Field(default=1, ge=1, description="micro-batches per update")
+    optimizer: Literal["adamw", "muon"] = Field(
+        default="adamw", description="muon: fewer steps at the same rate, at batches of thousands of tokens"
+    )
     lr: float = Field(default=2e-3, gt=0, description="peak learning rate (for schedule=transformer: a factor on the 2017 formula)")
     schedule: Literal["cosine", "inverse_sqrt", "transformer", "constant"] = Field(default="cosine", description="shape after the warm-up")
     warmup: int = Field(default=200, ge=0, description="updates of linear warm-up")

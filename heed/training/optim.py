@@ -1,4 +1,4 @@
-"""AdamW with two parameter groups, and the learning-rate schedules."""
+"""The optimizer with its parameter groups, and the learning-rate schedules."""
 
 import math
 from collections.abc import Callable
@@ -8,22 +8,28 @@ import torch
 from torch import nn
 
 from heed.config import TrainConfig
+from heed.training.muon import Muon
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov & Hutter 2019) that decays matrices, but not embeddings, norms, biases and gates."""
+def build_optimizer(model: nn.Module, config: TrainConfig, precision: torch.dtype = torch.float32) -> torch.optim.AdamW:
+    """Return AdamW (Loshchilov & Hutter 2019) that decays matrices, but not embeddings, norms, biases and gates; or Muon on those matrices.
+
+    Args:
+        precision: type of Muon's matrix products.
+    """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    decayed: list[nn.Parameter] = []
+    matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for parameter in model.parameters():
         is_matrix = parameter.dim() >= 2 and id(parameter) not in embeddings
-        (decayed if is_matrix else others).append(parameter)
+        (matrices if is_matrix else others).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": matrices, "weight_decay": config.weight_decay, "orthogonal": config.optimizer == "muon"},
         {"params": others, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=1e-9, fused=True)
+    options: dict[str, Any] = {"lr": config.lr, "betas": (config.beta1, config.beta2), "eps": 1e-9, "fused": True}
+    return Muon(groups, precision=precision, **options) if config.optimizer == "muon" else torch.optim.AdamW(groups, **options)
 
 
 def learning_rate(step: int, config: TrainConfig, *, d_model: int, total_steps: int | None) -> float:

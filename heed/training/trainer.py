@@ -93,7 +93,7 @@ class Trainer:
         self.device = choose_device(self.config.device)
         self.precision = choose_precision(self.config.precision, self.device)
         self.model = self.run.model.to(self.device)
-        self.optimizer = build_optimizer(self.model, self.config)
+        self.optimizer = build_optimizer(self.model, self.config, self.precision)
         self.progress = Progress(total_steps=self._planned_steps())
         self.folder = self.run.folder / "checkpoints"
         self.stop_signal: int | None = None
