@@ -8,7 +8,7 @@ from heed import verbs
 from heed.data.builtin import write_phrases
 from heed.data.read import read_examples
 from heed.errors import ConfigError
-from heed.run import Run, claim_folder
+from heed.run import Run
 
 SHOWN = 12
 
@@ -23,9 +23,8 @@ def run_demo(task: str, folder: Path, *, force: bool = False) -> list[str]:
 
 def _translation(folder: Path, force: bool) -> list[str]:
     """Translate localized phrases of the Unicode CLDR from English into German and Chinese."""
-    claim_folder(folder, force=force)
     data = write_phrases(folder.with_name(f"{folder.name}-data"))
-    run = verbs.train("demo_translation", to=folder, data={name: str(path) for name, path in data.items()})
+    run = verbs.train("demo_translation", to=folder, force=force, data={name: str(path) for name, path in data.items()})
     about = f"phrases of the Unicode CLDR in English, German and Chinese: {data['train'].parent}"
     return [about, "", *_samples(run, data["test"]), "", *verbs.conclusion(run), *_try_it(folder)]
 

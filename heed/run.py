@@ -309,12 +309,6 @@ def verify(folder: Path) -> None:
             )
 
 
-def claim_folder(folder: Path, *, force: bool) -> None:
-    """Make room for a new run; raises ConfigError when something is there already and `force` is not given."""
-    if _is_replaceable(folder, force=force):
-        shutil.rmtree(folder)
-
-
 def _is_replaceable(folder: Path, *, force: bool) -> bool:
     """Return whether a run is there that may go; raises ConfigError when what is there has to stay."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
