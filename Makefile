@@ -20,7 +20,7 @@ check: $(VENV)/installed-dev
 clean:
 	rm -rf $(VENV) build dist *.egg-info
 
-# torch comes first and pinned: asked for by another package, an open range would pull a build of several gigabytes.
+# torch comes first and pinned, so that every package after it accepts the build that is there.
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch

@@ -1,6 +1,6 @@
 """Peak memory of training on parallel text, and on ten slightly different copies of it.
 
-Run: python bench/memory.py DIR/train.{en,de}
+Run: python bench/memory.py "DIR/train.{en,de}"
 """
 
 import subprocess

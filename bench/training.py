@@ -1,6 +1,6 @@
 """Training throughput of the small translation model (d 256, 4 heads, 3 + 3 layers, d_ff 1024, joint BPE of 8000) on real data.
 
-Run: python bench/training.py DIR/train.{en,de} [updates]
+Run: python bench/training.py "DIR/train.{en,de}" [updates]
 Prints target tokens per second (median over updates and 10th to 90th percentile), the padding share over a whole epoch, the machine's
 measured ceilings for matrix products, and which share of the bfloat16 ceiling the products of training reach.
 """
@@ -44,7 +44,7 @@ def main() -> None:
         run = fit_recipe("translation", settings, Path(folder) / "run", force=False, quiet=True)
         lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
         padding = json.loads((run.folder / "data_report.json").read_text())["padding"]
-    rates = sorted(line["units_per_second"] for line in lines if "lr" in line)[5:]
+    rates = sorted([line["units_per_second"] for line in lines if "lr" in line][5:])
     median = statistics.median(rates)
     work = 6 * count_parameters(run.model) * median  # operations per second: 2 forward, 4 backward per parameter and token
     print(f"{count_parameters(run.model):,} parameters; {updates} updates; padding over an epoch {padding:.1%}")

@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 
 Settings = Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]", help="settings by dotted path, such as train.lr=1e-3")]
+Trust = Annotated[bool, typer.Option("--trust", help="import the task's own code, when it is not part of heed")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
 
 
@@ -52,6 +53,7 @@ def train(
     to: Annotated[Path | None, typer.Option("--to", help="the run folder to make")] = None,
     resume: Annotated[Path | None, typer.Option("--resume", help="go on exactly where this run stopped")] = None,
     force: Annotated[bool, typer.Option("--force", help="replace a run folder that is there")] = False,
+    trust: Trust = False,
 ) -> None:
     """Train a model: heed train translation data.train=pairs.tsv --to runs/mine."""
     from heed import verbs
@@ -60,7 +62,7 @@ def train(
     if resume is not None:
         if recipe is not None or to is not None:
             raise ConfigError("--resume goes on with the settings of its run; leave out the recipe, key=value and --to")
-        run = verbs.resume(resume)
+        run = verbs.resume(resume, trust=trust)
     elif recipe is None or to is None:
         raise ConfigError("name a recipe or task and a folder: heed train translation data.train=pairs.tsv --to runs/mine")
     else:
@@ -74,14 +76,15 @@ def evaluate(
     data: Annotated[str, typer.Argument(help="examples to score on")],
     settings: Settings = None,
     as_json: AsJson = False,
+    trust: Trust = False,
 ) -> None:
     """Score a run on data, with 95 % intervals."""
     from heed import verbs
     from heed.evaluation import score_lines
 
-    scores = verbs.evaluate(run, data, settings or [])
+    scores = verbs.evaluate(run, data, settings or [], trust=trust)
     if as_json:
-        print(json.dumps({key: value for key, value in scores.items() if key != "examples"}, ensure_ascii=False))
+        print(json.dumps(scores, ensure_ascii=False))
         return
     print("\n".join(score_lines(scores)))
     print(f"report: {run / 'report.html'}", file=sys.stderr)
@@ -94,12 +97,13 @@ def compare(
     data: Annotated[str, typer.Argument(help="examples both are scored on")],
     settings: Settings = None,
     as_json: AsJson = False,
+    trust: Trust = False,
 ) -> None:
     """Test whether two runs differ, by a paired bootstrap over the same examples."""
     from heed import verbs
     from heed.evaluation import comparison_lines
 
-    comparison = verbs.compare(run_a, run_b, data, settings or [])
+    comparison = verbs.compare(run_a, run_b, data, settings or [], trust=trust)
     print(json.dumps(comparison, ensure_ascii=False) if as_json else "\n".join(comparison_lines(comparison)))
 
 
@@ -114,18 +118,20 @@ def predict(
         typer.Option("--file", help="read inputs from a table (.tsv .csv .jsonl .parquet) or lines of text; - is standard input"),
     ] = None,
     as_json: AsJson = False,
+    trust: Trust = False,
 ) -> None:
     """Answer inputs, one per line, in their order."""
     from heed.evaluation import evaluation_settings
-    from heed.run import Run
+    from heed.run import WINDOW, Run
 
-    loaded = Run.load(run)
+    loaded = Run.load(run, trust=trust)
     texts, pairs = _split_settings(inputs or [])
     data, decode = evaluation_settings(loaded, pairs)
     if file is None and not texts:
         raise ConfigError("nothing to answer: give inputs on the command line, or --file F, or --file - for standard input")
-    for answer in loaded.answers(_examples(list(loaded.task.inputs), texts, file, data), decode):
-        print(json.dumps(answer.to_json(), ensure_ascii=False) if as_json else _one_line(answer.text), flush=file == "-")
+    at_once = 1 if file == "-" and sys.stdin.buffer.isatty() else WINDOW  # a person typing wants each answer at once
+    for answer in loaded.answers(_examples(list(loaded.task.inputs), texts, file, data), decode, at_once=at_once):
+        print(json.dumps(answer.to_json(), ensure_ascii=False) if as_json else _one_line(answer.text))
 
 
 def _one_line(text: str) -> str:

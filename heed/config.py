@@ -241,7 +241,383 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
             place = place.setdefault(group, {})
             if not isinstance(place, dict):
                 raise ConfigError(f"{pair!r}: {group!r} was already given a plain value")
+        if name in place and not isinstance(place[name], dict):
+            raise ConfigError(
+                f"{key} is given twice, the second time as {pair!r}; put a path with braces in quotes, as the shell expands them"
+            )
         if isinstance(place.get(name), dict):
+            raise ConfigError(f"{pair!r}: settings inside {key!r} were already given")
+        place[name] = _override_value(value, pair)
+    return settings
+
+
+def _override_value(value: str, pair: str) -> Any:
+    # A path such as data/train.{en,de} or a Windows drive is text, whatever YAML would make of its braces and colons; so is a dash.
+    if value.startswith(("[", '"', "'")) or re.fullmatch(r"\{.*\}", value) or re.fullmatch(r"(?![-.]+\Z)[-+.\w]*", value):
+        return parse_yaml(value, pair)
+    return value
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested settings over others; a mapping is merged, anything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+SettingsType = TypeVar("SettingsType", bound=Settings)
+
+
+def validate(kind: type[SettingsType], content: Mapping[str, Any], where: str = "") -> SettingsType:
+    """Build settings from plain values.
+
+    Raises:
+        ConfigError: naming every refused key by its full path, what was found, and the nearest right spelling.
+    """
+    try:
+        return kind.model_validate(dict(content))
+    except ValidationError as error:
+        problems = "; ".join(_explain(kind, where, problem) for problem in error.errors())
+        raise ConfigError(problems) from error
+
+
+def _explain(kind: type[Settings], where: str, problem: Any) -> str:
+    location = [str(step) for step in problem["loc"]]
+    path = ".".join([*([where] if where else []), *location])
+    found = problem["input"]
+    match problem["type"]:
+        case "extra_forbidden":
+            return "; ".join(_unknown(kind, where, leaf, value) for leaf, value in _leaves(path, found))
+        case "missing":
+            return f"{path}: is not given, and has no default"
+        case "model_type":
+            return f"{path}: expected settings inside it, such as {path}.{_siblings(kind, [*location, ''])[0]}, found {_shown(found)}"
+        case "value_error" if isinstance(found, Mapping | BaseModel):  # a rule over several settings, which it names itself
+            return str(problem["ctx"]["error"])
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    return f"{path}: {message}, found {_shown(found)}"
+
+
+def _unknown(kind: type[Settings], where: str, path: str, found: Any) -> str:
+    near = _nearest(path, list(_paths(kind, where)))
+    hint = f"did you mean {near}?" if near else f"known here: {', '.join(_siblings(kind, path.removeprefix(where).split('.')))}"
+    return f"{path}: unknown setting, found {_shown(found)}; {hint}"
+
+
+def _nearest(path: str, known: Sequence[str]) -> str | None:
+    """Return the known path with the same last name, else the one spelled most alike (in the same section, if that is right)."""
+    section, _, name = path.rpartition(".")
+    same = [other for other in known if other.rpartition(".")[2] == name]
+    beside = [other for other in known if section and other.rpartition(".")[0] == section]
+    rivals = {other.removeprefix(f"{section}." if beside else ""): other for other in same or beside or known}
+    best = difflib.get_close_matches(name if beside else path, rivals, n=1, cutoff=0.0 if same else 0.6)
+    return rivals[best[0]] if best else None
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the full path of every setting inside a value."""
+    if not isinstance(value, Mapping) or not value:
+        yield path, value
+    else:
+        for name, inner in value.items():
+            yield from _leaves(f"{path}.{name}", inner)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str | float) else reprlib.repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _paths(kind: type[Settings], prefix: str) -> Iterator[str]:
+    for name, field in kind.model_fields.items():
+        path = f"{prefix}.{name}" if prefix else name
+        section = _section(field.annotation)
+        if section is None:
+            yield path
+        else:
+            yield from _paths(section, path)
+
+
+def _section(annotation: Any) -> type[Settings] | None:
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, Settings):
+            return candidate
+    return None
+
+
+def _siblings(kind: type[Settings], location: Sequence[str]) -> list[str]:
+    for step in location[:-1]:
+        field = kind.model_fields.get(step)
+        section = _section(field.annotation) if field else None
+        if section is None:
+            break
+        kind = section
+    return list(kind.model_fields)
+
+
+def recipe_folder() -> Path:
+    """Return the folder of the recipes that ship: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).parent
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def find_recipe(name: str) -> Path | None:
+    """Return the file of a recipe given by path or by the name of one that ships; None if there is none."""
+    if name.endswith((".yaml", ".yml")):
+        return Path(name) if Path(name).is_file() else None
+    shipped = recipe_folder() / f"{name}.yaml"
+    return shipped if shipped.is_file() else None        if isinstance(place.get(name), dict):
+            raise ConfigError(f"{pair!r}: settings inside {key!r} were already given")
+        place[name] = _override_value(value, pair)
+    return settings
+
+
+def _override_value(value: str, pair: str) -> Any:
+    # A path such as data/train.{en,de} or a Windows drive is text, whatever YAML would make of its braces and colons; so is a dash.
+    if value.startswith(("[", '"', "'")) or re.fullmatch(r"\{.*\}", value) or re.fullmatch(r"(?![-.]+\Z)[-+.\w]*", value):
+        return parse_yaml(value, pair)
+    return value
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested settings over others; a mapping is merged, anything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+SettingsType = TypeVar("SettingsType", bound=Settings)
+
+
+def validate(kind: type[SettingsType], content: Mapping[str, Any], where: str = "") -> SettingsType:
+    """Build settings from plain values.
+
+    Raises:
+        ConfigError: naming every refused key by its full path, what was found, and the nearest right spelling.
+    """
+    try:
+        return kind.model_validate(dict(content))
+    except ValidationError as error:
+        problems = "; ".join(_explain(kind, where, problem) for problem in error.errors())
+        raise ConfigError(problems) from error
+
+
+def _explain(kind: type[Settings], where: str, problem: Any) -> str:
+    location = [str(step) for step in problem["loc"]]
+    path = ".".join([*([where] if where else []), *location])
+    found = problem["input"]
+    match problem["type"]:
+        case "extra_forbidden":
+            return "; ".join(_unknown(kind, where, leaf, value) for leaf, value in _leaves(path, found))
+        case "missing":
+            return f"{path}: is not given, and has no default"
+        case "model_type":
+            return f"{path}: expected settings inside it, such as {path}.{_siblings(kind, [*location, ''])[0]}, found {_shown(found)}"
+        case "value_error" if isinstance(found, Mapping | BaseModel):  # a rule over several settings, which it names itself
+            return str(problem["ctx"]["error"])
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    return f"{path}: {message}, found {_shown(found)}"
+
+
+def _unknown(kind: type[Settings], where: str, path: str, found: Any) -> str:
+    near = _nearest(path, list(_paths(kind, where)))
+    hint = f"did you mean {near}?" if near else f"known here: {', '.join(_siblings(kind, path.removeprefix(where).split('.')))}"
+    return f"{path}: unknown setting, found {_shown(found)}; {hint}"
+
+
+def _nearest(path: str, known: Sequence[str]) -> str | None:
+    """Return the known path with the same last name, else the one spelled most alike (in the same section, if that is right)."""
+    section, _, name = path.rpartition(".")
+    same = [other for other in known if other.rpartition(".")[2] == name]
+    beside = [other for other in known if section and other.rpartition(".")[0] == section]
+    rivals = {other.removeprefix(f"{section}." if beside else ""): other for other in same or beside or known}
+    best = difflib.get_close_matches(name if beside else path, rivals, n=1, cutoff=0.0 if same else 0.6)
+    return rivals[best[0]] if best else None
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the full path of every setting inside a value."""
+    if not isinstance(value, Mapping) or not value:
+        yield path, value
+    else:
+        for name, inner in value.items():
+            yield from _leaves(f"{path}.{name}", inner)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str | float) else reprlib.repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _paths(kind: type[Settings], prefix: str) -> Iterator[str]:
+    for name, field in kind.model_fields.items():
+        path = f"{prefix}.{name}" if prefix else name
+        section = _section(field.annotation)
+        if section is None:
+            yield path
+        else:
+            yield from _paths(section, path)
+
+
+def _section(annotation: Any) -> type[Settings] | None:
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, Settings):
+            return candidate
+    return None
+
+
+def _siblings(kind: type[Settings], location: Sequence[str]) -> list[str]:
+    for step in location[:-1]:
+        field = kind.model_fields.get(step)
+        section = _section(field.annotation) if field else None
+        if section is None:
+            break
+        kind = section
+    return list(kind.model_fields)
+
+
+def recipe_folder() -> Path:
+    """Return the folder of the recipes that ship: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).parent
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def find_recipe(name: str) -> Path | None:
+    """Return the file of a recipe given by path or by the name of one that ships; None if there is none."""
+    if name.endswith((".yaml", ".yml")):
+        return Path(name) if Path(name).is_file() else None
+    shipped = recipe_folder() / f"{name}.yaml"
+    return shipped if shipped.is_file() else None        if isinstance(place.get(name), dict):
+            raise ConfigError(f"{pair!r}: settings inside {key!r} were already given")
+        place[name] = _override_value(value, pair)
+    return settings
+
+
+def _override_value(value: str, pair: str) -> Any:
+    # A path such as data/train.{en,de} or a Windows drive is text, whatever YAML would make of its braces and colons; so is a dash.
+    if value.startswith(("[", '"', "'")) or re.fullmatch(r"\{.*\}", value) or re.fullmatch(r"(?![-.]+\Z)[-+.\w]*", value):
+        return parse_yaml(value, pair)
+    return value
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested settings over others; a mapping is merged, anything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+SettingsType = TypeVar("SettingsType", bound=Settings)
+
+
+def validate(kind: type[SettingsType], content: Mapping[str, Any], where: str = "") -> SettingsType:
+    """Build settings from plain values.
+
+    Raises:
+        ConfigError: naming every refused key by its full path, what was found, and the nearest right spelling.
+    """
+    try:
+        return kind.model_validate(dict(content))
+    except ValidationError as error:
+        problems = "; ".join(_explain(kind, where, problem) for problem in error.errors())
+        raise ConfigError(problems) from error
+
+
+def _explain(kind: type[Settings], where: str, problem: Any) -> str:
+    location = [str(step) for step in problem["loc"]]
+    path = ".".join([*([where] if where else []), *location])
+    found = problem["input"]
+    match problem["type"]:
+        case "extra_forbidden":
+            return "; ".join(_unknown(kind, where, leaf, value) for leaf, value in _leaves(path, found))
+        case "missing":
+            return f"{path}: is not given, and has no default"
+        case "model_type":
+            return f"{path}: expected settings inside it, such as {path}.{_siblings(kind, [*location, ''])[0]}, found {_shown(found)}"
+        case "value_error" if isinstance(found, Mapping | BaseModel):  # a rule over several settings, which it names itself
+            return str(problem["ctx"]["error"])
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    return f"{path}: {message}, found {_shown(found)}"
+
+
+def _unknown(kind: type[Settings], where: str, path: str, found: Any) -> str:
+    near = _nearest(path, list(_paths(kind, where)))
+    hint = f"did you mean {near}?" if near else f"known here: {', '.join(_siblings(kind, path.removeprefix(where).split('.')))}"
+    return f"{path}: unknown setting, found {_shown(found)}; {hint}"
+
+
+def _nearest(path: str, known: Sequence[str]) -> str | None:
+    """Return the known path with the same last name, else the one spelled most alike (in the same section, if that is right)."""
+    section, _, name = path.rpartition(".")
+    same = [other for other in known if other.rpartition(".")[2] == name]
+    beside = [other for other in known if section and other.rpartition(".")[0] == section]
+    rivals = {other.removeprefix(f"{section}." if beside else ""): other for other in same or beside or known}
+    best = difflib.get_close_matches(name if beside else path, rivals, n=1, cutoff=0.0 if same else 0.6)
+    return rivals[best[0]] if best else None
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the full path of every setting inside a value."""
+    if not isinstance(value, Mapping) or not value:
+        yield path, value
+    else:
+        for name, inner in value.items():
+            yield from _leaves(f"{path}.{name}", inner)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str | float) else reprlib.repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _paths(kind: type[Settings], prefix: str) -> Iterator[str]:
+    for name, field in kind.model_fields.items():
+        path = f"{prefix}.{name}" if prefix else name
+        section = _section(field.annotation)
+        if section is None:
+            yield path
+        else:
+            yield from _paths(section, path)
+
+
+def _section(annotation: Any) -> type[Settings] | None:
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, Settings):
+            return candidate
+    return None
+
+
+def _siblings(kind: type[Settings], location: Sequence[str]) -> list[str]:
+    for step in location[:-1]:
+        field = kind.model_fields.get(step)
+        section = _section(field.annotation) if field else None
+        if section is None:
+            break
+        kind = section
+    return list(kind.model_fields)
+
+
+def recipe_folder() -> Path:
+    """Return the folder of the recipes that ship: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).parent
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def find_recipe(name: str) -> Path | None:
+    """Return the file of a recipe given by path or by the name of one that ships; None if there is none."""
+    if name.endswith((".yaml", ".yml")):
+        return Path(name) if Path(name).is_file() else None
+    shipped = recipe_folder() / f"{name}.yaml"
+    return shipped if shipped.is_file() else None        if isinstance(place.get(name), dict):
             raise ConfigError(f"{pair!r}: settings inside {key!r} were already given")
         place[name] = _override_value(value, pair)
     return settings

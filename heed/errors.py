@@ -25,4 +25,4 @@ class MissingExtra(HeedError):
     """An optional package is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package!r}; install it with: pip install 'heed[{extra}]'")
+        super().__init__(f"{purpose} needs the package {package!r}; install it with: pip install {package} (heed's extra {extra!r})")

@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 
 from heed.config import DataConfig, DecodeConfig, merge, parse_overrides, validate
-from heed.data.read import Example, read_examples
+from heed.data.read import Example, ReadLog, read_examples
 from heed.device import describe_machine, peak_memory_mib
 from heed.errors import ConfigError, DataError
 from heed.files import explain_full_disk, replacing
 from heed.run import WINDOW, Run
-from heed.tasks import Answer
+from heed.tasks import Answer, Task
 from heed.tasks.base import Metrics, Scores
 
+READ_SETTINGS = ("columns", "header", "bad_rows")
 SHOWN = 5  # examples of each sort in a report
 
 
@@ -49,13 +50,17 @@ class Evaluation:
         return {**self.scores.to_json(), "cost": cost, "decode": self.options.model_dump()}
 
 
-def evaluate_examples(run: Run, examples: Iterable[Example], options: DecodeConfig, *, lines: Path | None = None) -> Evaluation:
+def evaluate_examples(
+    run: Run, examples: Iterable[Example], options: DecodeConfig, *, lines: Path | None = None, judge: Task | None = None
+) -> Evaluation:
     """Answer every example and score the answers, holding a window of them at a time.
 
     Args:
         lines: a file that is given one JSON line per example with its answer.
+        judge: the task that counts the answers; by default the run's own.
     """
-    metrics = run.task.metrics()
+    judge = judge or run.task
+    metrics = judge.metrics()
     n_examples, n_tokens, seconds = 0, 0, 0.0
     file = None if lines is None else lines.open("w", encoding="utf-8")
     try:
@@ -63,7 +68,7 @@ def evaluate_examples(run: Run, examples: Iterable[Example], options: DecodeConf
             begun = time.perf_counter()
             answers = list(run.answers(window, options))
             seconds += time.perf_counter() - begun
-            run.task.count(metrics, answers, window)
+            judge.count(metrics, answers, window)
             n_examples += len(window)
             n_tokens += sum(run.task.answer_length(answer) for answer in answers)
             if file is not None:
@@ -85,22 +90,27 @@ def _line(example: Example, answer: Answer) -> str:
     return json.dumps({"example": content, "answer": answer.to_json()}, ensure_ascii=False) + "\n"
 
 
-def evaluate_run(run: Run, source: str, pairs: Sequence[str] = (), *, name: str | None = None) -> dict[str, Any]:
+def evaluate_run(
+    run: Run, source: str, pairs: Sequence[str] = (), *, name: str | None = None, examples: Iterable[Example] | None = None
+) -> dict[str, Any]:
     """Score a run on a data source and keep the result in its folder under evaluations/.
 
     Args:
         pairs: settings laid over the run's, data.* (columns, header, bad_rows) and decode.* only.
         name: what the result is called; by default after the data.
+        examples: what `source` stands for, when it is not to be read as it is.
     """
     data, options = evaluation_settings(run, pairs)
+    log = ReadLog()
+    examples = _read(run, source, data, log) if examples is None else examples
     name = name or _name_of(source)
     folder = run.folder / "evaluations"
     with explain_full_disk(folder):
         folder.mkdir(exist_ok=True)
         with replacing(folder / f"{name}.jsonl") as lines:
-            evaluation = evaluate_examples(run, _read(run, source, data), options, lines=lines)
+            evaluation = evaluate_examples(run, examples, options, lines=lines)
         content = {"name": name, "data": source, "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
-        content |= evaluation.to_json()
+        content |= evaluation.to_json() | {"bad_rows": {"skipped": log.bad, "first": log.bad_examples}}
         telling = _telling_examples(run, folder / f"{name}.jsonl", evaluation.metrics.qualities())
         with replacing(folder / f"{name}.json") as draft:
             draft.write_text(json.dumps({**content, "examples": telling}, ensure_ascii=False), encoding="utf-8")
@@ -111,10 +121,11 @@ def compare_runs(run_a: Run, run_b: Run, source: str, pairs: Sequence[str] = ())
     """Score two runs on the same examples and test every difference; raises ConfigError when their tasks differ."""
     if run_a.task.name != run_b.task.name:
         raise ConfigError(f"{run_a.folder} is a {run_a.task.name} run and {run_b.folder} a {run_b.task.name} run; compare runs of one task")
+    data, _ = evaluation_settings(run_a, pairs)
     found = []
-    for run in (run_a, run_b):
-        data, options = evaluation_settings(run, pairs)
-        found.append(evaluate_examples(run, _read(run, source, data), options))
+    for run in (run_a, run_b):  # read and judged alike, so that the same rows and references are compared
+        _, options = evaluation_settings(run, pairs)
+        found.append(evaluate_examples(run, _read(run_a, source, data, ReadLog()), options, judge=run_a.task))
     tests = found[0].metrics.compare(found[1].metrics)
     content = {"a": str(run_a.folder), "b": str(run_b.folder), "data": source, "n": found[0].n_examples}
     return content | {name: test.to_json() for name, test in tests.items()}
@@ -126,13 +137,16 @@ def evaluation_settings(run: Run, pairs: Sequence[str]) -> tuple[DataConfig, Dec
     other = [group for group in settings if group not in ("data", "decode")]
     if other:
         raise ConfigError(f"{other[0]}: only data.* and decode.* settings can change after training")
+    ignored = [f"data.{name}" for name in settings.get("data", {}) if name not in READ_SETTINGS]
+    if ignored:
+        raise ConfigError(f"{ignored[0]}: would be ignored here; of data.* only {', '.join(READ_SETTINGS)} can change after training")
     data = validate(DataConfig, merge(run.config.data.model_dump(), settings.get("data", {})), "data")
     decode = validate(DecodeConfig, merge(run.config.decode.model_dump(), settings.get("decode", {})), "decode")
     return data, decode
 
 
-def _read(run: Run, source: str, data: DataConfig) -> Iterator[Example]:
-    return read_examples(source, required=run.task.columns, rename=data.columns, header=data.header, bad_rows=data.bad_rows)
+def _read(run: Run, source: str, data: DataConfig, log: ReadLog) -> Iterator[Example]:
+    return read_examples(source, required=run.task.columns, rename=data.columns, header=data.header, bad_rows=data.bad_rows, log=log)
 
 
 def _name_of(source: str) -> str:
@@ -171,6 +185,8 @@ def score_lines(content: dict[str, Any]) -> list[str]:
         f"{cost['examples']:,} examples in {cost['seconds']:.1f} s: {cost['examples_per_second']:,.0f} examples/s, "
         f"{cost['tokens_per_second']:,.0f} tokens/s, peak memory {cost['peak_memory_mib']:,.0f} MiB"
     )
+    if content.get("bad_rows", {}).get("skipped"):
+        lines.append(f"skipped {content['bad_rows']['skipped']:,} bad rows, first: {content['bad_rows']['first'][0]}")
     return lines + [f"{name}: {signature}" for name, signature in content.get("signatures", {}).items()]
 
 

@@ -185,12 +185,12 @@ class Run:
             return next(self.answers([inputs], decode))
         return list(self.answers(inputs, decode))
 
-    def answers(self, examples: Iterable[Example], options: DecodeConfig) -> Iterator[Answer]:
+    def answers(self, examples: Iterable[Example], options: DecodeConfig, *, at_once: int = WINDOW) -> Iterator[Answer]:
         """Answer a stream of examples in its order, holding a window of it at a time and batching it by length."""
         stream = iter(examples)
         self.model.eval()
         first = 1
-        while window := list(islice(stream, WINDOW)):
+        while window := list(islice(stream, at_once)):
             yield from self._answer_window(window, first, options)
             first += len(window)
 

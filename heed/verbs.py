@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from heed.errors import DataError
 from heed.evaluation import compare_runs, evaluate_run, score_lines
 from heed.report import write_report
 from heed.run import Run, read_config
+from heed.training.prepare import scored_rows
 from heed.training.train import fit_on, fit_recipe
 
 
@@ -34,21 +36,25 @@ def train_with(
     return _conclude(run, _sayer(quiet))
 
 
-def resume(folder: str | Path, *, quiet: bool = False) -> Run:
-    """Go on exactly where a run stopped, and conclude as `train` does; raises HeedError."""
-    return _conclude(fit_on(Path(folder), quiet=quiet), _sayer(quiet))
+def resume(folder: str | Path, *, quiet: bool = False, trust: bool = False) -> Run:
+    """Go on exactly where a run stopped, and conclude as `train` does; raises HeedError.
+
+    Args:
+        trust: whether a task that is not part of heed may be imported.
+    """
+    return _conclude(fit_on(Path(folder), quiet=quiet, trust=trust), _sayer(quiet))
 
 
-def evaluate(folder: Path, source: str, pairs: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate(folder: Path, source: str, pairs: Sequence[str] = (), *, trust: bool = False) -> dict[str, Any]:
     """Score a run on data, keep the result in its folder and refresh its report."""
-    scores = evaluate_run(Run.load(folder), source, pairs)
+    scores = evaluate_run(Run.load(folder, trust=trust), source, pairs)
     write_report(folder)
     return scores
 
 
-def compare(folder_a: Path, folder_b: Path, source: str, pairs: Sequence[str] = ()) -> dict[str, Any]:
+def compare(folder_a: Path, folder_b: Path, source: str, pairs: Sequence[str] = (), *, trust: bool = False) -> dict[str, Any]:
     """Test on the same examples whether two runs differ."""
-    return compare_runs(Run.load(folder_a), Run.load(folder_b), source, pairs)
+    return compare_runs(Run.load(folder_a, trust=trust), Run.load(folder_b, trust=trust), source, pairs)
 
 
 def conclusion(run: Run) -> list[str]:
@@ -64,12 +70,24 @@ def conclusion(run: Run) -> list[str]:
 
 def _conclude(run: Run, say: Callable[[str], None]) -> Run:
     data = read_config(run.folder).data
+    held_out = scored_rows(run)
+    if held_out is not None:
+        say("scoring the held-out validation examples")
+        evaluate_run(run, f"held out of {data.train}", name="valid", examples=held_out)
     for name, source in (("valid", data.valid), ("test", data.test)):
         if source is not None:
             say(f"scoring {source}")
-            evaluate_run(run, source, name=name)
+            _score_if_there(run, source, name, say)
     write_report(run.folder)
     return run
+
+
+def _score_if_there(run: Run, source: str, name: str, say: Callable[[str], None]) -> None:
+    """Score data that was named before training; when it has gone meanwhile, say so and keep what was trained."""
+    try:
+        evaluate_run(run, source, name=name)
+    except DataError as error:
+        say(f"not scored: {error}")
 
 
 def _sayer(quiet: bool) -> Callable[[str], None]:

@@ -422,3 +422,23 @@ def test_a_run_folder_that_may_not_be_written_is_one_clear_line(command: Command
     shutil.rmtree(run_copy / "evaluations")
     (run_copy / "evaluations").write_text("in the way")
     assert "evaluations" in command("evaluate", run_copy, toy_data.test).complaint
+
+
+def test_training_without_validation_data_scores_the_examples_it_held_out(toy_data: ToyData, tmp_path: Path, command: Command) -> None:
+    done = command("train", "translation", *as_arguments(TINY), f"data.train={toy_data.train}", "--to", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert "valid: held out of" in done.out
+    assert "bleu" in done.out
+    scored = json.loads((tmp_path / "run" / "evaluations" / "valid.json").read_text())
+    assert scored["n"] == json.loads((tmp_path / "run" / "data_report.json").read_text())["examples"]["valid"]
+
+
+def test_evaluating_counts_the_bad_rows_it_skips(run_copy: Path, tmp_path: Path, command: Command) -> None:
+    data = tmp_path / "data.tsv"
+    data.write_text("source\ttarget\nthe dog\tder Hund\nthe cat\t\n", encoding="utf-8")
+    done = command("evaluate", run_copy, data, "data.bad_rows=skip", "--json")
+    assert json.loads(done.out)["bad_rows"]["skipped"] == 1
+
+
+def test_evaluating_refuses_data_settings_that_it_would_ignore(run_copy: Path, toy_data: ToyData, command: Command) -> None:
+    assert "data.max_length: would be ignored" in command("evaluate", run_copy, toy_data.test, "data.max_length=3").complaint

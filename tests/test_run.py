@@ -162,7 +162,6 @@ def test_an_input_that_is_none_is_named_by_its_number_in_the_stream(
 
 
 def test_answering_a_stream_holds_a_window_of_it(toy_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "WINDOW", 5)
     taken = 0
 
     def stream() -> Iterator[Example]:
@@ -172,7 +171,7 @@ def test_answering_a_stream_holds_a_window_of_it(toy_run: Run, monkeypatch: pyte
             yield example
 
     ahead = []
-    for number, _ in enumerate(toy_run.answers(stream(), DecodeConfig(beams=1, max_length=4)), start=1):
+    for number, _ in enumerate(toy_run.answers(stream(), DecodeConfig(beams=1, max_length=4), at_once=5), start=1):
         ahead.append(taken - number)
     assert len(ahead) == len(INPUTS)
     assert max(ahead) <= 4

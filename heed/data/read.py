@@ -32,8 +32,8 @@ T = TypeVar("T")
 
 FORMATS = ("tsv", "csv", "jsonl", "parquet")
 SUPPORTED = (
-    ".tsv, .csv and .jsonl (also .gz), .parquet, parallel text as DIR/train.{en,de} (also .gz), or hf:NAME[/CONFIG][:SPLIT] for a data "
-    "set of the Hugging Face hub"
+    ".tsv, .csv and .jsonl (also .gz), .parquet, parallel text as 'DIR/train.{en,de}' (also .gz; in quotes, for the shell expands "
+    "braces), or hf:NAME[/CONFIG][:SPLIT] for a data set of the Hugging Face hub"
 )
 CHUNK_BYTES = 1 << 20  # even, so that chunks of UTF-16 stay aligned
 BATCH_ROWS = 1024  # rows of parquet in memory at a time

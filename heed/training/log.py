@@ -26,13 +26,13 @@ class TrainingLog:
     def __enter__(self) -> Self:
         if self.console.is_terminal and not self.console.quiet:
             columns = [
-                TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+                TextColumn("{task.fields[place]}"),
                 BarColumn(bar_width=24),
                 TextColumn("{task.fields[figures]}"),
                 TimeRemainingColumn(),
             ]
             self.bar = Progress(*columns, console=self.console, transient=True)
-            self.bar_task = self.bar.add_task("train", total=None, figures="", visible=False)
+            self.bar_task = self.bar.add_task("train", total=None, place="", figures="", visible=False)
             self.bar.start()
         return self
 
@@ -58,10 +58,11 @@ class TrainingLog:
         """Show a step's figures: on the bar at every call, as a plain line when `plain`."""
         accuracy = f"acc {line['accuracy']:.3f}  " if "accuracy" in line else ""
         figures = f"loss {line['loss']:.3f}  {accuracy}{line['units_per_second']:,.0f} tok/s  pad {line['padding']:.1%}"
+        place = f"step {step}/{total}" if total else f"step {step}"  # how many fit into train.minutes is not known at first
         if self.bar is not None:
-            self.bar.update(self.bar_task, completed=step, total=total, figures=figures, visible=True)
+            self.bar.update(self.bar_task, completed=step, total=total, place=place, figures=figures, visible=True)
         elif plain:
-            self.say(f"step {step}{f'/{total}' if total else ''}  {figures}  {line['seconds']:.0f} s")
+            self.say(f"{place}  {figures}  {line['seconds']:.0f} s")
 
     def rewind(self, step: int) -> None:
         """Drop what was written after the checkpoint of `step`, from which training goes on: later steps, and the average at the end."""

@@ -46,7 +46,7 @@ def learning_rate(step: int, config: TrainConfig, *, d_model: int, total_steps: 
     shapes: dict[str, Callable[[], float]] = {
         "constant": lambda: 1.0,
         "inverse_sqrt": lambda: (warmup / step) ** 0.5,
-        "cosine": lambda: _cosine(step - config.warmup, (total_steps or step) - config.warmup, config.final_lr),
+        "cosine": lambda: 1.0 if total_steps is None else _cosine(step - config.warmup, total_steps - config.warmup, config.final_lr),
     }
     return config.lr * shapes[config.schedule]()
 

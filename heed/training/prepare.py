@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import heed
-from heed.config import DataConfig
+from heed.config import DataConfig, read_yaml
 from heed.data.order import batches, padding_share
 from heed.data.read import Example, ReadLog, hash_files, read_examples
 from heed.data.store import Encoded, Store, write_store
@@ -85,7 +85,7 @@ def prepare(config: RunConfig, folder: Path, say: Say) -> Prepared:
     report["reading_others"] = {name: asdict(split.log) for name, split in data.items() if name != "train" and split.log.source}
     if share is not None:
         report["held_out"] = f"{share:.1%} of the training examples, chosen by a hash of their inputs and seed {config.seed}"
-    say(f"fitting {task.name} parts on {n_kept:,} examples")
+    say(f"fitting {task.name} parts")
     task.prepare(data["train"])
     about = {"data_sha256": {name: hash_files(split.source) for name, split in data.items()}, "machine": describe_machine()}
     run = Run.create(folder, config, task, about=about)
@@ -98,17 +98,35 @@ def prepare(config: RunConfig, folder: Path, say: Say) -> Prepared:
     return Prepared(run, train, valid)
 
 
-def reopen(folder: Path, say: Say) -> Prepared:
-    """Open what `prepare` made, for training that goes on; stores that were deleted are encoded again."""
-    run = Run.open(folder, trust=True)
+def reopen(folder: Path, say: Say, *, trust: bool = False) -> Prepared:
+    """Open what `prepare` made, for training that goes on; stores that were deleted are encoded again from unchanged data."""
+    run = Run.open(folder, trust=trust)
     stores = folder / "store"
     if not (stores / "train" / "store.json").is_file() or not (stores / "valid" / "store.json").is_file():
         say("encoding the data again: the run folder's store is gone")
         data = splits(run.config, run.task)
+        _refuse_changed_data(folder, data)
         _divide(run.config, run.task, data)
         _encode(run, data["train"], "train")
         _encode(run, data["valid"], "valid")
     return Prepared(run, Store(stores / "train"), Store(stores / "valid"))
+
+
+def _refuse_changed_data(folder: Path, data: dict[str, Split]) -> None:
+    """Compare the data with the hashes that config.yaml remembers; raises DataError naming a file that differs."""
+    remembered = read_yaml(folder / "config.yaml").get("data_sha256", {})
+    for name, split in data.items():
+        if name in remembered and hash_files(split.source) != remembered[name]:
+            raise DataError(f"data.{name}={split.source}: changed since this run was started; bring back the file, or start a new run")
+
+
+def scored_rows(run: Run) -> Iterator[Example] | None:
+    """Yield the examples held out of the training data for validation; None when validation data was given."""
+    data, valid = run.config.data, run.folder / "store" / "valid"
+    if data.valid is not None or data.train is None or not (valid / "store.json").is_file():
+        return None
+    rows = set(Store(valid).rows.tolist())
+    return iter(Split(data.train, data, run.task.columns, lambda number, _: number in rows))
 
 
 def _divide(config: RunConfig, task: Task, data: dict[str, Split]) -> tuple[Survey, int, float | None]:
@@ -125,6 +143,7 @@ def _divide(config: RunConfig, task: Task, data: dict[str, Split]) -> tuple[Surv
         n_rows = max(1, len(keep))
         share = min(max(config.data.valid_share, LEAST_HELD_OUT / n_rows), MOST_HELD_OUT / n_rows, 0.5)
         data["train"], data["valid"] = _hold_out(data["train"], config.seed, share)
+        data["valid"].chosen = _both(data["valid"].chosen, lambda number, _: bool(keep[number]))
     data["train"].chosen = _both(data["train"].chosen, lambda number, _: bool(keep[number]))
     data["train"].log = log
     return survey, int(keep.sum()), share

@@ -30,13 +30,13 @@ def fit_recipe(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], fol
         return _fit(prepared, log, resumed=False)
 
 
-def fit_on(folder: Path, *, quiet: bool) -> Run:
+def fit_on(folder: Path, *, quiet: bool, trust: bool = False) -> Run:
     """Go on exactly where a run stopped, which may have been before its first step."""
     config = read_config(folder)
     begun = bool(checkpoints(folder / "checkpoints")) or (folder / "manifest.json").exists()
     with explain_full_disk(folder), TrainingLog(folder, tensorboard=config.train.tensorboard, quiet=quiet) as log:
         keep_memory()
-        prepared = reopen(folder, log.say) if begun else prepare(config, folder, log.say)
+        prepared = reopen(folder, log.say, trust=trust) if begun else prepare(config, folder, log.say)
         return _fit(prepared, log, resumed=begun)
 
 

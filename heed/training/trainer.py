@@ -136,6 +136,7 @@ class Trainer:
                 self._after_update()
             if self.progress.step not in self.progress.evaluated:
                 self._evaluate()
+            self._obey_signal()
         self._finish()
 
     def update(self, group: list[np.ndarray[Any, Any]]) -> None:
@@ -227,8 +228,12 @@ class Trainer:
             self._evaluate()
         elif step % (self.config.checkpoint_every or evaluate_every) == 0 or self.stop_signal is not None:
             self._checkpoint()
+        self._obey_signal()
+
+    def _obey_signal(self) -> None:
+        """Stop where a signal asked to; the checkpoint is written."""
         if self.stop_signal is not None:
-            raise Interrupted(self.stop_signal, step, self.run.folder)
+            raise Interrupted(self.stop_signal, self.progress.step, self.run.folder)
 
     def _evaluate(self) -> None:
         """Score the validation data, remember the best, and write a checkpoint."""

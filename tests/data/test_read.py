@@ -418,7 +418,7 @@ def test_hub_failures_are_explained(hub):
 
 def test_the_hub_without_its_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingExtra, match=r"heed\[datasets\]"):
+    with pytest.raises(MissingExtra, match=r"extra 'datasets'"):
         read("hf:org/name")
 
 

@@ -203,11 +203,11 @@ def test_the_language_is_told_by_script(lines: list[str], language: str | None) 
 @pytest.mark.parametrize("module", ["MeCab", "ipadic"])
 def test_japanese_without_mecab_names_the_extra(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtra, match=r"heed\[japanese\]"):
+    with pytest.raises(MissingExtra, match=r"extra 'japanese'"):
         TranslationMetrics("ja")
     waiting = TranslationMetrics()
     waiting.add(JAPANESE, JAPANESE, JAPANESE)
-    with pytest.raises(MissingExtra, match=r"heed\[japanese\]"):
+    with pytest.raises(MissingExtra, match=r"extra 'japanese'"):
         waiting.scores()
 
 

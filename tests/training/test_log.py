@@ -1,8 +1,10 @@
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from heed.training.log import TrainingLog
 
@@ -48,6 +50,19 @@ def test_away_from_a_terminal_progress_is_plain_lines_on_stderr(tmp_path: Path, 
         "step 4/10  loss 2.500  acc 0.250  1,234 tok/s  pad 12.5%  3 s",
         "step 5  loss 2.500  acc 0.250  1,234 tok/s  pad 12.5%  3 s",
     ]
+
+
+def test_the_bar_of_a_terminal_can_be_drawn_before_the_number_of_steps_is_known(tmp_path: Path) -> None:
+    log = TrainingLog(tmp_path, tensorboard=False)
+    screen = io.StringIO()
+    log.console = Console(file=screen, force_terminal=True, width=120)
+    with log:
+        for total in (None, 10):
+            log.progress(3, total, FIGURES, plain=False)
+            assert log.bar is not None
+            log.bar.refresh()
+    assert "step 3 " in screen.getvalue()
+    assert "step 3/10" in screen.getvalue()
 
 
 def test_a_task_without_accuracy_can_be_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -177,3 +177,11 @@ def test_only_a_chunk_of_examples_is_in_memory_while_encoding(tmp_path: Path, pa
     monkeypatch.setattr(prepare_module, "CHUNK", 16)
     prepared_in(tmp_path / "run", config_of(pairs_file))
     assert 16 <= most <= 2 * 16 + 2
+
+
+def test_encoding_again_refuses_data_that_changed(tmp_path: Path, pairs_file: Path) -> None:
+    prepared_in(tmp_path / "run", config_of(pairs_file))
+    shutil.rmtree(tmp_path / "run" / "store")
+    write_pairs(pairs_file, toy_pairs(151))
+    with pytest.raises(DataError, match=r"data\.train=.*pairs\.tsv: changed since this run was started"):
+        reopen(tmp_path / "run", lambda text: None)
