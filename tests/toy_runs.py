@@ -5,6 +5,7 @@ rewrite it, hence: PYTEST_DONT_REWRITE.
 """
 
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -146,8 +147,12 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     def run(*arguments: str | Path) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["heed", *map(str, arguments)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            with pytest.raises(SystemExit) as stop:
+                cli.main()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)  # at once: pytest's own output may be going to a file
         captured = capsys.readouterr()
         code = stop.value.code
         return Outcome(code if isinstance(code, int) else 0, captured.out, captured.err)
