@@ -1,6 +1,7 @@
 """Measuring a run on data: scores with intervals, speed and memory, the telling examples, and paired comparison of two runs."""
 
 import datetime
+import hashlib
 import json
 import re
 import time
@@ -103,8 +104,8 @@ def evaluate_run(
     data, options = evaluation_settings(run, pairs)
     log = ReadLog()
     examples = _read(run, source, data, log) if examples is None else examples
-    name = name or _name_of(source)
     folder = run.folder / "evaluations"
+    name = name or _free_name(folder, source)
     with explain_full_disk(folder):
         folder.mkdir(exist_ok=True)
         with replacing(folder / f"{name}.jsonl") as lines:
@@ -153,6 +154,16 @@ def _name_of(source: str) -> str:
     """Return a file name for what is known of a data source: its folder's and its own name."""
     parts = [part for part in re.split(r"[/\\]", source) if part not in ("", ".", "..")]
     return re.sub(r"[^\w.-]+", "-", "-".join(parts[-2:])).strip("-.") or "data"
+
+
+def _free_name(folder: Path, source: str) -> str:
+    """Return a name under which no other data's evaluation is kept."""
+    name = _name_of(source)
+    try:
+        taken_by = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["data"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return name
+    return name if taken_by == source else f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:6]}"
 
 
 def _telling_examples(run: Run, lines: Path, qualities: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, list[dict[str, Any]]]:

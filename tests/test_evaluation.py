@@ -1,17 +1,14 @@
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from toy_runs import ToyData, Train, toy_pairs, write_pairs
+from toy_runs import Census, ToyData, Train, toy_pairs, write_pairs
 
 from heed import evaluation as evaluation_module
 from heed import run as run_module
 from heed import verbs
 from heed.config import DecodeConfig
-from heed.data.read import Example
 from heed.errors import ConfigError, DataError
 from heed.evaluation import compare_runs, comparison_lines, evaluate_examples, evaluate_run, evaluation_settings, score_lines
 from heed.run import Run
@@ -47,25 +44,10 @@ def test_scores_do_not_depend_on_how_the_data_is_divided(toy_run: Run, monkeypat
 def test_a_test_set_of_any_size_is_held_a_window_at_a_time(toy_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation_module, "WINDOW", 4)
     monkeypatch.setattr(run_module, "WINDOW", 4)
-    alive, most = 0, 0
-
-    class Tracked(dict[str, Any]):
-        def __init__(self, content: Example) -> None:
-            nonlocal alive, most
-            super().__init__(content)
-            alive += 1
-            most = max(most, alive)
-
-        def __del__(self) -> None:
-            nonlocal alive
-            alive -= 1
-
-    def stream() -> Iterator[Example]:
-        for i in range(60):
-            yield Tracked(PAIRS[i % len(PAIRS)])
-
-    assert evaluate_examples(toy_run, stream(), GREEDY).n_examples == 60
-    assert most <= 2 * 4 + 1
+    census = Census()
+    stream = (census.counted(PAIRS[i % len(PAIRS)]) for i in range(60))
+    assert evaluate_examples(toy_run, stream, GREEDY).n_examples == 60
+    assert census.most <= 2 * 4 + 1
 
 
 def test_an_evaluation_is_kept_in_the_run_folder_with_every_answer(copied: Run, toy_data: ToyData) -> None:
@@ -77,6 +59,17 @@ def test_an_evaluation_is_kept_in_the_run_folder_with_every_answer(copied: Run, 
     assert [line["example"]["source"] for line in lines] == [pair["source"] for pair in toy_pairs(12, 12)]
     options = copied.config.decode
     assert [line["answer"]["text"] for line in lines] == [answer.text for answer in copied.answers(toy_pairs(12, 12), options)]
+
+
+def test_evaluations_of_files_with_one_name_are_kept_apart(copied: Run, toy_data: ToyData, tmp_path: Path) -> None:
+    sources = [tmp_path / place / "data" / "test.tsv" for place in ("one", "other")]
+    for source in sources:
+        source.parent.mkdir(parents=True)
+        write_pairs(source, toy_pairs(3))
+        first = evaluate_run(copied, str(source))["name"]
+        assert evaluate_run(copied, str(source))["name"] == first
+    kept = [json.loads(path.read_text(encoding="utf-8"))["data"] for path in (copied.folder / "evaluations").glob("data-test.tsv*.json")]
+    assert sorted(kept) == sorted(map(str, sources))
 
 
 def test_every_score_has_an_interval_around_it(copied: Run, toy_data: ToyData) -> None:

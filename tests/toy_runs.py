@@ -57,6 +57,28 @@ def write_pairs(path: Path, pairs: Sequence[dict[str, str]]) -> Path:
     return path
 
 
+class Census:
+    """Counts the examples that are held in memory at once."""
+
+    def __init__(self) -> None:
+        self.alive = self.most = 0
+
+    def counted(self, example: dict[str, Any]) -> dict[str, Any]:
+        """Return the example as one that is counted for as long as anything holds it."""
+        self.alive += 1
+        self.most = max(self.most, self.alive)
+        return _Counted(example, self)
+
+
+class _Counted(dict[str, Any]):
+    def __init__(self, example: dict[str, Any], census: Census) -> None:
+        super().__init__(example)
+        self.census = census
+
+    def __del__(self) -> None:
+        self.census.alive -= 1
+
+
 def as_arguments(settings: dict[str, Any], prefix: str = "") -> list[str]:
     """Return nested settings as key=value, but for the name of the task."""
     pairs: list[str] = []

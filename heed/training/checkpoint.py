@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from heed.device import describe_machine
 from heed.errors import CheckpointError
 from heed.files import explain_full_disk, flush, sha256
 from heed.run import distinct, load_weights, save_weights
@@ -56,7 +57,7 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
             state = {
                 "progress": asdict(progress),
                 "sha256": hashes,
-                "versions": {"torch": torch.__version__, "threads": torch.get_num_threads()},
+                "machine": describe_machine(),
             }
             (draft / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
             for path in draft.iterdir():
@@ -76,6 +77,13 @@ def load_checkpoint(place: Path, model: nn.Module, optimizer: torch.optim.Optimi
     load_weights(model, place / "model.safetensors")
     _fill_optimizer(model, optimizer, safetensors.torch.load_file(place / "optimizer.safetensors"))
     return Progress.from_json(json.loads((place / "state.json").read_text(encoding="utf-8"))["progress"])
+
+
+def other_machine(place: Path) -> list[str]:
+    """Say what differs between here and where a checkpoint was written, as far as it may change the last bits of the results."""
+    then = json.loads((place / "state.json").read_text(encoding="utf-8")).get("machine", {})
+    now = describe_machine()
+    return [f"{name} was {then[name]}, is {now[name]}" for name in now if name in then and then[name] != now[name]]
 
 
 def fault(place: Path) -> str | None:

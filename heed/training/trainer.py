@@ -34,6 +34,7 @@ from heed.training.checkpoint import (
     forget_old,
     load_checkpoint,
     newest_whole,
+    other_machine,
     place_of,
     save_checkpoint,
 )
@@ -107,6 +108,9 @@ class Trainer:
         self.progress = load_checkpoint(place, self.model, self.optimizer)
         self.log.rewind(self.progress.step)
         self.log.say(f"resuming after step {self.progress.step}")
+        changes = other_machine(place)
+        if changes:
+            self.log.say(f"the weights may differ in their last bits from those of an unbroken run: {'; '.join(changes)}")
         if self.progress.best_step is not None:
             self._restore_best(place_of(self.folder, self.progress.best_step))
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_runs import TINY, toy_pairs, write_pairs
+from toy_runs import TINY, Census, toy_pairs, write_pairs
 
 from heed.config import merge
-from heed.data.read import Example, read_examples
+from heed.data.read import read_examples
 from heed.errors import ConfigError, DataError
 from heed.files import sha256
 from heed.run import RunConfig, resolve
@@ -159,24 +159,12 @@ def test_stores_that_were_deleted_are_encoded_again_to_the_same_examples(tmp_pat
 
 
 def test_only_a_chunk_of_examples_is_in_memory_while_encoding(tmp_path: Path, pairs_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alive, most = 0, 0
-
-    class Tracked(dict[str, Any]):
-        def __init__(self, content: Example) -> None:
-            nonlocal alive, most
-            super().__init__(content)
-            alive += 1
-            most = max(most, alive)
-
-        def __del__(self) -> None:
-            nonlocal alive
-            alive -= 1
-
+    census = Census()
     read = read_examples
-    monkeypatch.setattr(prepare_module, "read_examples", lambda *args, **options: map(Tracked, read(*args, **options)))
+    monkeypatch.setattr(prepare_module, "read_examples", lambda *args, **options: map(census.counted, read(*args, **options)))
     monkeypatch.setattr(prepare_module, "CHUNK", 16)
     prepared_in(tmp_path / "run", config_of(pairs_file))
-    assert 16 <= most <= 2 * 16 + 2
+    assert 16 <= census.most <= 2 * 16 + 2
 
 
 def test_encoding_again_refuses_data_that_changed(tmp_path: Path, pairs_file: Path) -> None:

@@ -119,6 +119,18 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_only(train: Train, capfd: p
     assert sha256(run.folder / "model.safetensors") == expected
 
 
+def test_resuming_on_another_machine_says_what_may_differ(train: Train, capfd: pytest.CaptureFixture[str]) -> None:
+    run = train()
+    fit_on(run.folder, quiet=False)
+    assert "may differ" not in capfd.readouterr().err
+    place = checkpoints(run.folder / "checkpoints")[0] / "state.json"
+    state = json.loads(place.read_text())
+    place.write_text(json.dumps(state | {"machine": {**state["machine"], "threads": 64}}))
+    fit_on(run.folder, quiet=False)
+    assert "may differ in their last bits" in (said := capfd.readouterr().err)
+    assert "threads was 64, is 1" in said
+
+
 def test_weights_torn_from_their_manifest_are_mended_by_resuming(train: Train) -> None:
     run = train()
     expected = sha256(run.folder / "model.safetensors")
