@@ -112,7 +112,12 @@ class DecodeConfig(Settings):
     top_p: float = Field(default=1.0, gt=0, le=1, description="sampling: keep the likeliest tokens that hold this probability")
     max_length: int = Field(default=256, ge=1, description="longest answer in tokens")
     seed: int = Field(default=0, ge=0, description="sampling: same seed, same answers")
-    batch_tokens: int = Field(default=4096, ge=1, description="padded source tokens decoded together")
+    batch_tokens: int | None = Field(
+        default=None, ge=1, description="padded source tokens decoded together; default 1,024 on a CPU, 16,384 on a GPU"
+    )
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        default="auto", description="type of matrix products; auto is bfloat16 where the hardware is fast at it; int8 on CPUs only"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

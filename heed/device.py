@@ -6,10 +6,16 @@ import os
 import platform
 import resource
 import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 
 from heed.errors import ConfigError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # glibc's mallopt parameters (malloc.h). Large temporaries are otherwise given back to the system and faulted in again every step.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -36,7 +42,9 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the type of matrix products; `auto` takes bfloat16 where the hardware multiplies it natively."""
     if name == "auto":
         return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    if name == "int8" and device.type != "cpu":
+        raise ConfigError(f"decode.precision=int8 runs on CPUs only, found {device}; use bfloat16 there")
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}[name]
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -65,6 +73,19 @@ def keep_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1) and mallopt(M_TOP_PAD, 64 << 20))
+
+
+def on_one_thread_each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Map a function over items, as many at once as torch has threads, each computing on one.
+
+    Operators of a few hundred microseconds gain little from a second thread, and pay for starting it every time.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(function, items))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def peak_memory_mib(device: torch.device | None = None) -> float:

@@ -7,11 +7,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Self, overload
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -21,18 +22,20 @@ from torch import Tensor
 import heed
 from heed.config import DataConfig, DecodeConfig, Settings, TrainConfig, dump_yaml, find_recipe, merge, read_yaml, recipe_folder, validate
 from heed.data.batch import collate
-from heed.data.order import sequential_batches
+from heed.data.order import Rows, sequential_batches
 from heed.data.parts import load_parts, save_parts
 from heed.data.read import Example
-from heed.device import choose_device
+from heed.device import choose_device, choose_precision, on_one_thread_each
 from heed.errors import CheckpointError, ConfigError, DataError
 from heed.files import replacing, sha256
 from heed.model.config import ModelConfig
 from heed.model.models import Model, build_model
+from heed.model.packed import pack
 from heed.tasks import TASKS, Answer, Task, find_task
 
-FORMAT = 1
+FORMAT = 2  # of the run folder; 1 turned other pairs of features by rotary positions
 LOSS_METRICS = ("loss", "accuracy", "perplexity")  # what validating yields without generating answers
+BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # of a side, answered together
 WINDOW = 2048  # inputs held at a time while predicting; sorted by length inside it
 
 
@@ -112,6 +115,7 @@ class Run:
     config: RunConfig
     task: Task
     model: Model
+    _packed: dict[tuple[torch.dtype, int], Model] = field(default_factory=dict, repr=False)
 
     @classmethod
     def create(cls, folder: Path, config: RunConfig, task: Task, *, about: Mapping[str, Any]) -> Self:
@@ -188,7 +192,6 @@ class Run:
     def answers(self, examples: Iterable[Example], options: DecodeConfig, *, at_once: int = WINDOW) -> Iterator[Answer]:
         """Answer a stream of examples in its order, holding a window of it at a time and batching it by length."""
         stream = iter(examples)
-        self.model.eval()
         first = 1
         while window := list(islice(stream, at_once)):
             yield from self._answer_window(window, first, options)
@@ -201,12 +204,23 @@ class Run:
         encoded = self.task.encode_all(window)
         self._check_lengths(encoded, first)
         lengths = torch.tensor([[value.size(0) for value in one.values() if value.dim()] or [1] for one in encoded]).int().numpy()
-        answers: list[Answer | None] = [None] * len(window)
-        for rows in sequential_batches(lengths, options.batch_tokens):
-            batch = collate([encoded[row] for row in rows]).to(self.device)
-            for row, answer in zip(rows, self.task.predict(self.model, batch, options), strict=True):
-                answers[row] = answer
-        return [answer for answer in answers if answer is not None]
+        model = self._answering_model(choose_precision(options.precision, self.device))
+
+        def answer(rows: Rows) -> list[Answer]:
+            return self.task.predict(model, collate([encoded[row] for row in rows]).to(self.device), options)
+
+        division = sequential_batches(lengths, options.batch_tokens or BATCH_TOKENS[self.device.type])
+        at_once = self.device.type == "cpu" and len(division) > 1 and torch.get_num_threads() > 1
+        found = on_one_thread_each(answer, division) if at_once else [answer(rows) for rows in division]
+        by_row = dict(zip(np.concatenate([*division, []]).tolist(), chain.from_iterable(found), strict=True))
+        return [by_row[row] for row in range(len(window))]
+
+    def _answering_model(self, precision: torch.dtype) -> Model:
+        """Return the model packed for answering with its weights as they are now."""
+        version = sum(parameter._version for parameter in self.model.parameters())  # counts the changes made to the weights
+        if (precision, version) not in self._packed:
+            self._packed = {(precision, version): pack(self.model, precision)}
+        return self._packed[precision, version]
 
     def _check_input(self, example: Example, number: int) -> None:
         for key, kind in self.task.inputs.items():

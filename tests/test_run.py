@@ -272,14 +272,14 @@ def test_parts_that_are_no_parts_are_refused_even_when_bound(run_copy: Path) -> 
 
 def test_a_config_of_another_format_is_refused(run_copy: Path) -> None:
     edit_config(run_copy, format=99)
-    with pytest.raises(CheckpointError, match="expected format 1"):
+    with pytest.raises(CheckpointError, match="expected format 2"):
         Run.load(run_copy)
 
 
 def test_a_manifest_of_another_format_is_refused(run_copy: Path) -> None:
     path = run_copy / "manifest.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(CheckpointError, match=r"manifest.json: expected format 1, found 2"):
+    path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
+    with pytest.raises(CheckpointError, match=r"manifest.json: expected format 2, found 3"):
         verify(run_copy)
 
 

@@ -39,7 +39,7 @@ TINY: dict[str, Any] = {
     "task": {"name": "translation", "vocab_size": 300},
     "model": {"d_model": 16, "n_heads": 2, "n_layers": 1, "d_ff": 24, "dropout": 0.1},
     "train": {"steps": 12, "batch_tokens": 250, "warmup": 4, "precision": "float32", "tensorboard": False, "log_every": 1},
-    "decode": {"beams": 2, "max_length": 30},
+    "decode": {"beams": 2, "max_length": 30, "precision": "float32"},
 }
 
 

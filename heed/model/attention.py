@@ -5,7 +5,7 @@ Self-attention, causal self-attention, cross-attention and grouped heads are one
 This is the only file that builds masks over pairs. Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heed.model.cache import KVCache
-from heed.model.positions import Rotation, rotate
+from heed.model.positions import rotate
 
 # Scores up to this many per head are cheaper as two batched products than in torch's fused kernel (bench/attention.py);
 # beyond, the fused kernel's linear memory wins.
@@ -137,12 +137,15 @@ class Attention(nn.Module):
             raise ValueError(f"n_heads={n_heads} must divide d_model={d_model}, and n_kv_heads={n_kv_heads} must divide n_heads")
         self.n_heads = n_heads
         self.n_kv_heads = n_kv_heads or n_heads
-        d_head = d_model // n_heads
+        self.d_head = d_head = d_model // n_heads
         self.scale = d_head**-0.5 if scaled else 1.0
-        self.query = nn.Linear(d_model, d_model, bias=bias)
-        self.key = nn.Linear(d_model, self.n_kv_heads * d_head, bias=bias)
-        self.value = nn.Linear(d_model, self.n_kv_heads * d_head, bias=bias)
-        self.output = nn.Linear(d_model, d_model, bias=bias)
+        query = nn.Linear(d_model, d_model, bias=bias)
+        key, value = (nn.Linear(d_model, self.n_kv_heads * d_head, bias=bias) for _ in range(2))
+        self.query: nn.Module = query
+        self.key, self.value = key, value
+        self.output: nn.Module = nn.Linear(d_model, d_model, bias=bias)
+        self.joint: Callable[[Tensor], Tensor] = JointLinear(query, key, value)
+        self.source: Callable[[Tensor], Tensor] = JointLinear(key, value)
         self.recorded: list[Tensor] | None = None
 
     def forward(
@@ -153,7 +156,7 @@ class Attention(nn.Module):
         *,
         causal: bool = False,
         bias: Tensor | None = None,
-        rotation: Rotation | None = None,
+        rotation: Tensor | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
         """Let the tokens of x look at each other, or at `memory`.
@@ -170,24 +173,27 @@ class Attention(nn.Module):
             (B, T, D).
         """
         if memory is None:
-            q, k, v = self._split(_joint_linear(x, (self.query, self.key, self.value)))
+            q, k, v = self._split(self.joint(x))
         else:
-            q = self._heads(self.query(x))
             k, v = self.keys_values(memory)
+            q = self._heads(self.query(x)).to(k.dtype)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
         if cache is not None:
-            k, v = cache.append(k, v)
+            earlier = cache.length
+            past = cache.append(k, v)
+            if earlier:  # the first tokens attend to each other at full speed, before the cache rounds or widens them
+                q, (k, v) = q.to(past[0].dtype), past
         return self._mix(q, k, v, attn_mask, causal=causal, bias=bias)
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Project what is looked at: (B, S, D) -> keys and values (B, H, S, E)."""
-        k, v = _joint_linear(memory, (self.key, self.value)).chunk(2, dim=-1)
+        k, v = self.source(memory).chunk(2, dim=-1)
         return self._heads(k), self._heads(v)
 
     def look(self, x: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """Let x (R, T, D) look at keys and values (B, H, S, E) made earlier; the R / B rows of one source stand side by side."""
-        q = self._heads(self.query(x))
+        q = self._heads(self.query(x)).to(k.dtype)
         group = q.size(0) // k.size(0)
         if group == 1:
             return self._mix(q, k, v, attn_mask)
@@ -197,12 +203,12 @@ class Attention(nn.Module):
         return mixed.reshape(R, T, -1)
 
     def _split(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        d_kv = self.key.out_features
-        q, k, v = torch.split(projected, [self.query.out_features, d_kv, d_kv], dim=-1)
+        d_kv = self.n_kv_heads * self.d_head
+        q, k, v = torch.split(projected, [self.n_heads * self.d_head, d_kv, d_kv], dim=-1)
         return self._heads(q), self._heads(k), self._heads(v)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return torch.unflatten(x, -1, (-1, self.query.out_features // self.n_heads)).transpose(1, 2)  # (B, T, D) -> (B, H, T, E)
+        return torch.unflatten(x, -1, (-1, self.d_head)).transpose(1, 2)  # (B, T, D) -> (B, H, T, E)
 
     def _mix(
         self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, *, causal: bool = False, bias: Tensor | None = None
@@ -222,11 +228,17 @@ class Attention(nn.Module):
         return attention_weights(q, k, attn_mask, bias=bias, scale=self.scale)
 
 
-def _joint_linear(x: Tensor, linears: Sequence[nn.Linear]) -> Tensor:
-    """Apply several linear maps to the same x as one product: (..., D) -> (..., sum of their widths)."""
-    weight = torch.cat([linear.weight for linear in linears])
-    bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
-    return F.linear(x, weight, bias)
+class JointLinear:
+    """Applies several linear maps to the same x as one product; owns no parameters."""
+
+    def __init__(self, *linears: nn.Linear) -> None:
+        self.linears = linears
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map (..., D) to (..., sum of the maps' widths)."""
+        weight = torch.cat([linear.weight for linear in self.linears])
+        bias = None if self.linears[0].bias is None else torch.cat([linear.bias for linear in self.linears])
+        return F.linear(x, weight, bias)
 
 
 @contextmanager

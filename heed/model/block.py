@@ -13,7 +13,7 @@ from heed.model.attention import Attention, padding_mask
 from heed.model.cache import LayerCache
 from heed.model.config import ModelConfig
 from heed.model.dropout import Dropout
-from heed.model.positions import RelativeBias, Rotation, rotation
+from heed.model.positions import RelativeBias, RotaryPositions
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -40,9 +40,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.bias) if config.gated else None
-        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
+        self.up: nn.Module = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
+        self.gate: nn.Module | None = nn.Linear(config.d_model, config.d_ff, bias=config.bias) if config.gated else None
+        self.down: nn.Module = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class Block(nn.Module):
         memory_mask: Tensor | None = None,
         *,
         bias: Tensor | None = None,
-        rotation: Rotation | None = None,
+        rotation: Tensor | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
         """Pass x (B, T, D) through the block.
@@ -135,8 +135,7 @@ class Stack(nn.Module):
     def __init__(self, config: ModelConfig, n_layers: int, *, causal: bool = False, cross: bool = False) -> None:
         super().__init__()
         self.causal = causal
-        self.d_head = config.d_head
-        self.rotary = config.positions == "rotary"
+        self.rotary = RotaryPositions(config.d_head) if config.positions == "rotary" else None
         self.relative = RelativeBias(config.n_heads, causal=causal) if config.positions == "relative" else None
         self.blocks = nn.ModuleList(Block(config, causal=causal, cross=cross) for _ in range(n_layers))
         self.norm = build_norm(config) if config.norm_place == "before" else None
@@ -157,17 +156,15 @@ class Stack(nn.Module):
             mask: (B, S), True = real, over x and the cached tokens before it; None means all real.
             memory: (B, S', D), looked at by the cross-attention of a decoder.
             memory_mask: (B, S'), True = real.
-            positions: (T,) or (B, T), places of the tokens; default 0, 1, 2 ... Read by rotary and relative positions.
+            positions: (B, T), places of the tokens, read by rotary positions; default those after the cached ones.
             caches: one per block, of the tokens before x.
         Returns:
             (B, T, D).
         """
         n_past = 0 if caches is None else caches[0].past.length
-        if positions is None:
-            positions = torch.arange(n_past, n_past + x.size(1), device=x.device)
         attn_mask = None if mask is None else padding_mask(mask)
         cross_mask = None if memory_mask is None else padding_mask(memory_mask)
-        turn = rotation(positions, self.d_head) if self.rotary else None
+        turn = None if self.rotary is None else self.rotary(n_past, n_past + x.size(1), positions, x.device)
         bias = None if self.relative is None else self._relative_bias(self.relative, n_past, x)
         for i, block in enumerate(self.blocks):
             cache = None if caches is None else caches[i]

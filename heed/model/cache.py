@@ -12,7 +12,10 @@ from torch import Tensor
 
 
 class KVCache:
-    """Keys and values of all tokens so far, for one attention layer."""
+    """Keys and values of all tokens so far, for one attention layer.
+
+    On a CPU they are kept in float32, in which the products of a single query are faster than in bfloat16.
+    """
 
     def __init__(self) -> None:
         self.keys: Tensor | None = None  # (R, H, capacity, E)
@@ -32,7 +35,8 @@ class KVCache:
     def _room(self, store: Tensor | None, new: Tensor, end: int) -> Tensor:
         if store is not None and store.size(2) >= end:
             return store
-        grown = new.new_empty(new.size(0), new.size(1), max(16, 2 * end), new.size(3))
+        dtype = torch.float32 if new.dtype == torch.bfloat16 and new.device.type == "cpu" else new.dtype
+        grown = new.new_empty(new.size(0), new.size(1), max(16, 2 * end), new.size(3), dtype=dtype)
         if store is not None:
             grown[:, :, : self.length] = store[:, :, : self.length]
         return grown
@@ -69,6 +73,7 @@ class DecoderState:
     layers: list[LayerCache]
     source_mask: Tensor | None = None  # (B, S), True = real
     prefix_mask: Tensor | None = None  # (R, P), True = real: prompts of unequal length, padded on the left
+    whole: bool = False  # nothing in the source is padding, so its mask need not be looked at
     group: int = 1
     length: int = 0
 

@@ -12,7 +12,8 @@ class VocabularyHead(nn.Module):
         self.weight = (
             tied.weight if tied is not None else nn.Parameter(nn.init.xavier_uniform_(nn.Linear(d_model, vocab_size, bias=False).weight))
         )
+        self.product: nn.Module | None = None  # of a packed model
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (..., D) to logits (..., V)."""
-        return F.linear(hidden, self.weight)
+        return F.linear(hidden, self.weight) if self.product is None else self.product(hidden).float()

@@ -83,7 +83,10 @@ class Causal(nn.Module):
     def _read(self, ids: Tensor, state: DecoderState) -> Tensor:
         first, state.length = state.length, state.length + ids.size(1)
         mask = _mask_so_far(state)
-        positions = torch.arange(first, state.length, device=ids.device) if mask is None else places(mask)[:, first : state.length]
+        if mask is None:
+            x = self.stem(ids, torch.arange(first, state.length, device=ids.device))
+            return self.stack(x, caches=state.layers)  # type: ignore[no-any-return]
+        positions = places(mask)[:, first : state.length]
         hidden: Tensor = self.stack(self.stem(ids, positions), mask, positions=positions, caches=state.layers)
         return hidden
 
@@ -126,8 +129,9 @@ class Seq2Seq(nn.Module):
         for block in self.decoder.blocks:
             assert isinstance(block.cross_attention, Attention)
             layers.append(LayerCache(source=block.cross_attention.keys_values(memory)))
+        whole = mask is None or (mask.device.type == "cpu" and bool(mask.all()))  # on a GPU the answer would have to be waited for
         mask = torch.ones_like(inputs, dtype=torch.bool) if mask is None else mask
-        state = DecoderState(layers, source_mask=mask)
+        state = DecoderState(layers, source_mask=mask, whole=whole)
         if prefix.size(1) > 1:
             self._read(prefix[:, :-1], state)
         return state
@@ -142,7 +146,7 @@ class Seq2Seq(nn.Module):
         first, state.length = state.length, state.length + ids.size(1)
         positions = torch.arange(first, state.length, device=ids.device)
         x = self.target_stem(ids, positions)
-        hidden: Tensor = self.decoder(x, None, None, state.source_mask, positions=positions, caches=state.layers)
+        hidden: Tensor = self.decoder(x, None, None, None if state.whole else state.source_mask, caches=state.layers)
         return hidden
 
 

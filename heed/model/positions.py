@@ -4,7 +4,6 @@ Sinusoidal and learned positions are added to the embeddings; rotary ones turn q
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -60,30 +59,43 @@ class LearnedPositions(nn.Module):
         return x + learned
 
 
-class Rotation(NamedTuple):
-    """Cosines and sines of the angles by which feature pairs are turned, (T, E/2) or (B, 1, T, E/2)."""
-
-    cos: Tensor
-    sin: Tensor
-
-
-def rotation(positions: Tensor, d_head: int, base: float = 10000.0) -> Rotation:
-    """Return the rotation of each position (Su et al. 2021, eq. 15): pair i turns by p / base^(2i/E).
+def rotation(positions: Tensor, d_head: int, base: float = 10000.0) -> Tensor:
+    """Return the rotation of each position as complex numbers of length 1: pair i turns by p / base^(2i/E) (Su et al. 2021, eq. 15).
 
     Args:
         positions: (T,) or (B, T).
+    Returns:
+        (T, E/2), or (B, 1, T, E/2), the same for every head.
     """
     rates = base ** (-torch.arange(0, d_head, 2, dtype=torch.float64, device=positions.device) / d_head)
     angle = positions[..., None].double() * rates
-    if positions.dim() == 2:
-        angle = angle[:, None]  # (B, T, E/2) -> (B, 1, T, E/2), the same for every head
-    return Rotation(angle.cos().float(), angle.sin().float())
+    turn = torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
+    return turn[:, None] if positions.dim() == 2 else turn
 
 
-def rotate(x: Tensor, by: Rotation) -> Tensor:
-    """Turn the pairs (x[i], x[i + E/2]) of queries or keys (B, H, T, E)."""
-    a, b = x.to(torch.promote_types(x.dtype, torch.float32)).chunk(2, dim=-1)
-    return torch.cat([a * by.cos - b * by.sin, b * by.cos + a * by.sin], dim=-1).to(x.dtype)
+def rotate(x: Tensor, by: Tensor) -> Tensor:
+    """Turn the pairs (x[2i], x[2i + 1]) of queries or keys (B, H, T, E), each taken as one complex number (Su et al. 2021, eq. 34)."""
+    pairs = torch.unflatten(x.to(torch.promote_types(x.dtype, torch.float32)), -1, (-1, 2))
+    return torch.view_as_real(torch.view_as_complex(pairs) * by).flatten(-2).to(x.dtype)
+
+
+class RotaryPositions(nn.Module):
+    """Rotations by position, computed once; they have no parameters and no longest sequence."""
+
+    def __init__(self, d_head: int) -> None:
+        super().__init__()
+        self.d_head = d_head
+        self.table = rotation(torch.zeros(0), d_head)  # (P, E/2); no buffer, which model.to(dtype) would cut to its real part
+
+    def forward(self, first: int, end: int, positions: Tensor | None, device: torch.device) -> Tensor:
+        """Return the rotations of positions (T,) or (B, T), all below `end`; by default of first, first + 1 ... end - 1."""
+        if self.table.size(0) < end or self.table.device != device:
+            with torch.inference_mode(False):  # training may come after answering, and reads the same table
+                self.table = rotation(torch.arange(max(64, 2 * end), device=device), self.d_head)
+        if positions is None:
+            return self.table[first:end]
+        turn = self.table[positions]
+        return turn[:, None] if positions.dim() == 2 else turn
 
 
 class RelativeBias(nn.Module):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from heed.errors import DataError
 from heed.model import ModelConfig, build_model, sinusoid_table
-from heed.model.positions import LearnedPositions, RelativeBias, SinusoidalPositions, rotate, rotation
+from heed.model.positions import LearnedPositions, RelativeBias, RotaryPositions, SinusoidalPositions, rotate, rotation
 
 
 @given(n=st.integers(1, 40), d_model=st.integers(1, 13))
@@ -70,9 +70,9 @@ def test_rotary_positions_turn_each_pair_by_its_angle(pairs: int, seed: int) -> 
     turned = rotate(x, rotation(places, 2 * pairs))
     for i in range(pairs):
         angle = places.double() * 10000.0 ** (-i / pairs)
-        pair = torch.complex(x[..., i].double(), x[..., i + pairs].double()) * torch.polar(torch.ones(4, dtype=torch.float64), angle)
-        torch.testing.assert_close(turned[..., i].double(), pair.real, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(turned[..., i + pairs].double(), pair.imag, rtol=1e-5, atol=1e-5)
+        pair = torch.complex(x[..., 2 * i].double(), x[..., 2 * i + 1].double()) * torch.polar(torch.ones(4, dtype=torch.float64), angle)
+        torch.testing.assert_close(turned[..., 2 * i].double(), pair.real, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(turned[..., 2 * i + 1].double(), pair.imag, rtol=1e-5, atol=1e-5)
 
 
 @given(shift=st.integers(0, 2000), p=st.integers(0, 60), distance=st.integers(-60, 60), seed=st.integers(0, 2**31))
@@ -99,6 +99,15 @@ def test_rotary_positions_keep_the_length_and_the_type(dtype: torch.dtype, toler
 def test_rotary_positions_keep_float64_exact() -> None:
     x = torch.randn(1, 1, 1, 2, dtype=torch.float64)
     torch.testing.assert_close(rotate(x, rotation(torch.zeros(1), 2)), x, rtol=0, atol=0)
+
+
+def test_rotations_that_were_computed_once_are_those_of_their_positions() -> None:
+    layer, cpu = RotaryPositions(6), torch.device("cpu")
+    for first, end in ((0, 3), (2, 5), (70, 200), (0, 1)):
+        torch.testing.assert_close(layer(first, end, None, cpu), rotation(torch.arange(first, end), 6), rtol=0, atol=0)
+    positions = torch.tensor([[0, 0, 1], [3, 4, 5]])
+    torch.testing.assert_close(layer(0, 6, positions, cpu), rotation(positions, 6), rtol=0, atol=0)
+    assert layer(0, 6, positions, cpu).shape == (2, 1, 3, 3)
 
 
 def bucket_of_t5(distance: int, *, causal: bool, n_buckets: int, max_distance: int) -> int:

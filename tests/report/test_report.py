@@ -103,7 +103,7 @@ def evaluation(name: str, examples: dict[str, Any]) -> dict[str, Any]:
 MACHINE = {"processor": "A processor", "threads": 4, "python": "3.11.7", "torch": "2.13.0"}
 BUCKETS = [("1-5", 41, 52.3), ("6-10", 403, 41.2), ("11-20", 520, 37.9), ("21-40", 36, 29.4)]
 CONFIG = {
-    "format": 1,
+    "format": 2,
     "heed": "0.1.0",
     "command": "heed train translation 'data.train=data/train.{en,de}' --to runs/mine",
     "data_sha256": {"train": {"train.en": "ab" * 32}},
@@ -181,7 +181,7 @@ def make_run(folder: Path, changes: Mapping[str, str] = MappingProxyType({})) ->
     content: dict[str, Any] = {
         "config.yaml": dump_yaml(CONFIG),
         "data_report.json": json.dumps(DATA),
-        "manifest.json": json.dumps({"format": 1, "sha256": {"config.yaml": "cd" * 32}}),
+        "manifest.json": json.dumps({"format": 2, "sha256": {"config.yaml": "cd" * 32}}),
         "metrics.jsonl": "".join(json.dumps(line) + "\n" for line in curves(2000)),
         "evaluations/test.json": json.dumps(evaluation("test", EXAMPLES)),
         "evaluations/valid.json": json.dumps(evaluation("valid", EXAMPLES)),
@@ -287,7 +287,7 @@ def test_a_missing_file_leaves_its_section_out(tmp_path: Path, missing: str, sec
 
 
 def test_config_alone_is_enough(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("format: 1\n", encoding="utf-8")
+    (tmp_path / "config.yaml").write_text("format: 2\n", encoding="utf-8")
     assert Page(report_of(tmp_path)).headings == ["settings"]
 
 
@@ -402,7 +402,7 @@ def test_many_points_are_averaged_in_order() -> None:
 def test_scores_of_any_task_are_shown(tmp_path: Path) -> None:
     content = {"name": "test", "accuracy": score(0.9, 0.01), "perplexity": score(12.5, 0.5), "wer": {"value": 1.2, "low": 1.1, "high": 1.3}}
     content |= {"examples": {"worst": [{"example": {"text": "so good", "label": "neg"}, "answer": {"text": "pos"}, "quality": 0.0}]}}
-    config = dump_yaml({"format": 1, "task": {"name": "elsewhere.tasks:Mood"}})
+    config = dump_yaml({"format": 2, "task": {"name": "elsewhere.tasks:Mood"}})
     page = Page(report_of(make_run(tmp_path, {"evaluations/test.json": json.dumps(content), "config.yaml": config})))
     for words in ("Accuracy", "90.0", "Perplexity", "12.5", "WER", "120.0", "so good", "neg", "pos"):
         assert words in page.text

@@ -34,7 +34,7 @@ def pairs_file(tmp_path: Path) -> Path:
 def test_config_and_parts_are_there_before_the_first_step(tmp_path: Path, pairs_file: Path) -> None:
     prepared, _, _ = prepared_in(tmp_path / "run", config_of(pairs_file))
     config = (tmp_path / "run" / "config.yaml").read_text(encoding="utf-8")
-    for text in ("format: 1", "seed: 1", "command:", "torch:", sha256(pairs_file), f"vocab_size: {prepared.run.config.model.vocab_size}"):
+    for text in ("format: 2", "seed: 1", "command:", "torch:", sha256(pairs_file), f"vocab_size: {prepared.run.config.model.vocab_size}"):
         assert text in config
     assert (tmp_path / "run" / "parts" / "tokenizer.json").is_file()
 
