@@ -15,7 +15,7 @@ from heed.run import Run
 
 pytest_plugins = ["toy_runs"]
 
-GREEDY = DecodeConfig(beams=1, max_length=20)
+GREEDY = DecodeConfig(beams=1, max_length=20, precision="float32")
 PAIRS = toy_pairs(23, seed=41)
 
 
