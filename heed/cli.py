@@ -210,6 +210,20 @@ def demo(
         print(line)
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="which figure to measure; without it they are listed")] = None,
+) -> None:
+    """Measure speed, against other systems where there are any: heed bench attention."""
+    from heed.bench import listing, run_bench
+
+    if name is None:
+        print("\n".join(listing()))
+    else:
+        run_bench(name, context.args)
+
+
 def main() -> NoReturn:
     """Run the command line and exit: 0 done, 1 a user's error, 130 or 143 interrupted."""
     signal.signal(signal.SIGTERM, _terminate)
