@@ -4,13 +4,24 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test check bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/heed demo --force
 
 test: $(VENV)/installed-dev check
 	$(BIN)/python -m pytest
+
+# Every speed figure, against the peers in an environment of their own; about an hour, in which nothing else may run.
+# DATA is a folder with Multi30k's train, val and test_2016_flickr, .en and .de.
+bench: $(VENV)/installed
+	test -n "$(DATA)" || { echo "say where Multi30k lies: make bench DATA=DIR"; exit 1; }
+	test -d runs/marian || $(BIN)/heed train marian "data.train=$(DATA)/train.{en,de}" "data.valid=$(DATA)/val.{en,de}" --to runs/marian
+	$(BIN)/heed bench training "$(DATA)/train.{en,de}"
+	$(BIN)/heed bench answering runs/marian "$(DATA)/test_2016_flickr.{en,de}"
+	for name in language classifier attention lengths scale; do $(BIN)/heed bench $$name || exit 1; done
+	$(BIN)/heed bench memory "$(DATA)/train.{en,de}"
+	$(BIN)/heed bench start runs/marian
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

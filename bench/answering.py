@@ -6,7 +6,6 @@ Two tables: many sentences (beam 5, batches of 64), and one sentence at a time.
 """
 
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,9 +22,7 @@ from heed.tasks.translation import Translation
 
 
 def main(arguments: list[str]) -> None:
-    """Compare, or be one side of the comparison."""
-    if arguments[0] == "side":
-        return _side(*arguments[1:])
+    """Compare."""
     run, source, rounds = Run.load(arguments[0]), arguments[1], int(arguments[2]) if len(arguments) > 2 else 3
     pairs = list(read_examples(source, required=("source", "target"), rename={}, header=None, bad_rows="error", log=ReadLog()))[:1000]
     folder = Path(tempfile.mkdtemp(prefix="heed-bench-"))
@@ -38,7 +35,7 @@ def main(arguments: list[str]) -> None:
             name = f"{engine} {precision}, {workers} x {threads} threads"
             out = folder / f"{name}-{beams}-{batch}.json"
             if engine == "heed":
-                command = ours("answering", "side", run.folder, folder, beams, batch, precision, threads, n, out)
+                command = ours("answering", run.folder, folder, beams, batch, precision, threads, n, out)
             else:
                 script = {"CTranslate2": "ct2", "Hugging Face": "hf"}[engine]
                 command = theirs("translation_answering", folder, script, beams, batch, precision, workers, threads, n, out)
@@ -63,7 +60,8 @@ def main(arguments: list[str]) -> None:
         quality(beams, 1, compare(name, title, "sentences/s", sides(beams, 1, 200, one), rounds=rounds))
 
 
-def _side(folder: str, work: str, beams: str, batch: str, precision: str, threads: str, n: str, out: str) -> None:
+def side(folder: str, work: str, beams: str, batch: str, precision: str, threads: str, n: str, out: str) -> None:
+    """Translate with heed."""
     torch.set_num_threads(int(threads))
     keep_memory()
     run = Run.load(folder)
@@ -83,7 +81,3 @@ def _side(folder: str, work: str, beams: str, batch: str, precision: str, thread
         times.append(time.perf_counter() - begun)
     Path(out).write_text(json.dumps(texts), encoding="utf-8")
     report(len(examples) / min(times))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

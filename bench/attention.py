@@ -1,7 +1,7 @@
 """Forward and backward of attention: two batched products against torch's fused kernel, by sequence length.
 
-Run: python bench/attention.py
-The lengths where the ratio crosses 1 are what PRODUCTS_UP_TO in heed/model/attention.py says.
+Run: heed bench attention
+PRODUCTS_UP_TO in heed/model/attention.py follows from the ratios, and from the memory that products take, which grows with the square.
 """
 
 import statistics
@@ -41,7 +41,8 @@ def step(shape: tuple[int, int, int, int], dtype: torch.dtype, limit: int) -> Ca
     return run
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
+    """Measure and print."""
     keep_memory()
     print(describe_machine())
     print(f"{'B x H x T x E':>18} {'type':>9} {'products ms':>12} {'fused ms':>9} {'fused / products':>17}")
@@ -50,7 +51,3 @@ def main() -> None:
             products, fused = milliseconds(step(shape, dtype, 1 << 30)), milliseconds(step(shape, dtype, 0))
             name = " x ".join(map(str, shape))
             print(f"{name:>18} {str(dtype).removeprefix('torch.'):>9} {products:12.1f} {fused:9.1f} {fused / products:17.2f}")
-
-
-if __name__ == "__main__":
-    main()

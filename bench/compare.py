@@ -33,8 +33,9 @@ class Side:
 
 
 def ours(module: str, *arguments: object) -> list[str]:
-    """Return the command of one of heed's own sides."""
-    return [sys.executable, "-m", f"heed.bench.{module}", *map(str, arguments)]
+    """Return the command of one of heed's own sides: the function `side` of a module."""
+    call = f"import sys; from heed.bench.{module} import side; side(*sys.argv[1:])"
+    return [sys.executable, "-c", call, *map(str, arguments)]
 
 
 def theirs(script: str, *arguments: object) -> list[str]:
@@ -158,7 +159,7 @@ def ceilings() -> dict[str, float]:
         rate = 2 * 2048**3 / median_seconds(lambda a=a, b=b: a @ b)  # type: ignore[misc]
         found[f"{str(dtype).removeprefix('torch.')}_GFLOP/s"] = rate / 1e9
     wide = torch.randn(1 << 26)
-    found["read_GB/s"] = wide.numel() * wide.element_size() / median_seconds(lambda: wide.sum()) / 1e9
+    found["read_GB/s"] = wide.numel() * wide.element_size() / median_seconds(wide.sum) / 1e9
     copied = torch.empty_like(wide)
     found["copy_GB/s"] = 2 * wide.numel() * wide.element_size() / median_seconds(lambda: copied.copy_(wide)) / 1e9
     return found

@@ -1,4 +1,4 @@
-"""Writes a trained translator as the Marian model that transformers and CTranslate2 know, so that all of them answer with one set of weights."""
+"""Writes a trained translator as the Marian model that transformers and CTranslate2 know: one set of weights for all of them."""
 
 import json
 from pathlib import Path
@@ -71,7 +71,7 @@ def _weights(run: Run) -> dict[str, Tensor]:
         side, _, number, part, *rest = name.split(".")
         place, kind = f"model.{side}.layers.{number}", rest[-1]
         if part in attentions:
-            target = f"{attentions[part]}.{ {'query': 'q', 'key': 'k', 'value': 'v', 'output': 'out'}[rest[0]]}_proj"
+            target = f"{attentions[part]}.{ {'query': 'q', 'key': 'k', 'value': 'v', 'output': 'out'}[rest[0]] }_proj"
             writes = rest[0] == "output"
         elif part == "feed_forward":
             target, writes = {"up": ("fc1", False), "down": ("fc2", True)}[rest[0]]

@@ -1,6 +1,6 @@
 """Peak memory of training on parallel text, and on ten slightly different copies of it.
 
-Run: python bench/memory.py "DIR/train.{en,de}"
+Run: heed bench memory "DIR/train.{en,de}"
 """
 
 import subprocess
@@ -23,8 +23,9 @@ def peak_mib(source: str, folder: Path) -> int:
     return int(done.stdout)
 
 
-def main() -> None:
-    source = sys.argv[1]
+def main(arguments: list[str]) -> None:
+    """Measure and print."""
+    source = arguments[0]
     stem, _, suffixes = source.rpartition(".")
     languages = suffixes.strip("{}").split(",")
     with tempfile.TemporaryDirectory() as name:
@@ -36,7 +37,3 @@ def main() -> None:
         small = peak_mib(source, folder / "small")
         large = peak_mib(f"{folder}/large.{suffixes}", folder / "run")
     print(f"peak memory: {small} MiB, ten times the data: {large} MiB ({large / small - 1:+.1%})")
-
-
-if __name__ == "__main__":
-    main()

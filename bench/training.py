@@ -7,7 +7,6 @@ the padding share over an epoch, the machine's ceilings, and which share of the 
 
 import json
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
@@ -32,15 +31,13 @@ def settings(source: str, updates: int) -> dict[str, dict[str, object]]:
 
 
 def main(arguments: list[str]) -> None:
-    """Compare, or be one side of the comparison."""
-    if arguments[0] == "side":
-        return _side(arguments[1], int(arguments[2]))
+    """Compare."""
     source, rounds = arguments[0], int(arguments[1]) if len(arguments) > 1 else 3
     with tempfile.TemporaryDirectory() as folder:
         pairs = Path(folder) / "pairs.json"
         _write_pairs(source, Path(folder), pairs)
         sides = [
-            Side("heed", ours("training", "side", source, 80)),
+            Side("heed", ours("training", source, 80)),
             Side("Hugging Face, bfloat16, grouped by length, memory kept", theirs_with(pairs, "bf16", "group"), KEPT_MEMORY),
             Side("Hugging Face, bfloat16", theirs_with(pairs, "bf16")),
             Side("Hugging Face as it comes", theirs_with(pairs)),
@@ -68,15 +65,12 @@ def _write_pairs(source: str, folder: Path, out: Path) -> None:
     out.write_text(json.dumps({**names, "vocab_size": run.config.model.vocab_size, "pairs": pairs}), encoding="utf-8")
 
 
-def _side(source: str, updates: int) -> None:
+def side(source: str, updates: str) -> None:
+    """Train with heed."""
     with tempfile.TemporaryDirectory() as folder:
-        run = fit_recipe("translation", settings(source, updates), Path(folder) / "run", force=False, quiet=True)
+        run = fit_recipe("translation", settings(source, int(updates)), Path(folder) / "run", force=False, quiet=True)
         lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
         padding = json.loads((run.folder / "data_report.json").read_text())["padding"]
     rates = [line["units_per_second"] for line in lines if "lr" in line][WARM:]
     # 2 operations forward and 4 backward for each parameter and token; embeddings are looked up, but the tied matrix is also the head
     report(statistics.median(rates), padding=round(padding, 4), operations_per_token=6 * count_parameters(run.model))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

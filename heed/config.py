@@ -95,6 +95,10 @@ class TrainConfig(Settings):
     keep: int = Field(default=2, ge=1, description="checkpoints kept besides the best")
     average: int = Field(default=1, ge=1, description="final weights are the mean over this many last evaluations")
     precision: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="auto: bfloat16 where the hardware is fast at it")
+    recompute: bool = Field(
+        default=False,
+        description="keep only each block's input for the backward pass, compute the rest again: less memory, slower",
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 ...")
     log_every: int = Field(default=20, ge=1, description="updates between lines of metrics.jsonl")
     tensorboard: bool | None = Field(default=None, description="write TensorBoard events; default: when tensorboard is installed")

@@ -25,6 +25,7 @@ ORDER = [
     ["training"],
     ["report"],
     ["verbs", "demo"],
+    ["bench"],  # its own folder beside the package
     ["cli"],
 ]
 RANK = {group: rank for rank, groups in enumerate(ORDER) for group in groups}

@@ -1,6 +1,7 @@
 """Hugging Face Seq2SeqTrainer on a fresh Marian model: real target tokens per second.
 
-Usage: translation_training.py PAIRS.json SECONDS [bf16] [group]; PAIRS.json holds {"vocab_size", "pad", "bos", "eos", "pairs": [[source, target]]}.
+Usage: translation_training.py PAIRS.json SECONDS [bf16] [group]
+PAIRS.json holds {"vocab_size", "pad", "bos", "eos", "pairs": [[source, target]]}.
 """
 
 import json

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from heed.model.cache import KVCache
 from heed.model.positions import rotate
 
-# Scores up to this many per head are cheaper as two batched products than in torch's fused kernel (bench/attention.py);
-# beyond, the fused kernel's linear memory wins.
-PRODUCTS_UP_TO = {torch.bfloat16: 512 * 512, torch.float32: 256 * 256}
+# In bfloat16, scores up to this many per head are cheaper as two batched products than in torch's fused kernel (heed bench attention);
+# beyond, the fused kernel's linear memory wins. In float32 the fused kernel is never slower.
+PRODUCTS_UP_TO = {torch.bfloat16: 512 * 512}
 
 
 def padding_mask(mask: Tensor) -> Tensor:

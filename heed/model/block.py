@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from heed.model.attention import Attention, padding_mask
 from heed.model.cache import LayerCache
@@ -139,6 +140,7 @@ class Stack(nn.Module):
         self.relative = RelativeBias(config.n_heads, causal=causal) if config.positions == "relative" else None
         self.blocks = nn.ModuleList(Block(config, causal=causal, cross=cross) for _ in range(n_layers))
         self.norm = build_norm(config) if config.norm_place == "before" else None
+        self.recompute = False  # keep only the input of each block for the backward pass, and compute the rest again (Chen et al. 2016)
 
     def forward(
         self,
@@ -167,6 +169,9 @@ class Stack(nn.Module):
         turn = None if self.rotary is None else self.rotary(n_past, n_past + x.size(1), positions, x.device)
         bias = None if self.relative is None else self._relative_bias(self.relative, n_past, x)
         for i, block in enumerate(self.blocks):
+            if self.recompute and self.training:
+                x = checkpoint(block, x, attn_mask, memory, cross_mask, bias=bias, rotation=turn, use_reentrant=False)
+                continue
             cache = None if caches is None else caches[i]
             x = block(x, attn_mask, memory, cross_mask, bias=bias, rotation=turn, cache=cache)
         return x if self.norm is None else self.norm(x)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK_LOGITS = 1 << 21  # logits held at a time: 8 MiB in float32, which stay in the cache between the passes over them
+FEWEST_ROWS = 256  # but no fewer tokens: the gradient of all weights is read and written once for each chunk
 
 
 class LossSum(NamedTuple):
@@ -69,7 +70,7 @@ class _VocabularyLoss(torch.autograd.Function):
         right = torch.zeros((), dtype=torch.long, device=hidden.device)
         d_hidden = torch.empty_like(hidden) if needed else None
         d_weight = torch.zeros(weight.shape, dtype=sum_dtype, device=weight.device) if needed else None
-        rows = max(64, CHUNK_LOGITS // weight.size(0))
+        rows = max(FEWEST_ROWS, CHUNK_LOGITS // weight.size(0))
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, hidden.size(0), rows):
                 h, t = hidden[start : start + rows], targets[start : start + rows, None]

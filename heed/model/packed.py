@@ -18,7 +18,7 @@ from heed.model.heads import VocabularyHead
 
 Packable = TypeVar("Packable", bound=nn.Module)
 INT8_STRIDE = 32  # the kernel of int8 weights reads a row's features in strides, also beyond its end
-FEW_ROWS = 3  # up to as many rows reading the weights takes longer than multiplying, and int8 weights are read fastest
+FEW_ROWS = 5  # up to as many rows reading the weights takes longer than multiplying, and int8 weights are read fastest
 LEVELS = 127  # of int8, on each side of zero
 
 

@@ -24,6 +24,7 @@ from heed.data.store import Store
 from heed.device import choose_device, choose_precision
 from heed.errors import TrainingError
 from heed.evaluation import evaluate_examples
+from heed.model.block import Stack
 from heed.model.losses import LossSum
 from heed.run import LOSS_METRICS, load_weights
 from heed.training.checkpoint import (
@@ -94,6 +95,9 @@ class Trainer:
         self.device = choose_device(self.config.device)
         self.precision = choose_precision(self.config.precision, self.device)
         self.model = self.run.model.to(self.device)
+        for module in self.model.modules():
+            if isinstance(module, Stack):
+                module.recompute = self.config.recompute
         self.optimizer = build_optimizer(self.model, self.config, self.precision)
         self.progress = Progress(total_steps=self._planned_steps())
         self.folder = self.run.folder / "checkpoints"

@@ -266,3 +266,18 @@ def test_a_stack_counts_on_from_its_caches_when_no_positions_are_given(positions
     with torch.no_grad():
         parts = [stack(part, caches=caches) for part in torch.split(x, [2, 1, 2], dim=1)]
         torch.testing.assert_close(torch.cat(parts, dim=1), stack(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["relative", "rotary"])
+def test_recomputed_activations_give_the_same_gradients_to_the_bit(positions: str, tiny_config: Callable[..., ModelConfig]) -> None:
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(3)
+        stack = Stack(tiny_config(positions=positions, dropout=0.3), 2, causal=True, cross=True).train()
+        stack.recompute = recompute
+        x, memory = torch.randn(2, 3, 24, requires_grad=True), torch.randn(2, 5, 24)
+        memory_mask = torch.tensor([[True] * 5, [True] * 2 + [False] * 3])
+        with torch.autocast("cpu", torch.bfloat16):
+            stack(x, None, memory, memory_mask).float().square().sum().backward()
+        gradients.append([x.grad, *(parameter.grad for parameter in stack.parameters())])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))

@@ -75,9 +75,7 @@ def test_packed_encoders_and_causal_models_compute_the_same(
 
 
 @settings(max_examples=20)
-@given(
-    features=st.sampled_from([256, 512, 1024]), width=st.sampled_from([256, 1000]), n=st.integers(1, 300), seed=st.integers(0, 999)
-)
+@given(features=st.sampled_from([256, 512, 1024]), width=st.sampled_from([256, 1000]), n=st.integers(1, 300), seed=st.integers(0, 999))
 def test_a_bfloat16_product_does_not_depend_on_the_rows_beside_it(features: int, width: int, n: int, seed: int) -> None:
     torch.manual_seed(seed)
     linear = PackedLinear(torch.randn(width, features) * features**-0.5, torch.randn(width), torch.bfloat16)
