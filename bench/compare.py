@@ -19,6 +19,7 @@ from heed.device import describe_machine
 RESULTS = Path("docs/bench")
 PEERS = Path(os.environ.get("HEED_PEERS", ".peers"))
 PEER_PACKAGES = ("transformers", "accelerate", "ctranslate2", "x-transformers", "sacrebleu")
+JOEY_PACKAGES = ("joeynmt==2.3.0", "sentencepiece==0.2.0", "importlib_metadata")  # which does not bear the others' versions
 # Without these, a third of the peers' time goes into page faults; heed sets the like for itself.
 KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_TOP_PAD_": "268435456"}
 
@@ -38,15 +39,16 @@ def ours(module: str, *arguments: object) -> list[str]:
     return [sys.executable, "-c", call, *map(str, arguments)]
 
 
-def theirs(script: str, *arguments: object) -> list[str]:
-    """Return the command of a peer's side, in the peers' environment, which is made when it is missing."""
-    python = PEERS / "bin" / "python"
+def theirs(script: str, *arguments: object, packages: Sequence[str] = PEER_PACKAGES) -> list[str]:
+    """Return the command of a peer's side, in an environment with its packages, which is made when it is missing."""
+    folder = PEERS if packages == PEER_PACKAGES else PEERS.with_name(f"{PEERS.name}-{script}")
+    python = folder / "bin" / "python"
     if not python.exists():
-        print(f"installing the peers into {PEERS}: {', '.join(PEER_PACKAGES)}", file=sys.stderr)
+        print(f"installing into {folder}: {', '.join(packages)}", file=sys.stderr)
         version = str(torch.__version__).partition("+")[0]
-        subprocess.run([sys.executable, "-m", "venv", PEERS], check=True)
-        for packages in ([f"torch=={version}"], PEER_PACKAGES):  # torch first and pinned, as in the Makefile
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        for some in ([f"torch=={version}"], packages):  # torch first and pinned, as in the Makefile
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *some], check=True)
     return [str(python), str(Path(__file__).parent / "peers" / f"{script}.py"), *map(str, arguments)]
 
 
@@ -97,6 +99,11 @@ def save(name: str, content: dict[str, Any], draw: Callable[[dict[str, Any], Pat
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
     (draw or draw_bars)(content, RESULTS / f"{name}.png")
+    write_page()
+
+
+def write_page() -> None:
+    """Write docs/bench/README.md over all results that are there."""
     pages = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
     text = ["# Measured", "", "Written by `heed bench NAME`; each table is one run, its sides in turn, nothing else running.", ""]
     for page in pages:
@@ -107,7 +114,7 @@ def save(name: str, content: dict[str, Any], draw: Callable[[dict[str, Any], Pat
 def table(content: dict[str, Any]) -> list[str]:
     """Return a result as the lines of a Markdown table with what it was measured on."""
     machine, limits = content["machine"], content["ceilings"]
-    lines = [f"| | median {content['unit']} | lowest to highest | ours is faster by | notes |", "|---|---|---|---|---|"]
+    lines = [f"| | median {content['unit']} | lowest to highest | first ÷ this | notes |", "|---|---|---|---|---|"]
     for side in content["sides"]:
         known = ("name", "median", "low", "high", "ratio")
         notes = ", ".join(f"{key.replace('_', ' ')} {_shown(value)}" for key, value in side.items() if key not in known)

@@ -68,14 +68,16 @@ def _train(_: str) -> None:
     report(rate, TFLOPs=6 * count_parameters(model) * rate / 1e12)
 
 
-def _answering(precision: str) -> Causal:
+def _answering(precision: str) -> tuple[Causal, int]:
+    """Return the model packed, and its number of parameters."""
     keep_memory()
     torch.manual_seed(1)
-    return cast(Causal, pack(cast(Causal, build_model(GPT2)).eval(), choose_precision(precision, torch.device("cpu"))))
+    model = cast(Causal, build_model(GPT2)).eval()
+    return pack(model, choose_precision(precision, torch.device("cpu"))), count_parameters(model)
 
 
 def _write(precision: str) -> None:
-    model, prompt = _answering(precision), torch.randint(0, 50257, (1, PROMPT))
+    (model, n_parameters), prompt = _answering(precision), torch.randint(0, 50257, (1, PROMPT))
     options = DecodeConfig(beams=1, max_length=WRITTEN)
 
     def write() -> float:
@@ -86,11 +88,11 @@ def _write(precision: str) -> None:
 
     rate = WRITTEN / sorted(write() for _ in range(4))[1]
     width = {"int8": 1, "float32": 4}.get(precision, 2)
-    report(rate, weights_GB_per_second=width * count_parameters(model) * rate / 1e9)
+    report(rate, weights_GB_per_second=width * n_parameters * rate / 1e9)
 
 
 def _read(precision: str) -> None:
-    model, prompt = _answering(precision), torch.randint(0, 50257, (1, READ + 1))
+    (model, n_parameters), prompt = _answering(precision), torch.randint(0, 50257, (1, READ + 1))
     with torch.inference_mode():
         rate = READ / median_seconds(lambda: model.start(None, None, prompt), n=7)
-    report(rate, TFLOPs=2 * (count_parameters(model) - 50257 * 768) * rate / 1e12)
+    report(rate, TFLOPs=2 * (n_parameters - 50257 * 768) * rate / 1e12)

@@ -81,13 +81,20 @@ def step_seconds(setting: dict[str, int]) -> tuple[float, int]:
 def _draw(content: dict[str, Any], path: Path) -> None:
     """Draw time per step against each thing that was changed, both on logarithmic axes."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     figure = Figure(figsize=(11, 3), layout="constrained")
     for axes, sweep in zip(figure.subplots(1, len(SWEEPS)), SWEEPS, strict=True):
         rows = [side for side in content["sides"] if side["sweep"] == sweep]
-        axes.loglog([row["at"] for row in rows], [row["ms_a_step"] for row in rows], marker="o", color="#2b6cb0")
+        places = [row["at"] for row in rows]
+        axes.loglog(places, [row["ms_a_step"] for row in rows], marker="o", color="#2b6cb0")
+        axes.set_xticks(places, [f"{at / 1000:g} k" if at >= 1000 else f"{at:g}" for at in places], fontsize=8)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.set_title(sweep, fontsize=10)
-        axes.grid(True, which="both", alpha=0.2)
+        axes.grid(True, alpha=0.2)
         axes.spines[["top", "right"]].set_visible(False)
     figure.supylabel("ms a step", fontsize=10)
     figure.savefig(path, dpi=110)

@@ -1,8 +1,8 @@
 """Training throughput of the small translation model (d 256, 4 heads, 3 + 3 layers, d_ff 1024, joint BPE of 8000) on real data.
 
 Run: heed bench training "DIR/train.{en,de}" [rounds]
-Compares with Hugging Face's Seq2SeqTrainer as it comes and at its best, in real target tokens per second, on the same tokens; prints
-the padding share over an epoch, the machine's ceilings, and which share of the bfloat16 ceiling the products of training reach.
+Compares with Hugging Face's Seq2SeqTrainer as it comes and at its best, and with JoeyNMT, in real target tokens per second, on the
+same tokens. Prints the padding share over an epoch, the machine's ceilings, and which share of them the products of training reach.
 """
 
 import json
@@ -10,7 +10,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from heed.bench.compare import KEPT_MEMORY, Side, compare, ours, report, theirs
+from heed.bench.compare import JOEY_PACKAGES, KEPT_MEMORY, Side, compare, ours, report, theirs
 from heed.data.text import Tokenizer
 from heed.model.describe import count_parameters
 from heed.tasks.translation import Translation
@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> None:
             Side("Hugging Face, bfloat16, grouped by length, memory kept", theirs_with(pairs, "bf16", "group"), KEPT_MEMORY),
             Side("Hugging Face, bfloat16", theirs_with(pairs, "bf16")),
             Side("Hugging Face as it comes", theirs_with(pairs)),
+            Side("JoeyNMT, float32", theirs("joey", pairs, SECONDS, packages=JOEY_PACKAGES)),
         ]
         content = compare("training", "Training the small translation model", "target tokens/s", sides, rounds=rounds)
     work = content["sides"][0]["operations_per_token"] * content["sides"][0]["median"]

@@ -136,6 +136,14 @@ def test_a_run_does_not_differ_from_itself(toy_run: Run, toy_data: ToyData) -> N
         assert comparison[name]["p_value"] == 1.0
 
 
+def test_two_runs_are_judged_by_the_same_references_whatever_each_of_them_cleans(copied: Run, toy_run: Run, tmp_path: Path) -> None:
+    copied.task.config = copied.task.config.replace(cleaning=False)
+    spaced = [{"source": pair["source"], "target": pair["target"].replace(" ", "  ")} for pair in PAIRS]
+    comparison = compare_runs(toy_run, copied, str(write_pairs(tmp_path / "spaced.tsv", spaced)), ["decode.precision=float32"])
+    for name in ("bleu", "chrf", "exact_match"):
+        assert comparison[name]["a"] == comparison[name]["b"]
+
+
 def test_a_trained_run_is_better_than_one_of_a_single_step(toy_run: Run, toy_data: ToyData, train: Train) -> None:
     beginner = train("beginner", train={"steps": 1})
     comparison = compare_runs(beginner, toy_run, str(toy_data.valid))

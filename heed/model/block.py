@@ -69,7 +69,7 @@ class Residual(nn.Module):
 
     def leave(self, x: Tensor, change: Tensor) -> Tensor:
         """Add what the sub-layer made of it, (B, T, D)."""
-        change = self.dropout(change)
+        change = self.dropout(change) if self.training else change
         if self.gate is not None:
             return x + self.gate * change
         return self.norm(x + change) if self.norm is not None and self.place == "after" else x + change
