@@ -13,7 +13,7 @@ import torch
 from heed.bench.compare import KEPT_MEMORY, Side, compare, median_seconds, ours, report, theirs
 from heed.config import DecodeConfig, TrainConfig
 from heed.decode import generate
-from heed.device import choose_precision, keep_memory
+from heed.device import choose_answering_precision, choose_precision, keep_memory
 from heed.model import Causal, ModelConfig, build_model, count_parameters, vocabulary_loss
 from heed.model.packed import pack
 from heed.training.optim import build_optimizer
@@ -73,7 +73,7 @@ def _answering(precision: str) -> tuple[Causal, int]:
     keep_memory()
     torch.manual_seed(1)
     model = cast(Causal, build_model(GPT2)).eval()
-    return pack(model, choose_precision(precision, torch.device("cpu"))), count_parameters(model)
+    return pack(model, choose_answering_precision(precision, torch.device("cpu"))), count_parameters(model)
 
 
 def _write(precision: str) -> None:

@@ -120,7 +120,7 @@ class DecodeConfig(Settings):
         default=None, ge=1, description="padded source tokens decoded together; default 1,024 on a CPU, 16,384 on a GPU"
     )
     precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
-        default="auto", description="type of matrix products; auto is bfloat16 where the hardware is fast at it; int8 on CPUs only"
+        default="auto", description="type of matrix products; auto is int8 (CPUs only) or bfloat16 where the hardware is fast at it"
     )
 
     @model_validator(mode="after")

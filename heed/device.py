@@ -42,9 +42,18 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the type of matrix products; `auto` takes bfloat16 where the hardware multiplies it natively."""
     if name == "auto":
         return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
-    if name == "int8" and device.type != "cpu":
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def choose_answering_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the type of matrix products when answering; `auto` takes int8 where the hardware multiplies it natively."""
+    if name == "auto" and has_fast_int8(device):
+        return torch.int8
+    if name != "int8":
+        return choose_precision(name, device)
+    if device.type != "cpu":
         raise ConfigError(f"decode.precision=int8 runs on CPUs only, found {device}; use bfloat16 there")
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}[name]
+    return torch.int8
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -53,6 +62,11 @@ def has_fast_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     flags = cpu_flags()
     return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def has_fast_int8(device: torch.device) -> bool:
+    """Return whether int8 products run on their own units: VNNI or AMX on a CPU."""
+    return device.type == "cpu" and not cpu_flags().isdisjoint({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 def cpu_flags() -> frozenset[str]:

@@ -1,5 +1,6 @@
 """The run folder: everything a trained model is, in one place that can be copied anywhere. Nothing in it is ever executed."""
 
+import functools
 import json
 import os
 import shlex
@@ -25,7 +26,7 @@ from heed.data.batch import collate
 from heed.data.order import Rows, sequential_batches
 from heed.data.parts import load_parts, save_parts
 from heed.data.read import Example
-from heed.device import choose_device, choose_precision, on_one_thread_each
+from heed.device import choose_answering_precision, choose_device, on_one_thread_each
 from heed.errors import CheckpointError, ConfigError, DataError
 from heed.files import replacing, sha256
 from heed.model.config import ModelConfig
@@ -171,10 +172,14 @@ class Run:
         save_weights(self.model, self.folder / "model.safetensors")
         write_manifest(self.folder)
 
+    @functools.cached_property
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        return list(self.model.parameters())
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        return self._parameters[0].device
 
     @overload
     def predict(self, inputs: Example, **options: Any) -> Answer: ...
@@ -204,7 +209,7 @@ class Run:
         encoded = self.task.encode_all(window)
         self._check_lengths(encoded, first)
         lengths = torch.tensor([[value.size(0) for value in one.values() if value.dim()] or [1] for one in encoded]).int().numpy()
-        model = self._answering_model(choose_precision(options.precision, self.device))
+        model = self._answering_model(choose_answering_precision(options.precision, self.device))
 
         def answer(rows: Rows) -> list[Answer]:
             return self.task.predict(model, collate([encoded[row] for row in rows]).to(self.device), options)
@@ -217,7 +222,7 @@ class Run:
 
     def _answering_model(self, precision: torch.dtype) -> Model:
         """Return the model packed for answering with its weights as they are now."""
-        version = sum(parameter._version for parameter in self.model.parameters())  # counts the changes made to the weights
+        version = sum(parameter._version for parameter in self._parameters)  # counts the changes made to the weights
         if (precision, version) not in self._packed:
             self._packed = {(precision, version): pack(self.model, precision)}
         return self._packed[precision, version]

@@ -52,6 +52,16 @@ def test_auto_precision_asks_the_processor(monkeypatch: pytest.MonkeyPatch, flag
     assert device.choose_precision("auto", CPU) == precision
 
 
+@pytest.mark.parametrize("flag", ["avx512_vnni", "avx_vnni", "amx_int8"])
+def test_answers_are_in_int8_where_the_processor_is_fast_at_it(monkeypatch: pytest.MonkeyPatch, flag: str) -> None:
+    monkeypatch.setattr(device, "cpu_flags", lambda: frozenset({"avx512_bf16", flag}))
+    assert device.choose_answering_precision("auto", CPU) == torch.int8
+    assert device.choose_answering_precision("bfloat16", CPU) == torch.bfloat16
+    monkeypatch.setattr(device, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
+    assert device.choose_answering_precision("auto", CPU) == torch.bfloat16
+    assert device.choose_answering_precision("int8", CPU) == torch.int8
+
+
 @pytest.mark.parametrize(("capability", "precision"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((10, 0), torch.bfloat16)])
 def test_auto_precision_asks_the_gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: torch.dtype) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)

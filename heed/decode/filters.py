@@ -18,24 +18,22 @@ def log_probabilities(logits: Tensor) -> Tensor:
     undefined = log_p[:, 0].isnan()  # one such score makes its whole row NaN, and so does a row of NEVER alone
     if not bool(undefined.any()):
         return log_p
-    if bool((logits[undefined] > NEVER).any()) or bool(logits[undefined].isnan().any()):
+    check_scores(bool((logits[undefined] == NEVER).all()))
+    return log_p.masked_fill(undefined[:, None], NEVER)
+
+
+def check_scores(sound: bool) -> None:
+    """Raise TrainingError unless a model's scores are numbers."""
+    if not sound:
         raise TrainingError(
             "decoding: the model's scores are NaN or infinite, so training diverged or the weights are damaged; "
             "train again with a lower train.lr or train.precision=float32, or restore the run folder from a copy"
         )
-    return log_p.masked_fill(undefined[:, None], NEVER)
 
 
 def forbid(logits: Tensor, ids: Tensor) -> Tensor:
     """Make some tokens (n,) impossible, in place: a step's scores belong to whoever asked for them."""
     return logits.index_fill_(1, ids, NEVER)
-
-
-def allow_only(logits: Tensor, token: int) -> Tensor:
-    """Make every other token impossible; the token keeps its score."""
-    only = torch.full_like(logits, NEVER)
-    only[:, token] = logits[:, token]
-    return only
 
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:

@@ -77,7 +77,7 @@ def _search(
     logits = model.step(tokens, state).repeat_interleave(options.beams, dim=0)  # all beams of a source begin alike
     state.expand(options.beams)
     while (step := search.advance(forbid(logits, never))) is not None:
-        if not torch.equal(step.rows, torch.arange(logits.size(0))):
+        if step.rows is not None:
             state.select(step.rows.to(logits.device))
         logits = model.step(step.tokens.to(logits.device), state)
     return search.results()

@@ -6,16 +6,20 @@ the answer, because log p only falls as a hypothesis grows. The last allowed tok
 on it: being cut off is not free.
 """
 
+import functools
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from heed.decode.filters import NEVER, allow_only, log_probabilities
+from heed.decode.filters import NEVER, check_scores, log_probabilities
 
 LEAVE_AT = 0.125  # share of finished sources at which the batch is made smaller; copying the rest costs about one step
-CHUNK = 64  # scores looked at together when the best of very many are sought
+
+Array = np.ndarray[Any, Any]
 
 
 class Hypothesis(NamedTuple):
@@ -27,10 +31,10 @@ class Hypothesis(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What the decoder does next: the tokens to feed (R,), and which old row each continues (R,)."""
+    """What the decoder does next: the tokens to feed (R,), and which old row each continues (R,); None: each its own."""
 
     tokens: Tensor
-    rows: Tensor
+    rows: Tensor | None
 
 
 @dataclass
@@ -57,9 +61,9 @@ class BeamSearch:
         self.sources = [_Source(i, limit) for i, limit in enumerate(limits)]
         self.active = list(self.sources)
         n = len(limits)
-        self.scores = torch.full((n, beams), NEVER)  # log p of the open hypotheses
+        self.scores: Array = np.full((n, beams), NEVER, np.float32)  # log p of the open hypotheses
         self.scores[:, 0] = 0.0
-        self.ids = torch.zeros((n * beams, 0), dtype=torch.long)
+        self.ids: Array = np.zeros((n * beams, 0), np.int64)
         self.length = 0
 
     def advance(self, logits: Tensor) -> Step | None:
@@ -69,56 +73,45 @@ class BeamSearch:
             TrainingError: a score is NaN or infinite.
         """
         self.length += 1
-        log_p = self._close_at_limit(log_probabilities(logits))
-        vocab_size = log_p.size(-1)
-        totals = log_p.view(len(self.active), self.beams, vocab_size).add_(self.scores.to(log_p.device)[:, :, None])
-        n_candidates = min(2 * self.beams, self.beams * vocab_size)  # at most one end per row: k open ones always remain
-        scores, flat = (x.cpu() for x in best(totals.flatten(1), n_candidates))  # (B, 2k)
-        beam, token = flat // vocab_size, flat % vocab_size
-        self._collect(scores, beam, ended=(token == self.end) & (scores > NEVER))
-        return self._continue(scores, beam, token)
+        found = continuations(logits, min(2 * self.beams, logits.size(-1)), self.end)  # one end a row at most: k open ones remain
+        closing = np.array([source.limit <= self.length for source in self.active])
+        shape = self.scores.shape
+        ended, scores = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        ended_rows, rows, tokens = (np.empty(shape, np.int64) for _ in range(3))
+        kernels().extend(*found, closing, self.scores, self.end, ended, ended_rows, rows, tokens, scores)
+        self._collect(ended, ended_rows)
+        return self._continue(rows, tokens, scores)
 
     def results(self) -> list[list[Hypothesis]]:
         """Return the n best hypotheses of every source, best first; none where every answer has probability 0."""
         return [sorted(source.finished, key=lambda hypothesis: -hypothesis.score)[: self.n_best] for source in self.sources]
 
-    def _close_at_limit(self, log_p: Tensor) -> Tensor:
-        closing = torch.tensor([source.limit <= self.length for source in self.active])
-        if not bool(closing.any()):
-            return log_p
-        rows = closing.repeat_interleave(self.beams).to(log_p.device)
-        return torch.where(rows[:, None], allow_only(log_p, self.end), log_p)
-
-    def _collect(self, scores: Tensor, beam: Tensor, *, ended: Tensor) -> None:
-        """Store hypotheses that end among the k best candidates."""
-        for b, rank in ended[:, : self.beams].nonzero().tolist():
+    def _collect(self, ended: Array, rows: Array) -> None:
+        """Store hypotheses that ended, of each source the likeliest first."""
+        for b, rank in np.argwhere(ended > NEVER).tolist():
             source = self.active[b]
             if source.done or len(source.finished) >= self.beams:
                 continue
-            log_p = float(scores[b, rank])
-            ids = self.ids[b * self.beams + int(beam[b, rank])].tolist()
-            source.finished.append(Hypothesis(ids, self._rank(log_p, self.length), log_p))
+            log_p = float(ended[b, rank])
+            source.finished.append(Hypothesis(self.ids[rows[b, rank]].tolist(), self._rank(log_p, self.length), log_p))
 
-    def _continue(self, scores: Tensor, beam: Tensor, token: Tensor) -> Step | None:
-        """Keep the k best open candidates of the sources that are not done, and let the others leave."""
-        open_scores = scores.masked_fill(token == self.end, NEVER)
-        self.scores, order = open_scores.topk(self.beams, dim=1)
-        beam, token = beam.gather(1, order), token.gather(1, order)
-        for source, best in zip(self.active, self.scores[:, 0].tolist(), strict=True):
+    def _continue(self, rows: Array, tokens: Array, scores: Array) -> Step | None:
+        """Go on with the open hypotheses (B, k) of the sources that are not done, and let the others leave."""
+        for source, best in zip(self.active, scores[:, 0].tolist(), strict=True):
             source.done = source.done or self._is_done(source, best)
         n_done = sum(source.done for source in self.active)
         if n_done == len(self.active):
             self.active = []
             return None
-        kept = torch.arange(len(self.active))
         if n_done >= LEAVE_AT * len(self.active):
-            kept = torch.tensor([b for b, source in enumerate(self.active) if not source.done])
-            self.active = [source for source in self.active if not source.done]
-        rows = (kept[:, None] * self.beams + beam[kept]).flatten()
-        tokens = token[kept].flatten()
-        self.scores = self.scores[kept]
-        self.ids = torch.cat([self.ids[rows], tokens[:, None]], dim=1)
-        return Step(tokens, rows)
+            kept = [b for b, source in enumerate(self.active) if not source.done]
+            self.active = [self.active[b] for b in kept]
+            rows, tokens, scores = rows[kept], tokens[kept], scores[kept]
+        flat = rows.ravel()
+        stay = flat.size == len(self.ids) and bool((flat == np.arange(flat.size)).all())
+        self.scores = scores
+        self.ids = np.concatenate([self.ids[flat], tokens.reshape(-1, 1)], axis=1)
+        return Step(torch.from_numpy(tokens.ravel()), None if stay else torch.from_numpy(flat))
 
     def _is_done(self, source: _Source, best_open: float) -> bool:
         if best_open == NEVER or len(source.finished) >= self.beams or source.limit <= self.length:
@@ -133,19 +126,27 @@ class BeamSearch:
         return float(log_probability / length**self.penalty)
 
 
-def best(scores: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Return the n highest of each row and where they stand, highest first: (B, N) -> (B, n) twice.
+def continuations(logits: Tensor, n: int, end: int) -> tuple[Array, Array, Array]:
+    """Return the n likeliest tokens of each row of logits (R, V), likeliest first.
 
-    The n highest stand in the n chunks whose maxima are highest, and maxima are found much faster than a full order.
+    Returns:
+        their ids (R, n), their log probabilities (R, n) and that of the end token (R,), all on the CPU.
+    Raises:
+        TrainingError: a score is NaN or infinite.
     """
-    n_chunks = scores.size(1) // CHUNK
-    if n_chunks <= n:
-        return scores.topk(n, dim=1)
-    whole = n_chunks * CHUNK
-    chunks = scores[:, :whole].view(-1, n_chunks, CHUNK)
-    chosen = chunks.amax(-1).topk(n, dim=1).indices
-    places = (chosen[:, :, None] * CHUNK + torch.arange(CHUNK, device=scores.device)).flatten(1)  # (B, n * CHUNK)
-    rest = torch.arange(whole, scores.size(1), device=scores.device).expand(scores.size(0), -1)
-    places = torch.cat([places, rest], dim=1)
-    values, order = scores.gather(1, places).topk(n, dim=1)
-    return values, places.gather(1, order)
+    if logits.device.type != "cpu":
+        log_p = log_probabilities(logits)
+        best = log_p.topk(n, dim=-1)
+        return best.indices.cpu().numpy(), best.values.cpu().numpy(), log_p[:, end].cpu().numpy()
+    R = logits.size(0)
+    tokens, scores, ends = np.empty((R, n), np.int64), np.empty((R, n), np.float32), np.empty(R, np.float32)
+    check_scores(bool(kernels().best_tokens(logits.float().contiguous().numpy(), end, tokens, scores, ends)))
+    return tokens, scores, ends
+
+
+@functools.cache
+def kernels() -> ModuleType:
+    """Return the compiled loops; with numba, which only those need who answer."""
+    from heed.decode import kernels
+
+    return kernels

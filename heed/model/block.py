@@ -135,12 +135,20 @@ class Stack(nn.Module):
 
     def __init__(self, config: ModelConfig, n_layers: int, *, causal: bool = False, cross: bool = False) -> None:
         super().__init__()
+        self.config = config
         self.causal = causal
         self.rotary = RotaryPositions(config.d_head) if config.positions == "rotary" else None
         self.relative = RelativeBias(config.n_heads, causal=causal) if config.positions == "relative" else None
         self.blocks = nn.ModuleList(Block(config, causal=causal, cross=cross) for _ in range(n_layers))
         self.norm = build_norm(config) if config.norm_place == "before" else None
         self.recompute = False  # keep only the input of each block for the backward pass, and compute the rest again (Chen et al. 2016)
+
+    def new_caches(self, memory: Tensor | None = None) -> list[LayerCache]:
+        """Return an empty cache for each block; with a memory (B, S, D), its keys and values are in them."""
+        if memory is None:
+            return [LayerCache() for _ in self.blocks]
+        crossed = [block.cross_attention for block in self.blocks if isinstance(block.cross_attention, Attention)]
+        return [LayerCache(source=attention.keys_values(memory)) for attention in crossed]
 
     def forward(
         self,
@@ -167,7 +175,7 @@ class Stack(nn.Module):
         attn_mask = None if mask is None else padding_mask(mask)
         cross_mask = None if memory_mask is None else padding_mask(memory_mask)
         turn = None if self.rotary is None else self.rotary(n_past, n_past + x.size(1), positions, x.device)
-        bias = None if self.relative is None else self._relative_bias(self.relative, n_past, x)
+        bias = None if self.relative is None else self.relative.of_span(n_past, n_past + x.size(1), x.device)
         for i, block in enumerate(self.blocks):
             if self.recompute and self.training:
                 x = checkpoint(block, x, attn_mask, memory, cross_mask, bias=bias, rotation=turn, use_reentrant=False)
@@ -175,8 +183,3 @@ class Stack(nn.Module):
             cache = None if caches is None else caches[i]
             x = block(x, attn_mask, memory, cross_mask, bias=bias, rotation=turn, cache=cache)
         return x if self.norm is None else self.norm(x)
-
-    def _relative_bias(self, relative: RelativeBias, n_past: int, x: Tensor) -> Tensor:
-        places = torch.arange(n_past + x.size(1), device=x.device)  # distances do not change when a row is padded on the left
-        bias: Tensor = relative(places[n_past:], places)
-        return bias

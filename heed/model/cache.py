@@ -5,6 +5,7 @@ Caches are allocated once and grow by doubling, so a step writes one row and nev
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -22,21 +23,30 @@ class KVCache:
         self.values: Tensor | None = None
         self.length = 0
 
+    @property
+    def n_rows(self) -> int:
+        """Rows that are remembered, R."""
+        return 0 if self.keys is None else self.keys.size(0)
+
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Add keys and values of new tokens (R, H, T, E) and return those of all tokens so far (R, H, S, E)."""
         end = self.length + k.size(2)
-        self.keys = self._room(self.keys, k, end)
-        self.values = self._room(self.values, v, end)
-        self.keys[:, :, self.length : end] = k
-        self.values[:, :, self.length : end] = v
+        keys, values = self.room_for(k.shape, k)
+        keys[:, :, self.length : end] = k
+        values[:, :, self.length : end] = v
         self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        return keys[:, :, :end], values[:, :, :end]
 
-    def _room(self, store: Tensor | None, new: Tensor, end: int) -> Tensor:
-        if store is not None and store.size(2) >= end:
-            return store
-        dtype = torch.float32 if new.dtype == torch.bfloat16 and new.device.type == "cpu" else new.dtype
-        grown = new.new_empty(new.size(0), new.size(1), max(16, 2 * end), new.size(3), dtype=dtype)
+    def room_for(self, shape: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the stores (R, H, capacity, E) with room behind the first `length` places for new tokens of this shape (R, H, T, E)."""
+        if self.keys is None or self.values is None or self.keys.size(2) < self.length + shape[2]:
+            self.keys, self.values = self._grown(self.keys, shape, like), self._grown(self.values, shape, like)
+        return self.keys, self.values
+
+    def _grown(self, store: Tensor | None, shape: Sequence[int], like: Tensor) -> Tensor:
+        dtype = torch.float32 if like.dtype == torch.bfloat16 and like.device.type == "cpu" else like.dtype
+        R, H, T, E = shape
+        grown = like.new_empty(R if store is None else store.size(0), H, max(16, 2 * (self.length + T)), E, dtype=dtype)
         if store is not None:
             grown[:, :, : self.length] = store[:, :, : self.length]
         return grown
@@ -53,6 +63,70 @@ def _selected(store: Tensor, rows: Tensor, length: int) -> Tensor:
     chosen = store.new_empty(rows.numel(), *store.shape[1:])
     torch.index_select(store.detach()[:, :, :length], 0, rows, out=chosen[:, :, :length])
     return chosen
+
+
+class BranchingCache(KVCache):
+    """Keys and values of hypotheses that branch: none is copied when a beam is reordered.
+
+    A token's key and value stay in the row where they were written; `trail` says for every hypothesis in which row each of its tokens
+    lies. Places from `length` on are its own row, where its next token will lie. The layers of a stack share one trail, the first's.
+    """
+
+    def __init__(self, first: BranchingCache | None = None) -> None:
+        """Start without tokens; `first` is the cache of the stack's first layer, None for that itself."""
+        super().__init__()
+        self.layers: list[BranchingCache] = [] if first is None else first.layers
+        self.layers.append(self)
+        self._trail = torch.empty(0, 0, dtype=torch.long)
+
+    @property
+    def trail(self) -> Tensor:
+        """In which row each token of a hypothesis lies, (R, capacity)."""
+        return self.layers[0]._trail
+
+    @property
+    def n_rows(self) -> int:
+        """Hypotheses; there may be more rows in the stores."""
+        return self.trail.size(0)
+
+    def room_for(self, shape: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the stores with room for new tokens, as `KVCache.room_for`; the trail reaches as far."""
+        stores = super().room_for(shape, like)
+        if self is self.layers[0] and self.trail.size(1) < stores[0].size(2):
+            own_rows = torch.arange(shape[0])[:, None].repeat(1, stores[0].size(2) - self.length)
+            self._trail = torch.cat([self.trail[:, : self.length], own_rows], dim=1) if self.length else own_rows
+        return stores
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add keys and values of new tokens (R, H, T, E) and return those of all tokens so far (R, H, S, E)."""
+        if self is self.layers[0] and self.length:
+            self._gather(torch.arange(self.n_rows))
+        return super().append(k, v)
+
+    def select(self, rows: Tensor) -> None:
+        """Continue with the given hypotheses (R',), in that order; one may be repeated. The first layer does it for all."""
+        if self.keys is None or self is not self.layers[0]:
+            return
+        if rows.numel() > self.keys.size(0):
+            self._gather(rows)
+            return
+        self._trail = self.trail[rows]
+        self._trail[:, self.length :] = torch.arange(rows.numel())[:, None]
+
+    def _gather(self, rows: Tensor) -> None:
+        """Copy the tokens of some hypotheses (R',) into rows of their own, in all layers."""
+        trail, places = self.trail[rows, : self.length], torch.arange(self.length)
+
+        def gathered(store: Tensor | None) -> Tensor | None:
+            if store is None:
+                return None
+            chosen = store.new_empty(rows.numel(), *store.shape[1:])
+            chosen[:, :, : self.length] = store[trail, :, places].movedim(1, 2)  # (R', length, H, E) -> (R', H, length, E)
+            return chosen
+
+        for layer in self.layers:
+            layer.keys, layer.values = gathered(layer.keys), gathered(layer.values)
+        self._trail = torch.arange(rows.numel())[:, None].repeat(1, self.trail.size(1))
 
 
 @dataclass
@@ -101,9 +175,8 @@ class DecoderState:
     @property
     def n_rows(self) -> int:
         """Rows being decoded, R."""
-        keys = self.layers[0].past.keys
-        if keys is not None:
-            return keys.size(0)
+        if self.layers[0].past.keys is not None:
+            return self.layers[0].past.n_rows
         if self.source_mask is not None:
             return self.source_mask.size(0) * self.group
         return 0 if self.prefix_mask is None else self.prefix_mask.size(0)

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from heed.errors import ConfigError
-from heed.model.attention import Attention
 from heed.model.block import Stack
-from heed.model.cache import DecoderState, LayerCache
+from heed.model.cache import DecoderState
 from heed.model.config import ModelConfig
 from heed.model.heads import VocabularyHead
 from heed.model.stems import TokenStem
@@ -53,7 +52,7 @@ class Causal(nn.Module):
     def hidden(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the vectors the head reads: ids (B, T) -> (B, T, D)."""
         positions = None if mask is None else places(mask)
-        encoded: Tensor = self.stack(self.stem(inputs, positions), mask, positions=positions)
+        encoded: Tensor = self.stack(self.stem(inputs, 0, positions), mask, positions=positions)
         return encoded
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -69,7 +68,7 @@ class Causal(nn.Module):
             mask: (B, P), True = real, when prefixes of unequal length are padded on the left; None means all real.
             prefix: (B, P), P >= 1.
         """
-        state = DecoderState([LayerCache() for _ in self.stack.blocks], prefix_mask=mask)
+        state = DecoderState(self.stack.new_caches(), prefix_mask=mask)
         if prefix.size(1) > 1:
             self._read(prefix[:, :-1], state)
         return state
@@ -84,10 +83,9 @@ class Causal(nn.Module):
         first, state.length = state.length, state.length + ids.size(1)
         mask = _mask_so_far(state)
         if mask is None:
-            x = self.stem(ids, torch.arange(first, state.length, device=ids.device))
-            return self.stack(x, caches=state.layers)  # type: ignore[no-any-return]
+            return self.stack(self.stem(ids, first), caches=state.layers)  # type: ignore[no-any-return]
         positions = places(mask)[:, first : state.length]
-        hidden: Tensor = self.stack(self.stem(ids, positions), mask, positions=positions, caches=state.layers)
+        hidden: Tensor = self.stack(self.stem(ids, first, positions), mask, positions=positions, caches=state.layers)
         return hidden
 
 
@@ -125,13 +123,9 @@ class Seq2Seq(nn.Module):
     def start(self, inputs: Tensor, mask: Tensor | None, prefix: Tensor) -> DecoderState:
         """Read the source (B, S) and all of the prefix (B, P), P >= 1, but its last token."""
         memory = self.encode(inputs, mask)
-        layers = []
-        for block in self.decoder.blocks:
-            assert isinstance(block.cross_attention, Attention)
-            layers.append(LayerCache(source=block.cross_attention.keys_values(memory)))
         whole = mask is None or (mask.device.type == "cpu" and bool(mask.all()))  # on a GPU the answer would have to be waited for
         mask = torch.ones_like(inputs, dtype=torch.bool) if mask is None else mask
-        state = DecoderState(layers, source_mask=mask, whole=whole)
+        state = DecoderState(self.decoder.new_caches(memory), source_mask=mask, whole=whole)
         if prefix.size(1) > 1:
             self._read(prefix[:, :-1], state)
         return state
@@ -144,8 +138,7 @@ class Seq2Seq(nn.Module):
 
     def _read(self, ids: Tensor, state: DecoderState) -> Tensor:
         first, state.length = state.length, state.length + ids.size(1)
-        positions = torch.arange(first, state.length, device=ids.device)
-        x = self.target_stem(ids, positions)
+        x = self.target_stem(ids, first)
         hidden: Tensor = self.decoder(x, None, None, None if state.whole else state.source_mask, caches=state.layers)
         return hidden
 

@@ -32,12 +32,12 @@ class SinusoidalPositions(nn.Module):
         self.table: Tensor
         self.register_buffer("table", sinusoid_table(max_length, d_model), persistent=False)
 
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Add positions (T,) or (B, T) to x (B, T, D)."""
-        longest = int(positions.max()) + 1 if positions.numel() else 0
-        if longest > self.table.size(0):
-            self.table = sinusoid_table(2 * longest, self.d_model).to(self.table)
-        return x + self.table[positions]
+    def forward(self, x: Tensor, first: int = 0, positions: Tensor | None = None) -> Tensor:
+        """Add to x (B, T, D) the positions (B, T), all below first + T; by default first, first + 1 ..."""
+        end = first + x.size(1)
+        if end > self.table.size(0):
+            self.table = sinusoid_table(2 * end, self.d_model).to(self.table)
+        return x + (self.table[first:end] if positions is None else self.table[positions])
 
 
 class LearnedPositions(nn.Module):
@@ -47,15 +47,19 @@ class LearnedPositions(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(max_length, d_model)
 
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Add positions (T,) or (B, T) to x (B, T, D); raises DataError beyond the longest that was trained."""
-        longest = int(positions.max()) + 1 if positions.numel() else 0
-        if longest > self.embedding.num_embeddings:
+    def forward(self, x: Tensor, first: int = 0, positions: Tensor | None = None) -> Tensor:
+        """Add to x (B, T, D) the positions (B, T), all below first + T; by default first, first + 1 ...
+
+        Raises:
+            DataError: a position is beyond the longest that was trained.
+        """
+        end = first + x.size(1)
+        if end > self.embedding.num_embeddings:
             raise DataError(
-                f"a sequence of {longest} tokens does not fit model.max_length={self.embedding.num_embeddings} of learned positions; "
+                f"a sequence of {end} tokens does not fit model.max_length={self.embedding.num_embeddings} of learned positions; "
                 "shorten it, or train with a larger model.max_length or another kind of model.positions"
             )
-        learned: Tensor = self.embedding(positions)
+        learned: Tensor = self.embedding.weight[first:end] if positions is None else self.embedding(positions)
         return x + learned
 
 
@@ -116,6 +120,15 @@ class RelativeBias(nn.Module):
         distance = key_positions[None, :] - query_positions[:, None]
         scores: Tensor = self.embedding(self.bucket(distance))
         return scores.permute(2, 0, 1)[None]  # (T, S, H) -> (1, H, T, S)
+
+    def of_span(self, first: int, end: int, device: torch.device) -> Tensor:
+        """Return the bias (1, H, T, S) of the places first, first + 1 ... end - 1 towards 0 ... end - 1.
+
+        Distances do not change when a row is padded on the left.
+        """
+        places = torch.arange(end, device=device)
+        bias: Tensor = self(places[first:], places)
+        return bias
 
     def bucket(self, distance: Tensor) -> Tensor:
         """Map key position - query position to a bucket in [0, n_buckets)."""

@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from heed.model.config import ModelConfig
@@ -26,12 +25,9 @@ class TokenStem(nn.Module):
             self.positions = LearnedPositions(config.d_model, config.max_length)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Look up ids (B, T) and add their positions, (T,) or (B, T), default 0, 1, 2 ...; returns (B, T, D)."""
+    def forward(self, ids: Tensor, first: int = 0, positions: Tensor | None = None) -> Tensor:
+        """Look up ids (B, T) and add their positions (B, T), all below first + T; by default first, first + 1 ...; returns (B, T, D)."""
         x: Tensor = self.embedding(ids) * self.scale
         if self.positions is not None:
-            if positions is None:
-                positions = torch.arange(ids.size(1), device=ids.device)
-            x = self.positions(x, positions)
-        dropped: Tensor = self.dropout(x)
-        return dropped
+            x = self.positions(x, first, positions)
+        return self.dropout(x) if self.training else x

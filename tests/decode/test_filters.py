@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heed.decode.filters import NEVER, allow_only, apply_temperature, forbid, keep_top_k, keep_top_p, log_probabilities
+from heed.decode.filters import NEVER, apply_temperature, forbid, keep_top_k, keep_top_p, log_probabilities
 from heed.errors import TrainingError
 
 scores = st.floats(-30, 30, width=32)
@@ -73,10 +73,6 @@ def test_forbid_takes_tokens_out_of_every_row_and_leaves_the_others() -> None:
     logits = torch.arange(8.0).view(2, 4)
     assert forbid(logits.clone(), torch.tensor([0, 3])).tolist() == [[NEVER, 1.0, 2.0, NEVER], [NEVER, 5.0, 6.0, NEVER]]
     assert forbid(logits.clone(), torch.tensor([], dtype=torch.long)).tolist() == logits.tolist()
-
-
-def test_allow_only_keeps_the_score_of_the_one_token() -> None:
-    assert allow_only(torch.arange(6.0).view(2, 3), 1).tolist() == [[NEVER, 1.0, NEVER], [NEVER, 4.0, NEVER]]
 
 
 @given(rows=rows)

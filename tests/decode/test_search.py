@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from heed.decode.filters import NEVER
-from heed.decode.search import CHUNK, BeamSearch, best
+from heed.decode.kernels import CHUNK
+from heed.decode.search import BeamSearch, Step, continuations
 from heed.errors import TrainingError
 
 END = 2
@@ -30,6 +31,10 @@ def toy_model(seed: int, vocab_size: int, *, spread: float = 2.0, impossible: fl
     return logits
 
 
+def rows_of(step: Step) -> list[int]:
+    return list(range(step.tokens.numel())) if step.rows is None else step.rows.tolist()
+
+
 def search(
     models: Sequence[Scorer], limits: list[int], *, beams: int, penalty: float = 1.0, n_best: int = 1, early: bool = True
 ) -> BeamSearch:
@@ -37,7 +42,7 @@ def search(
     run = BeamSearch(limits, beams=beams, length_penalty=penalty, n_best=n_best, end=END, early=early)
     beginnings = [(model, ()) for model in models for _ in range(beams)]
     while (step := run.advance(torch.stack([model(ids) for model, ids in beginnings]))) is not None:
-        pairs = zip(step.rows.tolist(), step.tokens.tolist(), strict=True)
+        pairs = zip(rows_of(step), step.tokens.tolist(), strict=True)
         beginnings = [(beginnings[row][0], (*beginnings[row][1], token)) for row, token in pairs]
     return run
 
@@ -148,8 +153,8 @@ def test_ended_sources_leave_the_batch_and_the_rest_stay_side_by_side() -> None:
     logits = torch.tensor([1.0, 0.5, -9.0, 0.2, 0.1, 0.6])
     n_rows, sources = 4 * beams, [[0, 1, 2, 3]]
     while (step := run.advance(logits.repeat(n_rows, 1))) is not None:
-        n_rows = step.rows.numel()
-        continued = [row // beams for row in step.rows.tolist()]
+        n_rows = step.tokens.numel()
+        continued = [row // beams for row in rows_of(step)]
         assert all(continued[i] == continued[i - i % beams] for i in range(n_rows))
         sources.append([sources[-1][group] for group in continued[::beams]])
     assert sources == [[0, 1, 2, 3], [1, 2, 3], [1, 2], [1, 2], [1, 2]]
@@ -161,12 +166,31 @@ def test_of_equal_answers_the_shorter_is_kept_first() -> None:
     assert [(ids, round(score, 6)) for ids, score, _ in found] == [([], -0.693147), ([1], -0.693147)]
 
 
-@given(n=st.integers(1, 12), width=st.integers(12, 40 * CHUNK), seed=st.integers(0, 2**40))
-def test_the_best_by_chunks_are_the_best(n: int, width: int, seed: int) -> None:
-    scores = torch.randn(3, width, generator=torch.Generator().manual_seed(seed))
-    scores[:, ::5] = NEVER
-    values, places = best(scores, n)
-    expected = scores.topk(n, dim=1)
-    assert values.tolist() == expected.values.tolist()
-    assert scores.gather(1, places).tolist() == values.tolist()
-    assert all(len(set(row)) == n for row in places.tolist())
+@given(n=st.integers(1, 12), width=st.integers(12, 40 * CHUNK), impossible=st.sampled_from([0, 5, 1]), seed=st.integers(0, 2**40))
+def test_continuations_are_the_likeliest_tokens(n: int, width: int, impossible: int, seed: int) -> None:
+    logits = 10 * torch.randn(3, width, generator=torch.Generator().manual_seed(seed))
+    if impossible:
+        logits[1:, ::impossible] = NEVER
+    tokens, scores, ends = (torch.from_numpy(found) for found in continuations(logits, n, END))
+    log_p = logits.log_softmax(-1)
+    log_p = log_p.masked_fill(log_p.isnan(), NEVER)
+    torch.testing.assert_close(scores, log_p.topk(n).values, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ends, log_p[:, END], rtol=1e-5, atol=1e-5)
+    possible = scores > NEVER
+    torch.testing.assert_close(log_p.gather(1, tokens)[possible], scores[possible], rtol=1e-5, atol=1e-5)
+    assert all(len(set(row)) == len(row) for row in (ids[some].tolist() for ids, some in zip(tokens, possible, strict=True)))
+
+
+def test_of_equal_tokens_the_lower_numbers_come_first() -> None:
+    tokens, _, _ = continuations(torch.zeros(2, 3 * CHUNK), 4, END)
+    assert tokens.tolist() == [[0, 1, 2, 3]] * 2
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("others", [0.0, NEVER, math.nan])
+@pytest.mark.parametrize("place", [0, 1, 3 * CHUNK - 1])
+def test_a_score_that_is_no_number_is_seen_wherever_it_stands(bad: float, others: float, place: int) -> None:
+    logits = torch.full((2, 3 * CHUNK), others)
+    logits[0, place] = bad
+    with pytest.raises(TrainingError, match="NaN"):
+        continuations(logits, 3, END)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from heed.model import Causal, DecoderState, KVCache, ModelConfig, Seq2Seq, build_model
-from heed.model.cache import LayerCache
+from heed.model.cache import BranchingCache, LayerCache
 
 POSITIONS = ["sinusoidal", "learned", "rotary", "relative", "none"]
 Maker = Callable[..., ModelConfig]
@@ -158,6 +158,31 @@ def test_selected_rows_keep_their_past() -> None:
     k, v = cache.append(torch.zeros(4, 2, 1, 4), torch.zeros(4, 2, 1, 4))
     assert torch.equal(k[:, :, :5], keys[[2, 0, 2, 2]])
     assert torch.equal(v[:, :, :5], -keys[[2, 0, 2, 2]])
+
+
+@given(seed=st.integers(0, 2**31), n_rows=st.integers(1, 4), n_steps=st.integers(1, 20))
+def test_a_branching_cache_remembers_what_a_copying_one_does(seed: int, n_rows: int, n_steps: int) -> None:
+    torch.manual_seed(seed)
+    first = BranchingCache()
+    branching, copying = [first, BranchingCache(first)], [KVCache(), KVCache()]
+    rows = torch.arange(n_rows)
+    for _ in range(n_steps):
+        for one, other in zip(branching, copying, strict=True):
+            k, v = (torch.randn(rows.numel(), 2, 1, 4) for _ in range(2))
+            stores = one.room_for(k.shape, k)
+            for store, new in zip(stores, (k, v), strict=True):
+                store[first.trail[:, one.length], :, one.length] = new[:, :, 0]
+            other.append(k, v)
+        for one in branching:
+            one.length += 1
+        rows = torch.randint(0, rows.numel(), (int(torch.randint(1, 5, ())),))
+        for cache in (*branching, *copying):
+            cache.select(rows)
+        assert first.n_rows == rows.numel()
+    for one, other in zip(branching, copying, strict=True):
+        k = torch.randn(rows.numel(), 2, 1, 4)
+        for found, expected in zip(one.append(k, -k), other.append(k, -k), strict=True):
+            assert torch.equal(found, expected)
 
 
 def test_appending_does_not_copy_the_past() -> None:

@@ -37,7 +37,8 @@ def test_positions_that_act_inside_attention_add_nothing_here(positions: str, ti
 def test_tokens_may_be_given_places_of_their_own(positions: str, tiny_config: Maker) -> None:
     stem, ids = TokenStem(tiny_config(positions=positions), 17), torch.randint(0, 17, (2, 5))
     shifted = torch.cat([ids[:, :1], ids], dim=1)
-    torch.testing.assert_close(stem(ids, torch.arange(1, 6)), stem(shifted)[:, 1:], rtol=0, atol=0)
+    torch.testing.assert_close(stem(ids, 1), stem(shifted)[:, 1:], rtol=0, atol=0)
+    torch.testing.assert_close(stem(ids, 1, torch.arange(1, 6).expand(2, 5)), stem(shifted)[:, 1:], rtol=0, atol=0)
 
 
 def test_the_padding_id_looks_up_zeros_that_the_look_up_never_trains(tiny_config: Maker) -> None:

@@ -1,0 +1,67 @@
+"""What only int8 models promise: rows that do not depend on each other, and how far rounding may go."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from heed.model import ModelConfig, Seq2Seq, build_model
+from heed.model.packed import pack
+from heed.model.quantized import QuantizedLinear, round_weights
+
+Maker = Callable[..., ModelConfig]
+
+
+def packed_translator(config: ModelConfig) -> Seq2Seq:
+    torch.manual_seed(0)
+    model = build_model(config).eval()
+    assert isinstance(model, Seq2Seq)
+    return pack(model, torch.int8)
+
+
+def steps(model: Seq2Seq, source: Tensor, mask: Tensor | None, target: Tensor) -> Tensor:
+    with torch.inference_mode():
+        state = model.start(source, mask, target[:, :1])
+        return torch.stack([model.step(target[:, t], state) for t in range(target.size(1))], 1)
+
+
+@pytest.mark.parametrize("kind", [{"positions": "rotary"}, {"positions": "sinusoidal", "norm_place": "after"}])
+def test_a_sentence_alone_scores_as_in_any_batch_to_the_bit(kind: dict[str, object], tiny_config: Maker) -> None:
+    model = packed_translator(tiny_config(architecture="seq2seq", d_model=64, d_ff=128, **kind))
+    lengths = [3, 7, 1, 5]
+    source, target = torch.randint(1, 13, (4, 7)), torch.randint(1, 13, (4, 6))
+    mask = torch.arange(7) < torch.tensor(lengths)[:, None]
+    together = steps(model, source * mask, mask, target)
+    for row, length in enumerate(lengths):
+        alone = steps(model, source[row : row + 1, :length], None, target[row : row + 1])
+        assert torch.equal(together[row], alone[0])
+
+
+@given(seed=st.integers(0, 999), n=st.integers(1, 40), features=st.integers(1, 70), width=st.integers(1, 70))
+def test_a_product_is_within_the_rounding_of_its_factors(seed: int, n: int, features: int, width: int) -> None:
+    torch.manual_seed(seed)
+    linear, x = torch.nn.Linear(features, width), torch.randn(n, features)
+    found = QuantizedLinear(linear)(x)
+    weight, bias = linear.weight.detach(), linear.bias.detach()
+    x_step, w_step = x.abs().amax(1, keepdim=True) / 127, weight.abs().amax(1) / 127
+    most = 0.5 * x_step * weight.abs().sum(1) + 0.5 * w_step * x.abs().sum(1, keepdim=True) + 0.25 * features * x_step * w_step
+    assert ((found - (x @ weight.T + bias)).abs() <= most * 1.01 + 1e-5).all()
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 999), n=st.integers(1, 300))
+def test_a_row_of_a_product_does_not_depend_on_the_rows_beside_it(seed: int, n: int) -> None:
+    torch.manual_seed(seed)
+    linear, x = QuantizedLinear(torch.nn.Linear(256, 64)), torch.randn(300, 256)
+    assert torch.equal(linear(x[:n]), linear(x)[:n])
+
+
+def test_weights_are_within_half_a_step_of_their_row() -> None:
+    weight = torch.randn(7, 32) * torch.logspace(-3, 3, 7)[:, None]
+    weight[3] = 0
+    levels, step = round_weights(weight)
+    assert ((levels.float() * step[:, None] - weight).abs() <= step[:, None] * 0.5001).all()
+    assert not levels[3].any()
