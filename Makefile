@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev check
 	$(BIN)/python -m pytest
 
-# Every speed figure, against the peers in an environment of their own; about an hour, in which nothing else may run.
+# Every speed figure, against the peers in an environment of their own; about two hours, in which nothing else may run.
 # DATA is a folder with Multi30k's train, val and test_2016_flickr, .en and .de.
 bench: $(VENV)/installed
 	test -n "$(DATA)" || { echo "say where Multi30k lies: make bench DATA=DIR"; exit 1; }
@@ -21,6 +21,7 @@ bench: $(VENV)/installed
 	$(BIN)/heed bench answering runs/marian "$(DATA)/test_2016_flickr.{en,de}"
 	for name in language classifier attention lengths scale; do $(BIN)/heed bench $$name || exit 1; done
 	$(BIN)/heed bench memory "$(DATA)/train.{en,de}"
+	$(BIN)/heed bench quality "$(DATA)/train.{en,de}" "$(DATA)/val.{en,de}"
 	$(BIN)/heed bench start runs/marian
 
 check: $(VENV)/installed-dev

@@ -6,17 +6,24 @@ Two tables: many sentences (beam 5, batches of 64), and one sentence at a time.
 """
 
 import json
+import math
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import sacrebleu
 import torch
 
 from heed.bench.compare import KEPT_MEMORY, Side, compare, ours, report, theirs
 from heed.bench.marian import export
+from heed.data.batch import collate
 from heed.data.read import ReadLog, read_examples
-from heed.device import keep_memory
+from heed.data.text import Tokenizer
+from heed.device import choose_answering_precision, keep_memory
+from heed.model import Seq2Seq
+from heed.model.packed import pack
 from heed.run import Run
 from heed.tasks.translation import Translation
 
@@ -42,22 +49,42 @@ def main(arguments: list[str]) -> None:
             made.append(Side(name, command, {} if engine == "heed" else KEPT_MEMORY))
         return made
 
-    def quality(beams: int, batch: int, content: dict[str, object]) -> None:
-        for side in content["sides"]:  # type: ignore[attr-defined]
-            found = json.loads((folder / f"{side['name']}-{beams}-{batch}.json").read_text(encoding="utf-8"))
+    def judge(beams: int, batch: int) -> Callable[[str], dict[str, Any]]:
+        def notes(name: str) -> dict[str, Any]:
+            found = json.loads((folder / f"{name}-{beams}-{batch}.json").read_text(encoding="utf-8"))
             assert isinstance(run.task, Translation)
             texts = [one if isinstance(one, str) else run.task.target_tokenizer.decode(one) for one in found]
-            references = [pair["target"] for pair in pairs[: len(texts)]]
-            print(f"{side['name']}: BLEU {sacrebleu.corpus_bleu(texts, [references]).score:.2f}")
+            scores = {"BLEU": sacrebleu.corpus_bleu(texts, [[pair["target"] for pair in pairs[: len(texts)]]]).score}
+            engine, precision = name.partition(",")[0].rsplit(" ", 1)
+            return scores | ({"perplexity": perplexity(run, precision, pairs)} if engine == "heed" and batch > 1 else {})
 
-    many = [("heed", "auto", 1, 2), ("heed", "float32", 1, 2), ("CTranslate2", "int8", 2, 1), ("CTranslate2", "float32", 2, 1)]
+        return notes
+
+    on_gpu = run.device.type == "cuda"  # where CTranslate2's build from PyPI may or may not run
+    many = [("heed", precision, 1, 2) for precision in ("auto", "bfloat16", "float32")]
+    many += [] if on_gpu else [("CTranslate2", "int8", 2, 1), ("CTranslate2", "float32", 2, 1)]
     many += [("Hugging Face", "float32", 1, 2), ("Hugging Face", "bfloat16", 1, 2)]
     title = "Translating 1,000 sentences, beam 5, batches of 64"
-    quality(5, 64, compare("answering", title, "sentences/s", sides(5, 64, 1000, many), rounds=rounds))
-    one = [("heed", "auto", 1, 1), ("heed", "int8", 1, 1), ("CTranslate2", "int8", 1, 1), ("Hugging Face", "float32", 1, 1)]
+    compare("answering", title, "sentences/s", sides(5, 64, 1000, many), rounds=rounds, judge=judge(5, 64))
+    one = [("heed", "auto", 1, 1), ("heed", "float32", 1, 1), ("Hugging Face", "float32", 1, 1)]
+    one += [] if on_gpu else [("CTranslate2", "int8", 1, 1)]
     for beams, name in ((1, "answering-one-greedy"), (5, "answering-one")):
         title = f"Translating one sentence at a time, {'greedy' if beams == 1 else 'beam 5'}, one thread"
-        quality(beams, 1, compare(name, title, "sentences/s", sides(beams, 1, 200, one), rounds=rounds))
+        compare(name, title, "sentences/s", sides(beams, 1, 200, one), rounds=rounds, judge=judge(beams, 1))
+
+
+@torch.inference_mode()
+def perplexity(run: Run, precision: str, pairs: list[dict[str, str]]) -> float:
+    """Return the perplexity of the references, the model packed for answering in a precision."""
+    model = cast(Seq2Seq, pack(run.model, choose_answering_precision(precision, run.device)))
+    total, n_tokens = 0.0, 0
+    for first in range(0, len(pairs), 50):
+        batch = collate(run.task.encode_all(pairs[first : first + 50], training=True)).to(run.device)
+        (source, mask), (target, real) = ((batch[key], batch.mask(key)) for key in ("source", "target"))
+        begun = torch.cat([torch.full_like(target[:, :1], Tokenizer.bos_id), target[:, :-1]], dim=1)
+        log_p = model(source, mask, begun).log_softmax(-1).gather(-1, target[..., None])[..., 0]
+        total, n_tokens = total - float(log_p[real].sum()), n_tokens + int(real.sum())
+    return math.exp(total / n_tokens)
 
 
 def side(folder: str, work: str, beams: str, batch: str, precision: str, threads: str, n: str, out: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from heed.device import describe_machine
+from heed.device import choose_device, describe_machine
 
 RESULTS = Path("docs/bench")
 PEERS = Path(os.environ.get("HEED_PEERS", ".peers"))
@@ -52,10 +52,21 @@ def theirs(script: str, *arguments: object, packages: Sequence[str] = PEER_PACKA
     return [str(python), str(Path(__file__).parent / "peers" / f"{script}.py"), *map(str, arguments)]
 
 
-def compare(name: str, title: str, unit: str, sides: Sequence[Side], *, rounds: int = 3) -> dict[str, Any]:
+def compare(
+    name: str,
+    title: str,
+    unit: str,
+    sides: Sequence[Side],
+    *,
+    rounds: int = 3,
+    judge: Callable[[str], dict[str, Any]] = lambda side: {},
+) -> dict[str, Any]:
     """Run every side once per round, in turn; print a table of their rates and write it to docs/bench/NAME.json and .png.
 
     The first side is the one that the others are compared with.
+
+    Args:
+        judge: what else to note of a side, by its name, when all have run.
     """
     measured: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
     for turn in range(rounds):
@@ -69,7 +80,7 @@ def compare(name: str, title: str, unit: str, sides: Sequence[Side], *, rounds: 
         "date": datetime.date.today().isoformat(),
         "machine": describe_machine(),
         "ceilings": ceilings(),
-        "sides": [_summary(side.name, measured[side.name], measured[sides[0].name]) for side in sides],
+        "sides": [_summary(side.name, measured[side.name], measured[sides[0].name]) | judge(side.name) for side in sides],
     }
     save(name, content)
     print("\n".join(table(content)))
@@ -120,7 +131,8 @@ def table(content: dict[str, Any]) -> list[str]:
         notes = ", ".join(f"{key.replace('_', ' ')} {_shown(value)}" for key, value in side.items() if key not in known)
         spread = f"{_shown(side['low'])} to {_shown(side['high'])}"
         lines.append(f"| {side['name']} | {_shown(side['median'])} | {spread} | {side['ratio']:.2f} | {notes} |")
-    lines += ["", f"{content['date']}; {machine['processor']}, {machine['threads']} threads, torch {machine['torch']}."]
+    card = f", {machine['gpu']}" if "gpu" in machine else ""
+    lines += ["", f"{content['date']}; {machine['processor']}, {machine['threads']} threads{card}, torch {machine['torch']}."]
     lines[-1] += " Ceilings: " + ", ".join(f"{key.replace('_', ' ')} {_shown(value)}" for key, value in limits.items()) + "."
     return lines
 
@@ -147,25 +159,31 @@ def draw_bars(content: dict[str, Any], path: Path) -> None:
 
 
 def median_seconds(function: Callable[[], object], *, warm: int = 2, n: int = 9) -> float:
-    """Return the median time of a call after some calls to warm up."""
-    for _ in range(warm):
-        function()
+    """Return the median time of a call after some calls to warm up; on a GPU until its work is done."""
+    finish = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     times = []
-    for _ in range(n):
+    for _ in range(warm + n):
         begun = time.perf_counter()
         function()
+        finish()
         times.append(time.perf_counter() - begun)
-    return statistics.median(times)
+    return statistics.median(times[warm:])
 
 
 def ceilings() -> dict[str, float]:
-    """Measure what the machine can do at most: matrix products, and reading memory."""
+    """Measure what the machine (its GPU, if it has one) can do at most: matrix products, and reading memory."""
     found = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = (torch.randn(2048, 2048, dtype=dtype) for _ in range(2))
-        rate = 2 * 2048**3 / median_seconds(lambda a=a, b=b: a @ b)  # type: ignore[misc]
-        found[f"{str(dtype).removeprefix('torch.')}_GFLOP/s"] = rate / 1e9
-    wide = torch.randn(1 << 26)
+    device = choose_device("auto")
+    width, n = (2048, 1 << 26) if device.type == "cpu" else (8192, 1 << 30)
+    for dtype in (torch.float32, torch.bfloat16, torch.int8):
+        if dtype == torch.int8:
+            a, b = (torch.randint(-127, 128, (width, width), dtype=dtype, device=device) for _ in range(2))
+            seconds = median_seconds(lambda a=a, b=b: torch._int_mm(a, b))  # type: ignore[misc]
+        else:
+            a, b = (torch.randn(width, width, dtype=dtype, device=device) for _ in range(2))
+            seconds = median_seconds(lambda a=a, b=b: a @ b)  # type: ignore[misc]
+        found[f"{str(dtype).removeprefix('torch.')}_GFLOP/s"] = 2 * width**3 / seconds / 1e9
+    wide = torch.randn(n, device=device)
     found["read_GB/s"] = wide.numel() * wide.element_size() / median_seconds(wide.sum) / 1e9
     copied = torch.empty_like(wide)
     found["copy_GB/s"] = 2 * wide.numel() * wide.element_size() / median_seconds(lambda: copied.copy_(wide)) / 1e9

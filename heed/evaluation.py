@@ -66,6 +66,8 @@ def evaluate_examples(
     file = None if lines is None else lines.open("w", encoding="utf-8")
     try:
         for window in _windows(examples):
+            if n_examples == 0:
+                next(run.answers(window[:1], options))  # packs the weights, and on a new machine waits for the compiler
             begun = time.perf_counter()
             answers = list(run.answers(window, options))
             seconds += time.perf_counter() - begun

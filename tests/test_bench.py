@@ -50,4 +50,4 @@ def test_every_figure_is_listed_and_can_be_run() -> None:
 
 def test_an_unknown_figure_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"there is none; choose answering, attention"):
-        bench.run_bench("quality", [])
+        bench.run_bench("beauty", [])

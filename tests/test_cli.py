@@ -273,7 +273,11 @@ def test_interrupting_the_preparations_leaves_nothing_behind(
     command: Command, toy_data: ToyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     monkeypatch.setattr(Translation, "prepare", lambda task, examples: os.kill(os.getpid(), number))
-    done = command("train", "translation", *SETTINGS, f"data.train={toy_data.train}", "--to", tmp_path / "run")
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts its background jobs deaf to it
+    try:
+        done = command("train", "translation", *SETTINGS, f"data.train={toy_data.train}", "--to", tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGINT, ours)
     assert done.code == 128 + number
     assert "Traceback" not in done.err
     assert not (tmp_path / "run").exists()

@@ -1,6 +1,7 @@
 """JoeyNMT on the same sub-words: real target tokens per second, as its own log counts them.
 
-Usage: joey.py PAIRS.json SECONDS; PAIRS.json as for translation_training.py. Its words are the ids of our sub-words.
+Usage: joey.py PAIRS.json SECONDS [EVERY]; PAIRS.json as for translation_training.py. Its words are the ids of our sub-words.
+With EVERY it also translates the pairs under "dev" after every so many updates, and says when and how.
 """
 
 import json
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 
 content, seconds = json.load(open(sys.argv[1])), float(sys.argv[2])
+every = int(sys.argv[3]) if len(sys.argv) > 3 else 100_000
 WARM = 2  # log lines left out
 side = """
         level: "word"
@@ -66,7 +68,7 @@ training:
     batch_size: 4096
     batch_type: "token"
     epochs: 100
-    validation_freq: 100000
+    validation_freq: {every}
     logging_freq: 5
     overwrite: True
     shuffle: True
@@ -86,17 +88,17 @@ def written(ids):
 
 with tempfile.TemporaryDirectory() as name:
     folder = Path(name)
-    for split, pairs in (("train", content["pairs"]), ("dev", content["pairs"][:10])):
+    for split, pairs in (("train", content["pairs"]), ("dev", content.get("dev", content["pairs"][:10]))):
         for language, column in (("source", 0), ("target", 1)):
             (folder / f"{split}.{language}").write_text("".join(f"{written(pair[column])}\n" for pair in pairs))
     words = ["<unk>", "<pad>", "<s>", "</s>", *(f"t{i}" for i in range(content["vocab_size"]))]
     (folder / "words").write_text("\n".join(words[: content["vocab_size"]]) + "\n")
-    (folder / "settings.yaml").write_text(SETTINGS.format(folder=folder, side=side, stack=stack))
+    (folder / "settings.yaml").write_text(SETTINGS.format(folder=folder, side=side, stack=stack, every=every))
     log = folder / "log"
     with log.open("w") as file:
         command = [sys.executable, "-m", "joeynmt", "train", folder / "settings.yaml", "--skip-test"]
         child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-        rates, begun = [], time.monotonic()
+        rates, begun, started = [], time.monotonic(), time.time()
         try:
             while child.poll() is None and (len(rates) < WARM + 3 or time.monotonic() - begun < seconds):
                 time.sleep(1)
@@ -106,4 +108,8 @@ with tempfile.TemporaryDirectory() as name:
             child.wait()
     if len(rates) <= WARM:
         sys.exit(log.read_text()[-2000:])
-print(json.dumps({"rate": statistics.median(rates[WARM:])}))
+    validations = []
+    for file in sorted(folder.glob("model/*.hyps"), key=lambda file: file.stat().st_mtime):
+        answers = [[int(word[1:]) for word in line.split() if word[1:].isdigit()] for line in file.read_text().splitlines()]
+        validations.append([file.stat().st_mtime - started, answers])
+print(json.dumps({"rate": statistics.median(rates[WARM:]), **({"validations": validations} if len(sys.argv) > 3 else {})}))

@@ -22,13 +22,14 @@ def hugging_face():
     from transformers import MarianMTModel
 
     torch.set_num_threads(threads)
-    model = MarianMTModel.from_pretrained(folder).eval()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = MarianMTModel.from_pretrained(folder).eval().to(device)
     if precision == "bfloat16":
         model = model.bfloat16()
 
     def answer(rows):
         longest = max(len(sources[i]) for i in rows)
-        ids = torch.tensor([sources[i] + [pad] * (longest - len(sources[i])) for i in rows])
+        ids = torch.tensor([sources[i] + [pad] * (longest - len(sources[i])) for i in rows], device=device)
         with torch.inference_mode():
             options = {"num_beams": beams, "max_new_tokens": LONGEST, "do_sample": False}
             found = model.generate(input_ids=ids, attention_mask=(ids != pad).long(), **options)
