@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench fuzz clean
 
 demo: $(VENV)/installed
 	$(BIN)/heed demo --force
@@ -21,8 +21,14 @@ bench: $(VENV)/installed
 	$(BIN)/heed bench answering runs/marian "$(DATA)/test_2016_flickr.{en,de}"
 	for name in language classifier attention lengths scale; do $(BIN)/heed bench $$name || exit 1; done
 	$(BIN)/heed bench memory "$(DATA)/train.{en,de}"
+	$(BIN)/heed bench saving "$(DATA)/train.{en,de}"
+	$(BIN)/heed bench plan "$(DATA)/train.{en,de}"
 	$(BIN)/heed bench quality "$(DATA)/train.{en,de}" "$(DATA)/val.{en,de}"
 	$(BIN)/heed bench start runs/marian
+
+# Some 100,000 mutated files through every reader; a few minutes.
+fuzz: $(VENV)/installed-dev
+	$(BIN)/python tests/fuzz.py
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from heed.errors import ConfigError
 
-NAMES = ("answering", "attention", "classifier", "language", "lengths", "memory", "quality", "scale", "start", "training")
+NAMES = ("answering", "attention", "classifier", "language", "lengths", "memory", "plan", "quality", "saving", "scale", "start", "training")
 
 
 def listing() -> list[str]:

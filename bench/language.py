@@ -141,7 +141,7 @@ def _judge(precision: str) -> None:
     step = _stepper(model)
     text = _library()
     train, held_out = text[: -(1 << 16)], text[-(1 << 16) :]
-    for data in _windows(train, 300):
+    for data in _windows(train, 150):
         step(data.to(device))
     packed = pack(model.eval(), choose_answering_precision(precision, device))
     begun, total, n_tokens = time.perf_counter(), 0.0, 0

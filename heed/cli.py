@@ -53,16 +53,25 @@ def train(
     to: Annotated[Path | None, typer.Option("--to", help="the run folder to make")] = None,
     resume: Annotated[Path | None, typer.Option("--resume", help="go on exactly where this run stopped")] = None,
     force: Annotated[bool, typer.Option("--force", help="replace a run folder that is there")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="only say what it would take: parameters, memory, time")] = False,
+    allow_changed_data: Annotated[
+        bool, typer.Option("--allow-changed-data", help="with --resume: go on although a data file changed")
+    ] = False,
     trust: Trust = False,
 ) -> None:
     """Train a model: heed train translation data.train=pairs.tsv --to runs/mine."""
     from heed import verbs
     from heed.config import parse_overrides
 
+    if plan:
+        if recipe is None or resume is not None:
+            raise ConfigError("--plan wants a recipe or task: heed train translation data.train=pairs.tsv --plan")
+        print("\n".join(verbs.plan(recipe, parse_overrides(settings or [])).lines()))
+        return
     if resume is not None:
         if recipe is not None or to is not None:
             raise ConfigError("--resume goes on with the settings of its run; leave out the recipe, key=value and --to")
-        run = verbs.resume(resume, trust=trust)
+        run = verbs.resume(resume, trust=trust, allow_changed_data=allow_changed_data)
     elif recipe is None or to is None:
         raise ConfigError("name a recipe or task and a folder: heed train translation data.train=pairs.tsv --to runs/mine")
     else:

@@ -84,6 +84,9 @@ class TrainConfig(Settings):
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW: decay of matrices; norms, biases and embeddings are not decayed")
     label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="probability spread over all classes")
     clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0 does not clip")
+    skip_bad_steps: int = Field(
+        default=0, ge=0, description="updates that may be left out because their loss or gradient is not finite; one more stops the run"
+    )
     early_stopping: int = Field(default=0, ge=0, description="stop after this many evaluations without a better one; 0 never")
     best_metric: str = Field(
         default="loss", description="validation figure that chooses the weights: loss, accuracy, or a score of the task"

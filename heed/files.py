@@ -1,6 +1,7 @@
 """Writing files so that a reader finds the old one or the new one whole, never half; and hashing them."""
 
 import errno
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
@@ -36,6 +37,29 @@ def replacing(path: Path) -> Iterator[Path]:
             flush(path.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a run folder against other processes that would write into it; it is let go when the process ends, however it ends.
+
+    Raises:
+        TrainingError: another process holds it.
+    """
+    with (folder / ".lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                file.seek(0)
+                raise TrainingError(
+                    f"{folder}: process {file.read() or 'unknown'} is training in this folder; wait for it, or choose another folder"
+                ) from error
+            # Some network file systems know no locks; two processes there are the user's to keep apart.
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def flush(path: Path) -> None:

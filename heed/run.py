@@ -28,7 +28,7 @@ from heed.data.parts import load_parts, save_parts
 from heed.data.read import Example
 from heed.device import choose_answering_precision, choose_device, on_one_thread_each
 from heed.errors import CheckpointError, ConfigError, DataError
-from heed.files import replacing, sha256
+from heed.files import held, replacing, sha256
 from heed.model.config import ModelConfig
 from heed.model.models import Model, build_model
 from heed.model.packed import pack
@@ -144,6 +144,7 @@ class Run:
         """
         folder = Path(folder)
         verify(folder)
+        check_sizes(read_config(folder).model, folder / "model.safetensors")
         run = cls.open(folder, trust=trust)
         load_weights(run.model, folder / "model.safetensors")
         run.model.to(choose_device(device)).eval()
@@ -273,6 +274,35 @@ def distinct(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if by_identity.setdefault(id(tensor), name) == name}
 
 
+def check_sizes(config: ModelConfig, path: Path) -> None:
+    """Compare the model of a config with the sizes a file of weights states, before memory is taken for either.
+
+    Raises:
+        CheckpointError: they do not fit each other, or the file is shorter than it says.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); restore it from a copy") from error
+    n_layers = max(config.n_layers, config.decoder_layers)
+    if n_layers > len(shapes):
+        raise CheckpointError(f"{path}: the weights do not fit config.yaml: {len(shapes)} tensors cannot make {n_layers} layers")
+    with torch.device("meta"):
+        model = build_model(config)
+    _check_shapes(shapes, distinct(model), path)
+
+
+def _check_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor], path: Path) -> None:
+    wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    wrong = sorted(found.keys() ^ wanted.keys()) or [name for name, shape in wanted.items() if found[name] != shape]
+    if wrong:
+        name = wrong[0]
+        raise CheckpointError(
+            f"{path}: the weights do not fit config.yaml: {name} is {found.get(name, 'nothing')}, expected {wanted.get(name, 'nothing')}"
+        )
+
+
 def load_weights(model: torch.nn.Module, path: Path) -> None:
     """Fill a model from a file that must hold exactly its tensors; raises CheckpointError."""
     try:
@@ -280,11 +310,7 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); restore it from a copy") from error
     expected = distinct(model)
-    wrong = sorted(tensors.keys() ^ expected.keys()) or [name for name, tensor in expected.items() if tensors[name].shape != tensor.shape]
-    if wrong:
-        found = tuple(tensors[wrong[0]].shape) if wrong[0] in tensors else "nothing"
-        wanted = tuple(expected[wrong[0]].shape) if wrong[0] in expected else "nothing"
-        raise CheckpointError(f"{path}: the weights do not fit config.yaml: {wrong[0]} is {found}, expected {wanted}")
+    _check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, expected, path)
     with torch.no_grad():
         for name, tensor in expected.items():
             tensor.copy_(tensors[name])
@@ -317,6 +343,9 @@ def verify(folder: Path) -> None:
         raise CheckpointError(f"{manifest}: cannot be read ({error!r}); restore it from a copy") from error
     if version != FORMAT:
         raise CheckpointError(f"{manifest}: expected format {FORMAT}, found {version!r}; restore it from a copy")
+    for path in (folder / "parts", manifest, *_bound_files(folder)):
+        if path.is_symlink():
+            raise CheckpointError(f"{path}: is a symbolic link, which may lead anywhere; put the file itself there")
     present = {str(path.relative_to(folder)) for path in _bound_files(folder)}
     if set(hashes) != present:
         raise CheckpointError(f"{folder}: manifest.json lists {sorted(hashes)}, the folder has {sorted(present)}; restore it from a copy")
@@ -350,7 +379,8 @@ def new_folder(folder: Path, *, force: bool) -> Iterator[Callable[[], None]]:
     """
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.replaced") if _is_replaceable(folder, force=force) else None
     if aside is not None:
-        os.replace(folder, aside)
+        with held(folder):  # a run that is being trained is not pulled away from under its process
+            os.replace(folder, aside)
     kept = False
 
     def keep() -> None:

@@ -10,6 +10,7 @@ from heed.errors import DataError
 from heed.evaluation import compare_runs, evaluate_run, score_lines
 from heed.report import write_report
 from heed.run import Run, read_config
+from heed.training.plan import Plan, make_plan
 from heed.training.prepare import scored_rows
 from heed.training.train import fit_on, fit_recipe
 
@@ -36,13 +37,19 @@ def train_with(
     return _conclude(run, _sayer(quiet))
 
 
-def resume(folder: str | Path, *, quiet: bool = False, trust: bool = False) -> Run:
+def resume(folder: str | Path, *, quiet: bool = False, trust: bool = False, allow_changed_data: bool = False) -> Run:
     """Go on exactly where a run stopped, and conclude as `train` does; raises HeedError.
 
     Args:
         trust: whether a task that is not part of heed may be imported.
+        allow_changed_data: whether to go on when a data file changed meanwhile; the run remembers it.
     """
-    return _conclude(fit_on(Path(folder), quiet=quiet, trust=trust), _sayer(quiet))
+    return _conclude(fit_on(Path(folder), quiet=quiet, trust=trust, allow_changed_data=allow_changed_data), _sayer(quiet))
+
+
+def plan(recipe: str | Mapping[str, Any], settings: Mapping[str, Any]) -> Plan:
+    """Say what training would take, by making a few of its steps in a folder that is thrown away; raises HeedError."""
+    return make_plan(recipe, settings)
 
 
 def evaluate(folder: Path, source: str, pairs: Sequence[str] = (), *, trust: bool = False) -> dict[str, Any]:

@@ -255,6 +255,39 @@ def test_more_layers_than_there_are_weights_for_are_refused(run_copy: Path) -> N
         Run.load(run_copy)
 
 
+@pytest.mark.parametrize(
+    "size", [{"d_model": 2 << 30}, {"d_ff": 1 << 50}, {"n_layers": 10**9}, {"max_length": 1 << 60, "positions": "learned"}]
+)
+def test_sizes_are_compared_before_memory_is_taken(run_copy: Path, size: dict[str, Any]) -> None:
+    edit_config(run_copy, model=size)
+    with pytest.raises(CheckpointError, match=r"the weights do not fit config\.yaml"):
+        Run.load(run_copy)
+
+
+def test_a_longest_sequence_beyond_all_memory_is_only_a_number(run_copy: Path) -> None:
+    edit_config(run_copy, model={"max_length": 1 << 60, "positions": "sinusoidal"})
+    assert Run.load(run_copy).predict({"source": "the dog"}).text is not None
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "model.safetensors", "manifest.json", "parts/tokenizer.json", "parts"])
+def test_symbolic_links_in_a_run_folder_are_refused(run_copy: Path, tmp_path: Path, name: str) -> None:
+    (run_copy / name).rename(tmp_path / "elsewhere")
+    (run_copy / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="is a symbolic link"):
+        Run.load(run_copy)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "parts/../config.yaml"])
+def test_a_manifest_cannot_name_files_elsewhere(run_copy: Path, name: str) -> None:
+    (run_copy.parent / "outside").write_text("x")
+    path = run_copy / "manifest.json"
+    content = json.loads(path.read_text())
+    content["sha256"][name] = "0" * 64
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"manifest\.json lists"):
+        Run.load(run_copy)
+
+
 def test_parts_that_are_no_parts_are_refused_even_when_bound(run_copy: Path) -> None:
     path = run_copy / "parts" / "tokenizer.json"
     content = json.loads(path.read_text())

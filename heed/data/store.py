@@ -4,6 +4,8 @@ A store is a folder: for each key one file of values laid end to end and one of 
 `store.json`, which is written last. It is built beside its place and renamed, so a store that is there is whole.
 """
 
+import contextlib
+import errno
 import json
 import math
 import os
@@ -88,12 +90,27 @@ def write_store(folder: Path, examples: Iterable[tuple[int, Encoded]]) -> "Store
     try:
         meta = _write_files(draft, examples)
         (draft / "store.json").write_text(json.dumps(meta), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(draft, folder)
+        _take_place(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return Store(folder)
+
+
+def _take_place(draft: Path, folder: Path) -> None:
+    """Move a draft to its place; of several that are ready at once, one stays."""
+    while True:
+        try:
+            os.replace(draft, folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            # A folder that is renamed is gone for others in one moment; one that is deleted file by file is half there for a while.
+            old = draft.with_suffix(".old")
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(folder, old)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            return
 
 
 def _write_files(draft: Path, examples: Iterable[tuple[int, Encoded]]) -> dict[str, Any]:

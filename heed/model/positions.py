@@ -23,6 +23,9 @@ def sinusoid_table(n_positions: int, d_model: int) -> Tensor:
     return table[:, :d_model].float()
 
 
+FIRST_TABLE = 1024  # positions computed beforehand; more when a sequence has more
+
+
 class SinusoidalPositions(nn.Module):
     """Fixed positions, added; they have no parameters and no longest sequence."""
 
@@ -30,14 +33,15 @@ class SinusoidalPositions(nn.Module):
         super().__init__()
         self.d_model = d_model
         self.table: Tensor
-        self.register_buffer("table", sinusoid_table(max_length, d_model), persistent=False)
+        self.register_buffer("table", sinusoid_table(min(max_length, FIRST_TABLE), d_model), persistent=False)
 
     def forward(self, x: Tensor, first: int = 0, positions: Tensor | None = None) -> Tensor:
         """Add to x (B, T, D) the positions (B, T), all below first + T; by default first, first + 1 ..."""
         end = first + x.size(1)
-        if end > self.table.size(0):
-            self.table = sinusoid_table(2 * end, self.d_model).to(self.table)
-        return x + (self.table[first:end] if positions is None else self.table[positions])
+        table = self.table  # held, because another thread may put a shorter one in its place
+        if end > table.size(0):
+            self.table = table = sinusoid_table(2 * end, self.d_model).to(table)
+        return x + (table[first:end] if positions is None else table[positions])
 
 
 class LearnedPositions(nn.Module):
@@ -93,12 +97,13 @@ class RotaryPositions(nn.Module):
 
     def forward(self, first: int, end: int, positions: Tensor | None, device: torch.device) -> Tensor:
         """Return the rotations of positions (T,) or (B, T), all below `end`; by default of first, first + 1 ... end - 1."""
-        if self.table.size(0) < end or self.table.device != device:
+        table = self.table  # held, because another thread may put a shorter one in its place
+        if table.size(0) < end or table.device != device:
             with torch.inference_mode(False):  # training may come after answering, and reads the same table
-                self.table = rotation(torch.arange(max(64, 2 * end), device=device), self.d_head)
+                self.table = table = rotation(torch.arange(max(64, 2 * end), device=device), self.d_head)
         if positions is None:
-            return self.table[first:end]
-        turn = self.table[positions]
+            return table[first:end]
+        turn = table[positions]
         return turn[:, None] if positions.dim() == 2 else turn
 
 

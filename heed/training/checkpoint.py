@@ -34,6 +34,8 @@ class Progress:
     best_value: float | None = None
     best_step: int | None = None
     evaluations_without_better: int = 0
+    halvings: int = 0  # how often micro-batches were divided in two, because they did not fit into memory
+    skipped: int = 0  # updates that were not applied, because something in them was not finite
     evaluated: list[int] = field(default_factory=list)  # steps of the last evaluations, as many as may be averaged
 
     @classmethod

@@ -1,5 +1,6 @@
 """From a recipe to the first step: survey the data, fit the parts, write config.yaml, encode the examples into stores."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from heed.data.read import Example, ReadLog, hash_files, read_examples
 from heed.data.store import Encoded, Store, write_store
 from heed.device import describe_machine
 from heed.errors import ConfigError, DataError
+from heed.files import replacing
 from heed.run import Run, RunConfig
 from heed.tasks import Task
 from heed.tasks.base import Survey
@@ -34,6 +36,7 @@ class Prepared:
     run: Run
     train: Store
     valid: Store
+    changed: tuple[str, ...] = ()  # data that is no longer what the run was started on, and was allowed
 
 
 class Split:
@@ -98,26 +101,58 @@ def prepare(config: RunConfig, folder: Path, say: Say) -> Prepared:
     return Prepared(run, train, valid)
 
 
-def reopen(folder: Path, say: Say, *, trust: bool = False) -> Prepared:
-    """Open what `prepare` made, for training that goes on; stores that were deleted are encoded again from unchanged data."""
+def reopen(folder: Path, say: Say, *, trust: bool = False, allow_changed_data: bool = False) -> Prepared:
+    """Open what `prepare` made, for training that goes on; stores that were deleted are encoded again.
+
+    Raises:
+        DataError: a data file is no longer what the run was started on, and that was not allowed.
+    """
     run = Run.open(folder, trust=trust)
+    data = splits(run.config, run.task)
+    hashes = _hashes(data, say)
+    changed = _changed(folder, data, hashes)
+    if changed and not allow_changed_data:
+        name = changed[0]
+        raise DataError(
+            f"data.{name}={data[name].source}: changed since this run was started; bring back the file, start a new run, or go on with "
+            "its present examples: --allow-changed-data"
+        )
     stores = folder / "store"
-    if not (stores / "train" / "store.json").is_file() or not (stores / "valid" / "store.json").is_file():
-        say("encoding the data again: the run folder's store is gone")
-        data = splits(run.config, run.task)
-        _refuse_changed_data(folder, data)
+    whole = all((stores / name / "store.json").is_file() for name in ("train", "valid"))
+    if changed or not whole:
+        say(f"encoding the data again: {' and '.join(changed) + ' changed' if changed else 'the store of the run folder is gone'}")
         _divide(run.config, run.task, data)
         _encode(run, data["train"], "train")
         _encode(run, data["valid"], "valid")
-    return Prepared(run, Store(stores / "train"), Store(stores / "valid"))
+        _remember(folder, hashes)
+    return Prepared(run, Store(stores / "train"), Store(stores / "valid"), tuple(changed))
 
 
-def _refuse_changed_data(folder: Path, data: dict[str, Split]) -> None:
-    """Compare the data with the hashes that config.yaml remembers; raises DataError naming a file that differs."""
-    remembered = read_yaml(folder / "config.yaml").get("data_sha256", {})
+Hashes = dict[str, dict[str, str]]  # split -> file -> SHA-256
+
+
+def _hashes(data: dict[str, Split], say: Say) -> Hashes:
+    """Return the hashes of each split's files; those that are gone are not needed for going on, and are left out."""
+    found = {}
     for name, split in data.items():
-        if name in remembered and hash_files(split.source) != remembered[name]:
-            raise DataError(f"data.{name}={split.source}: changed since this run was started; bring back the file, or start a new run")
+        try:
+            found[name] = hash_files(split.source)
+        except DataError as error:
+            say(f"going on with the examples encoded before: {error}")
+    return found
+
+
+def _changed(folder: Path, data: dict[str, Split], hashes: Hashes) -> list[str]:
+    """Name the splits whose files are not those that the run was started on, or last allowed to go on with."""
+    remembered = dict(read_yaml(folder / "config.yaml").get("data_sha256") or {})
+    with contextlib.suppress(OSError, ValueError):
+        remembered |= json.loads((folder / "store" / "sha256.json").read_text(encoding="utf-8"))
+    return [name for name in data if name in hashes and name in remembered and hashes[name] != remembered[name]]
+
+
+def _remember(folder: Path, hashes: Hashes) -> None:
+    with replacing(folder / "store" / "sha256.json") as draft:
+        draft.write_text(json.dumps(hashes), encoding="utf-8")
 
 
 def scored_rows(run: Run) -> Iterator[Example] | None:

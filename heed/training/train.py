@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from heed.device import choose_device, keep_memory
-from heed.files import explain_full_disk
+from heed.files import explain_full_disk, held
 from heed.model.describe import count_parameters
 from heed.run import Run, new_folder, read_config, resolve
 from heed.training.checkpoint import checkpoints
@@ -21,6 +21,7 @@ def fit_recipe(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], fol
     with (
         new_folder(folder, force=force) as keep,
         explain_full_disk(folder),
+        held(folder),
         TrainingLog(folder, tensorboard=config.train.tensorboard, quiet=quiet) as log,
     ):
         if keep_memory():
@@ -30,14 +31,19 @@ def fit_recipe(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], fol
         return _fit(prepared, log, resumed=False)
 
 
-def fit_on(folder: Path, *, quiet: bool, trust: bool = False) -> Run:
-    """Go on exactly where a run stopped, which may have been before its first step."""
+def fit_on(folder: Path, *, quiet: bool, trust: bool = False, allow_changed_data: bool = False) -> Run:
+    """Go on exactly where a run stopped, which may have been before its first step.
+
+    Args:
+        allow_changed_data: go on when a data file is no longer what it was, with its present examples.
+    """
     config = read_config(folder)
     begun = bool(checkpoints(folder / "checkpoints")) or (folder / "manifest.json").exists()
-    with explain_full_disk(folder), TrainingLog(folder, tensorboard=config.train.tensorboard, quiet=quiet) as log:
+    with explain_full_disk(folder), held(folder), TrainingLog(folder, tensorboard=config.train.tensorboard, quiet=quiet) as log:
         keep_memory()
-        prepared = reopen(folder, log.say, trust=trust) if begun else prepare(config, folder, log.say)
-        return _fit(prepared, log, resumed=begun)
+        if not begun:
+            return _fit(prepare(config, folder, log.say), log, resumed=False)
+        return _fit(reopen(folder, log.say, trust=trust, allow_changed_data=allow_changed_data), log, resumed=True)
 
 
 def _fit(prepared: Prepared, log: TrainingLog, *, resumed: bool) -> Run:
@@ -48,5 +54,7 @@ def _fit(prepared: Prepared, log: TrainingLog, *, resumed: bool) -> Run:
     )
     if resumed:
         trainer.resume()
+    if prepared.changed:
+        log.record({"step": trainer.progress.step, "changed_data": prepared.changed})
     trainer.fit()
     return trainer.run

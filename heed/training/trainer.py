@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from heed.data.batch import Batch, collate
-from heed.data.order import batches, sequential_batches
+from heed.data.order import Rows, batches, sequential_batches
 from heed.data.store import Store
 from heed.device import choose_device, choose_precision
 from heed.errors import TrainingError
@@ -39,6 +38,7 @@ from heed.training.checkpoint import (
     place_of,
     save_checkpoint,
 )
+from heed.training.faults import first_fault, is_out_of_memory
 from heed.training.log import TrainingLog
 from heed.training.optim import build_optimizer, learning_rate
 from heed.training.prepare import Prepared, Split
@@ -147,39 +147,88 @@ class Trainer:
             self._obey_signal()
         self._finish()
 
-    def update(self, group: list[np.ndarray[Any, Any]]) -> None:
+    def update(self, group: list[Rows]) -> None:
         """Make one step from the rows of its micro-batches."""
         step = self.progress.step + 1
-        torch.manual_seed(_mix(self.run.config.seed, step))
-        self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
         begun = time.perf_counter()
-        totals = Totals()
-        for rows in group:
-            batch = self._batch(self.train_data, rows)
-            with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-                result = self.task.loss(self.model, batch)
-            torch.autograd.backward(result[0])
-            totals.add(result, batch)
+        totals = self._gradients(step, group)
         norm = self._scale_gradients(float(totals.units))
-        self._check_finite(step, totals, norm, group)
+        unsound = self._unsound(step, totals, norm, group)
         rate = learning_rate(step, self.config, d_model=self.run.config.model.d_model, total_steps=self.progress.total_steps)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate
-        self.optimizer.step()
-        self._note(step, totals, norm, rate, time.perf_counter() - begun)
+        if unsound is None:
+            self.optimizer.step()
+            self._note(step, totals, norm, rate, time.perf_counter() - begun)
+        else:
+            self.progress.step, self.progress.seconds = step, time.monotonic() - self.started
+            self.log.record({"step": step, "skipped": unsound, "seconds": self.progress.seconds})
 
-    def _groups(self) -> Iterator[list[np.ndarray[Any, Any]]]:
+    def _gradients(self, step: int, group: list[Rows]) -> Totals:
+        """Sum the gradients of an update's micro-batches; where memory runs out, in halves from then on."""
+        while True:
+            self._begin(step)
+            totals, rows = Totals(), group[0]
+            try:
+                for rows in self._parts(group):
+                    self._add_gradients(rows, totals)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                return totals
+            self._halve(rows)  # here, where the error no longer holds what did not fit
+
+    def _add_gradients(self, rows: Rows, totals: Totals) -> None:
+        batch = self._batch(self.train_data, rows)
+        result = self._loss(batch)
+        torch.autograd.backward(result[0])
+        totals.add(result, batch)
+
+    def _begin(self, step: int) -> None:
+        """Draw what a step draws, and start from no gradients."""
+        torch.manual_seed(_mix(self.run.config.seed, step))
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _loss(self, batch: Batch) -> LossSum | tuple[Tensor, Tensor]:
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            return self.task.loss(self.model, batch)
+
+    def _parts(self, group: list[Rows]) -> list[Rows]:
+        """Divide micro-batches as often as memory has asked for."""
+        parts = [part for rows in group for part in np.array_split(rows, 2**self.progress.halvings)]
+        return [part for part in parts if part.size]
+
+    def _halve(self, rows: Rows) -> None:
+        """Divide micro-batches in two from now on, because these rows did not fit; raises TrainingError when it is only one."""
+        if rows.size == 1:
+            length = int(self.lengths[rows].max())
+            raise TrainingError(
+                f"training example {int(self.train_data.rows[rows[0]]) + 1}: its {length:,} tokens alone do not fit into memory; "
+                f"leave such examples out (data.max_length={length - 1}), or try train.recompute=true or a smaller model"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.progress.halvings += 1
+        parts = 2**self.progress.halvings
+        self.log.say(f"out of memory: each batch is computed in {parts} parts from here on; the updates stay the same")
+
+    def _groups(self) -> Iterator[list[Rows]]:
         """Yield the micro-batches of each update, from where the run stands, epoch after epoch."""
         while True:
-            division = batches(self.lengths, self.config.batch_tokens, seed=self.run.config.seed, epoch=self.progress.epoch)
-            groups = [division[i : i + self.config.accumulate] for i in range(0, len(division), self.config.accumulate)]
-            for group in groups[self.progress.group :]:
+            for group in self.epoch(self.progress.epoch)[self.progress.group :]:
                 self.progress.group += 1
                 yield group
             self.progress.epoch, self.progress.group = self.progress.epoch + 1, 0
 
-    def _batch(self, store: Store, rows: np.ndarray[Any, Any]) -> Batch:
+    def epoch(self, number: int) -> list[list[Rows]]:
+        """Return the micro-batches of each update of an epoch."""
+        division = batches(self.lengths, self.config.batch_tokens, seed=self.run.config.seed, epoch=number)
+        return [division[i : i + self.config.accumulate] for i in range(0, len(division), self.config.accumulate)]
+
+    def _batch(self, store: Store, rows: Rows) -> Batch:
         return collate([store[int(row)] for row in rows], store.rows[rows].tolist()).to(self.device)
 
     def _scale_gradients(self, units: float) -> float:
@@ -193,14 +242,32 @@ class Trainer:
             gradient.mul_(scale)
         return norm
 
-    def _check_finite(self, step: int, totals: Totals, norm: float, group: list[np.ndarray[Any, Any]]) -> None:
+    def _unsound(self, step: int, totals: Totals, norm: float, group: list[Rows]) -> str | None:
+        """Say what is not finite about a step, if it is to be skipped; raises TrainingError when it is not."""
         loss = float(totals.loss)
         if math.isfinite(loss) and math.isfinite(norm):
-            return
+            return None
         rows = np.concatenate([self.train_data.rows[rows] for rows in group])
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient norm is {norm}"
         shown = ", ".join(map(str, (rows[:8] + 1).tolist())) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
-        raise TrainingError(f"step {step}: {what} (training examples {shown}); the update was not applied. {self._advice()}")
+        place = self._place_of_fault(step, group)
+        self.progress.skipped += 1
+        if self.progress.skipped <= self.config.skip_bad_steps:
+            self.log.say(f"step {step}: {what} ({place}; training examples {shown}); skipped, {self.progress.skipped} so far")
+            return place
+        raise TrainingError(
+            f"step {step}: {what}; it arose in the {place} (training examples {shown}); the update was not applied. {self._advice()}"
+        )
+
+    def _place_of_fault(self, step: int, group: list[Rows]) -> str:
+        """Compute a step again, and name the place where the first number arose that is not finite."""
+        self._begin(step)
+        for rows in self._parts(group):
+            batch = self._batch(self.train_data, rows)
+            place = first_fault(self.model, lambda batch=batch: self._loss(batch)[0])  # type: ignore[misc]
+            if place is not None:
+                return place
+        return "sum of gradients"
 
     def _advice(self) -> str:
         kept = checkpoints(self.folder)
@@ -270,10 +337,9 @@ class Trainer:
         """Return loss, accuracy and, when the best weights are chosen by a score, the task's scores on the validation data."""
         self.model.eval()
         totals = Totals()
-        for rows in sequential_batches(self.valid_data.lengths(), self.config.batch_tokens):
+        for rows in self._parts(sequential_batches(self.valid_data.lengths(), self.config.batch_tokens)):
             batch = self._batch(self.valid_data, rows)
-            with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-                totals.add(self.task.loss(self.model, batch), batch)
+            totals.add(self._loss(batch), batch)
         figures = totals.figures()
         figures["perplexity"] = math.exp(min(100.0, figures["loss"]))
         if self.config.best_metric not in figures:
@@ -351,8 +417,7 @@ class Trainer:
 
     def _updates_per_epoch(self) -> int:
         if not hasattr(self, "_epoch_updates"):
-            division = batches(self.lengths, self.config.batch_tokens, seed=self.run.config.seed, epoch=0)
-            self._epoch_updates = math.ceil(len(division) / self.config.accumulate)
+            self._epoch_updates = len(self.epoch(0))
         return self._epoch_updates
 
     def _evaluate_every(self) -> int:

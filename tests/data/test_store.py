@@ -1,5 +1,7 @@
 """The store: what goes in comes out, from disk, and a store that is there is whole."""
 
+import contextlib
+import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -175,3 +177,24 @@ def test_a_store_that_is_not_whole_is_refused(tmp_path: Path, name: str, damage:
         path.write_bytes(content[:-3])
     with pytest.raises(CheckpointError, match="not a whole store"):
         Store(tmp_path / "store")
+
+
+def test_several_writers_of_one_store_leave_one_whole_store(tmp_path: Path) -> None:
+    def write(size: int) -> None:
+        for _ in range(15):
+            write_store(tmp_path / "store", ((row, {"ids": torch.full((size,), size)}) for row in range(size)))
+
+    writers = [multiprocessing.get_context("fork").Process(target=write, args=(size,)) for size in (3, 30, 300)]
+    for writer in writers:
+        writer.start()
+    seen = set()
+    while any(writer.is_alive() for writer in writers):
+        with contextlib.suppress(CheckpointError):  # for one moment between two stores there is none
+            store = Store(tmp_path / "store")
+            assert all(store[i]["ids"].tolist() == [len(store)] * len(store) for i in range(len(store)))
+            seen.add(len(store))
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    assert len(Store(tmp_path / "store")) in (3, 30, 300)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]

@@ -167,9 +167,35 @@ def test_only_a_chunk_of_examples_is_in_memory_while_encoding(tmp_path: Path, pa
     assert 16 <= census.most <= 2 * 16 + 2
 
 
-def test_encoding_again_refuses_data_that_changed(tmp_path: Path, pairs_file: Path) -> None:
+@pytest.mark.parametrize("stored", [True, False])
+def test_going_on_with_data_that_changed_is_refused_by_name(tmp_path: Path, pairs_file: Path, stored: bool) -> None:
     prepared_in(tmp_path / "run", config_of(pairs_file))
-    shutil.rmtree(tmp_path / "run" / "store")
+    if not stored:
+        shutil.rmtree(tmp_path / "run" / "store")
     write_pairs(pairs_file, toy_pairs(151))
-    with pytest.raises(DataError, match=r"data\.train=.*pairs\.tsv: changed since this run was started"):
+    with pytest.raises(DataError, match=r"data\.train=.*pairs\.tsv: changed since this run was started.*--allow-changed-data"):
         reopen(tmp_path / "run", lambda text: None)
+
+
+def test_changed_data_that_is_allowed_is_encoded_again_and_remembered(tmp_path: Path, pairs_file: Path) -> None:
+    before = prepared_in(tmp_path / "run", config_of(pairs_file))
+    n_before = len(before.train) + len(before.valid)
+    write_pairs(pairs_file, toy_pairs(n_before + 7))
+    after = reopen(tmp_path / "run", lambda text: None, allow_changed_data=True)
+    assert after.changed == ("train",)
+    assert len(after.train) + len(after.valid) == n_before + 7
+    assert reopen(tmp_path / "run", lambda text: None).changed == ()
+    write_pairs(pairs_file, toy_pairs(n_before))
+    with pytest.raises(DataError, match="changed since"):
+        reopen(tmp_path / "run", lambda text: None)
+
+
+def test_going_on_needs_the_data_only_to_encode_it_again(tmp_path: Path, pairs_file: Path) -> None:
+    prepared_in(tmp_path / "run", config_of(pairs_file))
+    pairs_file.unlink()
+    said: list[str] = []
+    assert len(reopen(tmp_path / "run", said.append).train)
+    assert any("going on with the examples encoded before" in line and "no such file" in line for line in said)
+    shutil.rmtree(tmp_path / "run" / "store")
+    with pytest.raises(DataError, match="no such file"):
+        reopen(tmp_path / "run", said.append)

@@ -12,7 +12,7 @@ import pytest
 from toy_runs import TINY, ToyData, Train, as_arguments
 
 from heed.errors import CheckpointError
-from heed.files import sha256
+from heed.files import held, sha256
 from heed.run import verify
 from heed.training.checkpoint import checkpoints
 from heed.training.train import fit_on
@@ -149,6 +149,33 @@ def test_a_run_whose_checkpoints_were_deleted_is_not_trained_over(train: Train) 
     with pytest.raises(CheckpointError, match="no whole checkpoint to resume from"):
         fit_on(run.folder, quiet=True)
     assert sha256(run.folder / "model.safetensors") == before
+
+
+def test_a_run_that_is_being_trained_is_refused_to_a_second_process(train: Train, tmp_path: Path) -> None:
+    run = train()
+    with held(run.folder):
+        second = heed_process(tmp_path, "train", "--resume", str(run.folder))
+        assert second.returncode == 1
+        assert f"process {os.getpid()} is training in this folder" in second.stderr
+        assert "Traceback" not in second.stderr
+        forced = heed_process(tmp_path, "train", "translation", "data.train=x.tsv", "--to", str(run.folder), "--force")
+        assert f"process {os.getpid()} is training in this folder" in forced.stderr
+        verify(run.folder)
+    fit_on(run.folder, quiet=True)
+
+
+def test_changed_data_is_allowed_when_asked_and_noted_in_the_metrics(train: Train, toy_data: ToyData, tmp_path: Path) -> None:
+    data = Path(shutil.copy(toy_data.train, tmp_path / "mine.tsv"))
+    run = train(data={"train": str(data)}, train={"steps": 4})
+    with data.open("a", encoding="utf-8") as file:
+        file.write("the dog\tder Hund\n")
+    refused = heed_process(tmp_path, "train", "--resume", str(run.folder))
+    assert refused.returncode == 1
+    assert "mine.tsv: changed since this run was started" in refused.stderr
+    allowed = heed_process(tmp_path, "train", "--resume", str(run.folder), "--allow-changed-data")
+    assert allowed.returncode == 0, allowed.stderr
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["changed_data"] for line in lines if "changed_data" in line] == [["train"]]
 
 
 def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:

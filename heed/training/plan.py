@@ -1,0 +1,107 @@
+"""What a training run would take: some of its updates are made, in a folder that is thrown away, and measured."""
+
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from heed.data.order import Rows
+from heed.device import choose_device, keep_memory, peak_memory_mib
+from heed.model.describe import count_parameters
+from heed.run import resolve
+from heed.training.checkpoint import save_checkpoint
+from heed.training.log import TrainingLog
+from heed.training.prepare import Split, prepare
+from heed.training.trainer import Trainer
+
+WARM, TIMED = 2, 12  # updates
+ANSWERED = 64  # of the longest validation examples, answered as after training
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was found."""
+
+    parameters: int
+    examples: int
+    steps: int | None  # None: as many as fit into train.minutes
+    seconds_per_step: float
+    peak_memory_mib: float
+    checkpoint_mib: float
+    device: str
+
+    def lines(self) -> list[str]:
+        """Return it as lines for a terminal."""
+        seconds = None if self.steps is None else self.steps * self.seconds_per_step
+        took = "as many steps as fit into train.minutes" if seconds is None else f"{self.steps:,} steps in about {spell_time(seconds)}"
+        return [
+            f"parameters        {self.parameters:,}",
+            f"training examples {self.examples:,}",
+            f"a step            {self.seconds_per_step:.3g} s on {self.device}",
+            f"training          {took}, without reading and scoring the data",
+            f"peak memory       {self.peak_memory_mib:,.0f} MiB",
+            f"a checkpoint      {self.checkpoint_mib:,.1f} MiB on disk",
+        ]
+
+
+def make_plan(recipe: str | Mapping[str, Any], settings: Mapping[str, Any]) -> Plan:
+    """Make a few steps of what a recipe and the settings laid over it describe, and measure them; raises what training would."""
+    config = resolve(recipe, settings)
+    device = choose_device(config.train.device)
+    with tempfile.TemporaryDirectory(prefix="heed-plan-") as name:
+        folder = Path(name)
+        with TrainingLog(folder, tensorboard=False, quiet=True) as log:
+            keep_memory()
+            trainer = Trainer(prepare(config, folder, log.say), log)
+            largest, groups = _groups(trainer)
+            trainer.update(largest)  # which needs most memory, and warms up
+            for group in groups[:WARM]:
+                trainer.update(group)
+            begun = time.perf_counter()
+            for group in groups[WARM:]:
+                trainer.update(group)
+            seconds = (time.perf_counter() - begun) / max(1, len(groups) - WARM)
+            trainer.validate()
+            place = save_checkpoint(folder / "checkpoints", trainer.model, trainer.optimizer, trainer.progress)
+            _answer(trainer)
+        size = sum(path.stat().st_size for path in place.iterdir()) / 2**20
+        return Plan(
+            count_parameters(trainer.model),
+            len(trainer.train_data),
+            trainer.progress.total_steps,
+            seconds,
+            peak_memory_mib(device),
+            size,
+            str(device),
+        )
+
+
+def _groups(trainer: Trainer) -> tuple[list[Rows], list[list[Rows]]]:
+    """Return the update of the epoch with the most tokens in a micro-batch, and a fair sample of all updates."""
+    groups = trainer.epoch(0)
+    lengths = trainer.lengths
+    largest = max(groups, key=lambda group: max(len(rows) * int(lengths[rows].max(axis=0).sum()) for rows in group))
+    places = np.linspace(0, len(groups) - 1, WARM + TIMED).round().astype(int)
+    return largest, [groups[i] for i in places]
+
+
+def _answer(trainer: Trainer) -> None:
+    """Answer some long validation examples, as is done when training has ended."""
+    run = trainer.run
+    trainer.model.eval()
+    data = run.config.data
+    source = Split(str(data.valid or data.train), data, run.task.columns)
+    examples = sorted(islice(source, 10 * ANSWERED), key=lambda example: -sum(len(str(value)) for value in example.values()))
+    list(run.answers(examples[:ANSWERED], run.config.decode))
+
+
+def spell_time(seconds: float) -> str:
+    """Return a duration as a person would say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
