@@ -1,6 +1,7 @@
 """Every speed figure that heed quotes: `heed bench NAME`, one module for each name."""
 
 import importlib
+import shlex
 from pathlib import Path
 
 from heed.errors import ConfigError
@@ -10,17 +11,22 @@ NAMES = ("answering", "attention", "classifier", "language", "lengths", "memory"
 
 def listing() -> list[str]:
     """Return each name with its module's first line and how it is run."""
-    lines = []
-    for name in NAMES:
-        text = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
-        described, _, rest = text.removeprefix('"""').partition("\n")
-        usage = next(line for line in rest.splitlines() if line.startswith("Run: ")).removeprefix("Run: ")
-        lines += [usage, f"    {described}"]
-    return lines
+    return [line for name in NAMES for line in (_described(name)[0], f"    {_described(name)[1]}")]
+
+
+def _described(name: str) -> tuple[str, str]:
+    """Return how a bench is run, and what it measures."""
+    text = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
+    what, _, rest = text.removeprefix('"""').partition("\n")
+    return next(line for line in rest.splitlines() if line.startswith("Run: ")).removeprefix("Run: "), what
 
 
 def run_bench(name: str, arguments: list[str]) -> None:
-    """Run one; raises ConfigError when there is none of that name."""
+    """Run one; raises ConfigError when there is none of that name, or too little was said."""
     if name not in NAMES:
         raise ConfigError(f"bench {name}: there is none; choose {', '.join(NAMES)}")
+    usage, _ = _described(name)
+    needed = len(shlex.split(usage.partition("[")[0])) - len(["heed", "bench", name])
+    if len(arguments) < needed:
+        raise ConfigError(f"bench {name}: expected {usage}")
     importlib.import_module(f"heed.bench.{name}").main(arguments)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from heed.device import choose_device, describe_machine
+from heed.errors import HeedError
 
 RESULTS = Path("docs/bench")
 PEERS = Path(os.environ.get("HEED_PEERS", ".peers"))
@@ -42,13 +43,14 @@ def ours(module: str, *arguments: object) -> list[str]:
 def theirs(script: str, *arguments: object, packages: Sequence[str] = PEER_PACKAGES) -> list[str]:
     """Return the command of a peer's side, in an environment with its packages, which is made when it is missing."""
     folder = PEERS if packages == PEER_PACKAGES else PEERS.with_name(f"{PEERS.name}-{script}")
-    python = folder / "bin" / "python"
-    if not python.exists():
+    python, whole = folder / "bin" / "python", folder / "installed"
+    if not whole.exists():
         print(f"installing into {folder}: {', '.join(packages)}", file=sys.stderr)
         version = str(torch.__version__).partition("+")[0]
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         for some in ([f"torch=={version}"], packages):  # torch first and pinned, as in the Makefile
             subprocess.run([python, "-m", "pip", "install", "--quiet", *some], check=True)
+        whole.touch()
     return [str(python), str(Path(__file__).parent / "peers" / f"{script}.py"), *map(str, arguments)]
 
 
@@ -69,6 +71,7 @@ def compare(
         judge: what else to note of a side, by its name, when all have run.
     """
     measured: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
+    limits = ceilings()  # first: a machine that cannot hold them would else lose what was measured
     for turn in range(rounds):
         for side in sides:
             print(f"round {turn + 1} of {rounds}: {side.name}", file=sys.stderr)
@@ -79,7 +82,7 @@ def compare(
         "unit": unit,
         "date": datetime.date.today().isoformat(),
         "machine": describe_machine(),
-        "ceilings": ceilings(),
+        "ceilings": limits,
         "sides": [_summary(side.name, measured[side.name], measured[sides[0].name]) | judge(side.name) for side in sides],
     }
     save(name, content)
@@ -88,11 +91,11 @@ def compare(
 
 
 def run_side(side: Side) -> dict[str, Any]:
-    """Run one side once; raises RuntimeError with its last words when it fails."""
+    """Run one side once; raises HeedError with its last words when it fails."""
     environment = {**os.environ, **side.environment}
     done = subprocess.run(side.command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{side.name}: {' '.join(side.command)} failed: {done.stderr[-2000:]}")
+        raise HeedError(f"{side.name}: {' '.join(side.command)} failed: {done.stderr[-2000:]}")
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 

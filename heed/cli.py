@@ -89,8 +89,10 @@ def evaluate(
 ) -> None:
     """Score a run on data, with 95 % intervals."""
     from heed import verbs
+    from heed.device import keep_memory
     from heed.evaluation import score_lines
 
+    keep_memory()
     scores = verbs.evaluate(run, data, settings or [], trust=trust)
     if as_json:
         print(json.dumps(scores, ensure_ascii=False))
@@ -110,8 +112,10 @@ def compare(
 ) -> None:
     """Test whether two runs differ, by a paired bootstrap over the same examples."""
     from heed import verbs
+    from heed.device import keep_memory
     from heed.evaluation import comparison_lines
 
+    keep_memory()
     comparison = verbs.compare(run_a, run_b, data, settings or [], trust=trust)
     print(json.dumps(comparison, ensure_ascii=False) if as_json else "\n".join(comparison_lines(comparison)))
 
@@ -130,9 +134,11 @@ def predict(
     trust: Trust = False,
 ) -> None:
     """Answer inputs, one per line, in their order."""
+    from heed.device import keep_memory
     from heed.evaluation import evaluation_settings
     from heed.run import WINDOW, Run
 
+    keep_memory()
     loaded = Run.load(run, trust=trust)
     texts, pairs = _split_settings(inputs or [])
     data, decode = evaluation_settings(loaded, pairs)

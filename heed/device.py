@@ -89,14 +89,15 @@ def keep_memory() -> bool:
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1) and mallopt(M_TOP_PAD, 64 << 20))
 
 
-def on_one_thread_each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Map a function over items, as many at once as torch has threads, each computing on one.
+def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Map a function over items, as many at once as torch has threads, which they share.
 
     Operators of a few hundred microseconds gain little from a second thread, and pay for starting it every time.
     """
     threads = torch.get_num_threads()
+    at_once = min(threads, len(items))
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(threads // at_once,)) as pool:
             return list(pool.map(function, items))
     finally:
         torch.set_num_threads(threads)

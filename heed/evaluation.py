@@ -15,9 +15,9 @@ import numpy as np
 
 from heed.config import DataConfig, DecodeConfig, merge, parse_overrides, validate
 from heed.data.read import Example, ReadLog, read_examples
-from heed.device import describe_machine, peak_memory_mib
+from heed.device import choose_answering_precision, describe_machine, peak_memory_mib
 from heed.errors import ConfigError, DataError
-from heed.files import explain_full_disk, replacing
+from heed.files import explain_full_disk, parse_json, replacing
 from heed.run import WINDOW, Run
 from heed.tasks import Answer, Task
 from heed.tasks.base import Metrics, Scores
@@ -36,6 +36,7 @@ class Evaluation:
     seconds: float
     n_tokens: int
     memory_mib: float
+    precision: str  # of the products, whatever decode.precision=auto came to
     options: DecodeConfig
 
     def to_json(self) -> dict[str, Any]:
@@ -46,6 +47,7 @@ class Evaluation:
             "examples_per_second": round(self.n_examples / max(self.seconds, 1e-9), 2),
             "tokens_per_second": round(self.n_tokens / max(self.seconds, 1e-9), 1),
             "peak_memory_mib": round(self.memory_mib, 1),
+            "precision": self.precision,
             "machine": describe_machine(),
         }
         return {**self.scores.to_json(), "cost": cost, "decode": self.options.model_dump()}
@@ -79,7 +81,8 @@ def evaluate_examples(
     finally:
         if file is not None:
             file.close()
-    return Evaluation(metrics.scores(), metrics, n_examples, seconds, n_tokens, peak_memory_mib(run.device), options)
+    precision = str(choose_answering_precision(options.precision, run.device)).removeprefix("torch.")
+    return Evaluation(metrics.scores(), metrics, n_examples, seconds, n_tokens, peak_memory_mib(run.device), precision, options)
 
 
 def _windows(examples: Iterable[Example]) -> Iterator[list[Example]]:
@@ -162,7 +165,7 @@ def _free_name(folder: Path, source: str) -> str:
     """Return a name under which no other data's evaluation is kept."""
     name = _name_of(source)
     try:
-        taken_by = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["data"]
+        taken_by = parse_json((folder / f"{name}.json").read_text(encoding="utf-8"))["data"]
     except (OSError, ValueError, KeyError, TypeError):
         return name
     return name if taken_by == source else f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:6]}"
@@ -175,7 +178,7 @@ def _telling_examples(run: Run, lines: Path, qualities: np.ndarray[Any, np.dtype
     places = {"best": order[:SHOWN], "median": order[middle : middle + SHOWN], "worst": order[-SHOWN:][::-1]}
     wanted = {int(i) for chosen in places.values() for i in chosen}
     with lines.open(encoding="utf-8") as file:
-        texts = {i: json.loads(line) for i, line in enumerate(file) if i in wanted}
+        texts = {i: parse_json(line) for i, line in enumerate(file) if i in wanted}
     return {
         sort: [_drawn(run, texts[int(i)], float(qualities[i]), first=n < 2) for n, i in enumerate(chosen)]
         for sort, chosen in places.items()

@@ -3,10 +3,12 @@
 import errno
 import fcntl
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from heed.errors import TrainingError
 
@@ -15,6 +17,14 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, read piece by piece."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def parse_json(text: str) -> Any:
+    """Return what a JSON text says; raises ValueError for anything else, and for one that is nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """What is in a run folder or in a data file: for a person at a terminal, and as plain JSON values for programs."""
 
-import json
 import re
 from array import array
 from collections import Counter
@@ -17,6 +16,7 @@ from heed.config import DataConfig, Settings, parse_overrides, validate
 from heed.data.quality import QUANTILES, survey_pairs
 from heed.data.read import Example, ReadLog, data_files, read_examples
 from heed.errors import ConfigError
+from heed.files import parse_json
 from heed.model.describe import count_parameters, layer_table, mermaid
 from heed.run import Run
 
@@ -95,7 +95,7 @@ def _best(path: Path) -> Findings | None:
         with path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 with suppress(ValueError, KeyError, TypeError):  # a line torn by a crash, or about something else
-                    content = json.loads(line)
+                    content = parse_json(line)
                     best = {"step": content["step"], **content["valid"]} if content["best"] is True else best
     return best
 
@@ -105,7 +105,7 @@ def _scores(folder: Path) -> Findings:
     found = {}
     for path in sorted(folder.glob("*.json")):
         with suppress(ValueError, AttributeError):  # not an evaluation
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"))
             found[path.stem] = {name: score for name, score in content.items() if _is_score(score)}
     return {name: scores for name, scores in found.items() if scores}
 

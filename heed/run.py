@@ -26,9 +26,9 @@ from heed.data.batch import collate
 from heed.data.order import Rows, sequential_batches
 from heed.data.parts import load_parts, save_parts
 from heed.data.read import Example
-from heed.device import choose_answering_precision, choose_device, on_one_thread_each
+from heed.device import choose_answering_precision, choose_device, side_by_side
 from heed.errors import CheckpointError, ConfigError, DataError
-from heed.files import held, replacing, sha256
+from heed.files import held, parse_json, replacing, sha256
 from heed.model.config import ModelConfig
 from heed.model.models import Model, build_model
 from heed.model.packed import pack
@@ -116,7 +116,7 @@ class Run:
     config: RunConfig
     task: Task
     model: Model
-    _packed: dict[tuple[torch.dtype, int], Model] = field(default_factory=dict, repr=False)
+    _packed: tuple[tuple[torch.dtype, torch.device, int], Model] | None = field(default=None, repr=False)
 
     @classmethod
     def create(cls, folder: Path, config: RunConfig, task: Task, *, about: Mapping[str, Any]) -> Self:
@@ -217,16 +217,19 @@ class Run:
 
         division = sequential_batches(lengths, options.batch_tokens or BATCH_TOKENS[self.device.type])
         at_once = self.device.type == "cpu" and len(division) > 1 and torch.get_num_threads() > 1
-        found = on_one_thread_each(answer, division) if at_once else [answer(rows) for rows in division]
+        found = side_by_side(answer, division) if at_once else [answer(rows) for rows in division]
         by_row = dict(zip(np.concatenate([*division, []]).tolist(), chain.from_iterable(found), strict=True))
         return [by_row[row] for row in range(len(window))]
 
     def _answering_model(self, precision: torch.dtype) -> Model:
         """Return the model packed for answering with its weights as they are now."""
-        version = sum(parameter._version for parameter in self._parameters)  # counts the changes made to the weights
-        if (precision, version) not in self._packed:
-            self._packed = {(precision, version): pack(self.model, precision)}
-        return self._packed[precision, version]
+        versions = sum(parameter._version for parameter in self._parameters)  # counts the changes made to the weights
+        key = (precision, self.device, versions)
+        packed = self._packed  # held, because another thread may put another in its place
+        if packed is None or packed[0] != key:
+            with torch.inference_mode(False), torch.no_grad():
+                self._packed = packed = key, pack(self.model, precision)
+        return packed[1]
 
     def _check_input(self, example: Example, number: int) -> None:
         for key, kind in self.task.inputs.items():
@@ -288,8 +291,11 @@ def check_sizes(config: ModelConfig, path: Path) -> None:
     n_layers = max(config.n_layers, config.decoder_layers)
     if n_layers > len(shapes):
         raise CheckpointError(f"{path}: the weights do not fit config.yaml: {len(shapes)} tensors cannot make {n_layers} layers")
-    with torch.device("meta"):
-        model = build_model(config)
+    try:
+        with torch.device("meta"):
+            model = build_model(config)
+    except RuntimeError as error:  # more numbers than there are addresses
+        raise CheckpointError(f"{path}: the weights do not fit config.yaml: its sizes are beyond any memory ({error})") from error
     _check_shapes(shapes, distinct(model), path)
 
 
@@ -337,7 +343,7 @@ def verify(folder: Path) -> None:
             f"{folder}: training has not written its first weights yet (no manifest.json); try heed train --resume {folder}"
         )
     try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
+        content = parse_json(manifest.read_text(encoding="utf-8"))
         hashes, version = dict(content["sha256"]), content["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{manifest}: cannot be read ({error!r}); restore it from a copy") from error

@@ -1,6 +1,5 @@
 """What the command line and Python share: one function for each verb, from run folders to results."""
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from heed.errors import DataError
 from heed.evaluation import compare_runs, evaluate_run, score_lines
+from heed.files import parse_json
 from heed.report import write_report
 from heed.run import Run, read_config
 from heed.training.plan import Plan, make_plan
@@ -70,7 +70,7 @@ def conclusion(run: Run) -> list[str]:
     for name in ("valid", "test"):
         path = run.folder / "evaluations" / f"{name}.json"
         if path.is_file():
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"))
             lines += [f"{name}: {content['data']}", *(f"  {line}" for line in score_lines(content))]
     return [*lines, f"run folder: {run.folder}", f"report: {run.folder / 'report.html'}"]
 

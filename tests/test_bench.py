@@ -10,7 +10,7 @@ import pytest
 from heed import bench
 from heed.bench import compare as compare_module
 from heed.bench.compare import Side, compare, run_side
-from heed.errors import ConfigError
+from heed.errors import ConfigError, HeedError
 
 
 def counting(log: Path, name: str, rate: float) -> Side:
@@ -37,7 +37,7 @@ def test_sides_run_in_turn_and_are_compared_with_the_first(
 
 
 def test_a_side_that_fails_stops_the_comparison_with_its_last_words() -> None:
-    with pytest.raises(RuntimeError, match=r"broken: .* failed: .*no such luck"):
+    with pytest.raises(HeedError, match=r"broken: .* failed: .*no such luck"):
         run_side(Side("broken", [sys.executable, "-c", "raise SystemExit('no such luck')"]))
 
 
@@ -46,6 +46,12 @@ def test_every_figure_is_listed_and_can_be_run() -> None:
     for name in bench.NAMES:
         assert any(line.startswith(f"heed bench {name}") for line in lines)
         assert callable(importlib.import_module(f"heed.bench.{name}").main)
+
+
+@pytest.mark.parametrize("name", ["answering", "memory", "plan", "quality", "saving", "start", "training"])
+def test_a_figure_that_needs_data_says_so(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"heed bench {name} .*DIR|heed bench {name} RUN"):
+        bench.run_bench(name, [])
 
 
 def test_an_unknown_figure_is_refused_with_the_known_ones() -> None:

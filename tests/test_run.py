@@ -104,6 +104,27 @@ def test_answers_are_in_the_order_of_the_inputs_whatever_the_batches(toy_run: Ru
         assert [answer.score for answer in together] == pytest.approx([answer.score for answer in alone], abs=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_every_precision_answers_alone_as_in_a_batch_and_on_several_threads_as_on_one(toy_run: Run, precision: str, beams: int) -> None:
+    examples = [{"source": pair["source"]} for pair in toy_pairs(60, seed=5)]
+    options = {"precision": precision, "beams": beams, "batch_tokens": 40}
+    together = toy_run.predict(examples, **options)
+    assert [toy_run.predict(example, **options).text for example in examples[:20]] == [answer.text for answer in together[:20]]
+    try:
+        torch.set_num_threads(2)
+        assert toy_run.predict(examples, **options) == together
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_int8_answers_are_nearly_always_those_of_float32(toy_run: Run) -> None:
+    examples = [{"source": pair["source"]} for pair in toy_pairs(100, seed=6)]
+    exact, rounded = (toy_run.predict(examples, precision=precision) for precision in ("float32", "int8"))
+    assert sum(one.text == other.text for one, other in zip(exact, rounded, strict=True)) >= 95
+
+
 def test_nothing_in_gives_nothing_out(toy_run: Run) -> None:
     assert [answer.text for answer in toy_run.predict([{"source": ""}, {"source": " \n\t"}, {"source": "the dog"}])][:2] == ["", ""]
     assert toy_run.predict({"source": ""}).text == ""
@@ -314,6 +335,12 @@ def test_a_manifest_of_another_format_is_refused(run_copy: Path) -> None:
     path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
     with pytest.raises(CheckpointError, match=r"manifest.json: expected format 2, found 3"):
         verify(run_copy)
+
+
+def test_a_manifest_nested_beyond_reading_is_refused(run_copy: Path) -> None:
+    (run_copy / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match=r"manifest\.json: cannot be read .*nested too deeply"):
+        Run.load(run_copy)
 
 
 def test_no_run_folder_is_told_from_one_that_is_not_trained_yet(tmp_path: Path, run_copy: Path) -> None:

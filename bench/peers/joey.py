@@ -20,7 +20,7 @@ WARM = 2  # log lines left out
 side = """
         level: "word"
         max_length: 100
-        voc_limit: 8000
+        voc_limit: 100000
         voc_min_freq: 1
 """
 stack = """
@@ -91,8 +91,8 @@ with tempfile.TemporaryDirectory() as name:
     for split, pairs in (("train", content["pairs"]), ("dev", content.get("dev", content["pairs"][:10]))):
         for language, column in (("source", 0), ("target", 1)):
             (folder / f"{split}.{language}").write_text("".join(f"{written(pair[column])}\n" for pair in pairs))
-    words = ["<unk>", "<pad>", "<s>", "</s>", *(f"t{i}" for i in range(content["vocab_size"]))]
-    (folder / "words").write_text("\n".join(words[: content["vocab_size"]]) + "\n")
+    words = ["<unk>", "<pad>", "<s>", "</s>", *(f"t{i}" for i in range(4, content["vocab_size"]))]
+    (folder / "words").write_text("\n".join(words) + "\n")
     (folder / "settings.yaml").write_text(SETTINGS.format(folder=folder, side=side, stack=stack, every=every))
     log = folder / "log"
     with log.open("w") as file:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 from heed.errors import CheckpointError
+from heed.files import parse_json
 
 
 class Part(Protocol):
@@ -58,8 +59,8 @@ def load_parts(folder: Path) -> dict[str, Part]:
 
 def _read_part(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a part file ({error!r}); restore the run folder from a copy") from error
     if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
         raise CheckpointError(f"{path}: not a part file (no 'kind' that says what it is); restore the run folder from a copy")

@@ -10,7 +10,6 @@ import difflib
 import gzip
 import hashlib
 import io
-import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO, Literal, TypeVar, cast
 import numpy as np
 
 from heed.errors import DataError, MissingExtra
+from heed.files import parse_json
 
 Example = dict[str, Any]
 # A row with its number in the source, from 1: its columns, or what is wrong with it.
@@ -429,8 +429,8 @@ def _settled(items: Iterable[tuple[int, T]]) -> Iterator[tuple[int, T]]:
 def _parsed(line: str) -> Example | str:
     """Return the object of a JSON line, or what is wrong with it."""
     try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(line)
+    except ValueError as error:
         return f"{_shortened(line)} is not JSON ({error}); expected one object per line" if line else "a blank line; expected a JSON object"
     return content if isinstance(content, dict) else f"{_shortened(content)} is of type {type(content).__name__}; expected a JSON object"
 
@@ -572,10 +572,11 @@ def _parquet_rows(path: Path, columns: Columns) -> Iterator[Row]:
 
     try:
         file = ParquetFile(path, buffer_size=CHUNK_BYTES)
-    except (OSError, pyarrow.ArrowException) as error:
+        names = file.schema_arrow.names
+    except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}: is no parquet file ({error}); write it again") from error
     for column in dict.fromkeys([*columns.required, *columns.rename]):
-        name, names = columns.in_file(column), file.schema_arrow.names
+        name = columns.in_file(column)
         if name not in names and name.partition(".")[0] not in names:
             raise DataError(f"{path}: no column {name!r} among {_listed(names)}; {_column_hint(column, name, names)}")
     return _batched(path, file)
@@ -587,7 +588,7 @@ def _batched(path: Path, file: Any) -> Iterator[Row]:
     batches = (batch.to_pylist() for batch in file.iter_batches(batch_size=BATCH_ROWS))
     try:
         yield from enumerate(chain.from_iterable(batches), 1)
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}: is damaged ({error}); write it again") from error
 
 

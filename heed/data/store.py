@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from heed.errors import CheckpointError, DataError
+from heed.files import parse_json
 
 Encoded = dict[str, Tensor]  # key -> (L, ...) sequence of any length, or a scalar
 
@@ -90,10 +91,12 @@ def write_store(folder: Path, examples: Iterable[tuple[int, Encoded]]) -> "Store
     try:
         meta = _write_files(draft, examples)
         (draft / "store.json").write_text(json.dumps(meta), encoding="utf-8")
+        store = Store(draft)  # mapped now: what another writer puts in its place later is not ours
         _take_place(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return Store(folder)
+    store.folder = folder
+    return store
 
 
 def _take_place(draft: Path, folder: Path) -> None:
@@ -144,7 +147,7 @@ class Store:
         """Map the files of `folder`; raises CheckpointError when they are not a whole store."""
         self.folder = folder
         try:
-            meta = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+            meta = parse_json((folder / "store.json").read_text(encoding="utf-8"))
             self.n_examples: int = meta["examples"]
             self.keys: dict[str, dict[str, Any]] = meta["keys"]
             self.rows = _mapped(folder / "rows", np.dtype(np.int64), self.n_examples)

@@ -5,6 +5,7 @@ Caches are allocated once and grow by doubling, so a step writes one row and nev
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -75,14 +76,16 @@ class BranchingCache(KVCache):
     def __init__(self, first: BranchingCache | None = None) -> None:
         """Start without tokens; `first` is the cache of the stack's first layer, None for that itself."""
         super().__init__()
-        self.layers: list[BranchingCache] = [] if first is None else first.layers
-        self.layers.append(self)
+        self._first = first
+        self._others: list[weakref.ref[BranchingCache]] = []  # of the first; weak, so that a batch's memory is free when it is answered
         self._trail = torch.empty(0, 0, dtype=torch.long)
+        if first is not None:
+            first._others.append(weakref.ref(self))
 
     @property
     def trail(self) -> Tensor:
         """In which row each token of a hypothesis lies, (R, capacity)."""
-        return self.layers[0]._trail
+        return self._trail if self._first is None else self._first._trail
 
     @property
     def n_rows(self) -> int:
@@ -92,20 +95,20 @@ class BranchingCache(KVCache):
     def room_for(self, shape: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
         """Return the stores with room for new tokens, as `KVCache.room_for`; the trail reaches as far."""
         stores = super().room_for(shape, like)
-        if self is self.layers[0] and self.trail.size(1) < stores[0].size(2):
+        if self._first is None and self.trail.size(1) < stores[0].size(2):
             own_rows = torch.arange(shape[0])[:, None].repeat(1, stores[0].size(2) - self.length)
             self._trail = torch.cat([self.trail[:, : self.length], own_rows], dim=1) if self.length else own_rows
         return stores
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Add keys and values of new tokens (R, H, T, E) and return those of all tokens so far (R, H, S, E)."""
-        if self is self.layers[0] and self.length:
+        if self._first is None and self.length:
             self._gather(torch.arange(self.n_rows))
         return super().append(k, v)
 
     def select(self, rows: Tensor) -> None:
         """Continue with the given hypotheses (R',), in that order; one may be repeated. The first layer does it for all."""
-        if self.keys is None or self is not self.layers[0]:
+        if self.keys is None or self._first is not None:
             return
         if rows.numel() > self.keys.size(0):
             self._gather(rows)
@@ -124,8 +127,9 @@ class BranchingCache(KVCache):
             chosen[:, :, : self.length] = store[trail, :, places].movedim(1, 2)  # (R', length, H, E) -> (R', H, length, E)
             return chosen
 
-        for layer in self.layers:
-            layer.keys, layer.values = gathered(layer.keys), gathered(layer.values)
+        for layer in (self, *(other() for other in self._others)):
+            if layer is not None:
+                layer.keys, layer.values = gathered(layer.keys), gathered(layer.values)
         self._trail = torch.arange(rows.numel())[:, None].repeat(1, self.trail.size(1))
 
 

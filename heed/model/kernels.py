@@ -1,7 +1,8 @@
 """Loops over the rows of a batch, compiled for the processor at hand by numba: what stands between the int8 products of `quantized.py`.
 
-A row is computed by itself, in the same order whatever rows stand beside it. Every kernel equals a formula of `attention.py`, `block.py`
-or torch; the tests compare them. Compiled code is kept on disk, so only the first answer on a machine waits for the compiler.
+A row is computed by itself, in the same order whatever rows and whatever padding stand beside it. Every kernel equals a formula of
+`attention.py`, `block.py` or torch; the tests compare them. Compiled code is kept on disk, so only the first answer on a machine waits
+for the compiler (which does not notice when a function that another file's kernel calls has changed: then delete __pycache__).
 """
 
 import math
@@ -248,6 +249,15 @@ def _mix(
 
 
 @compiled
+def _real_length(mask: Array) -> Any:
+    """Return how many places there are up to the last real one, (S,); padding behind it is not even looked at."""
+    n = mask.size
+    while n > 0 and not mask[n - 1]:
+        n -= 1
+    return n
+
+
+@compiled
 def _turn(x: Array, rotation: Array) -> None:
     """Turn the pairs of one head (E,) in place; rotation holds cosine and sine of each pair, (E / 2, 2)."""
     for i in range(rotation.shape[0]):
@@ -331,11 +341,12 @@ def look_around(
                 if h < H + n_kv:
                     _turn(token[h * E : h * E + E], rotation[t])
                 tokens[0, h, t] = token[h * E : h * E + E]
+        n = _real_length(mask[b]) if mask.shape[1] else T
         for h in range(H):
             key_head = H + h // (H // n_kv)
             for t in range(T):
                 out = mixed[t, h * E : h * E + E]
-                _mix(tokens[0, h, t], tokens, key_head, tokens, key_head + n_kv, rows, T, mask[b], factor, weights, out)
+                _mix(tokens[0, h, t], tokens, key_head, tokens, key_head + n_kv, rows, n, mask[b], factor, weights, out)
         for t in range(T):
             new_steps[b * T + t] = _round_row(mixed[t], levels[b * T + t])
 
@@ -367,8 +378,9 @@ def look_across(
     for r in range(sums.shape[0]):
         b = r // group
         rows[:] = b
+        n = _real_length(mask[b]) if mask.shape[1] else S
         _expand_row(sums[r], steps[r], columns, token)
         for h in range(width // E):
             q, out = token[h * E : h * E + E], mixed[h * E : h * E + E]
-            _mix(q, keys, h // share, values, h // share, rows, S, mask[b], factor, weights, out)
+            _mix(q, keys, h // share, values, h // share, rows, n, mask[b], factor, weights, out)
         new_steps[r] = _round_row(mixed, levels[r])

@@ -1,6 +1,5 @@
 """Reading what a run folder holds for its report. A file that is absent is no fault; one that is damaged is named."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import safetensors
 
 from heed.config import read_yaml
 from heed.errors import CheckpointError
+from heed.files import parse_json
 from heed.report.wording import is_number
 
 Json = dict[str, Any]
@@ -64,8 +64,8 @@ def read_json(path: Path) -> Json:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: is not JSON ({error}); restore it from a copy, or delete it to do without") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected an object; restore it from a copy, or delete it")
@@ -84,8 +84,8 @@ def read_metrics(folder: Path) -> list[Json]:
 
 def _parsed(line: str) -> Json:
     try:
-        content = json.loads(line)
-    except (ValueError, RecursionError):
+        content = parse_json(line)
+    except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
 

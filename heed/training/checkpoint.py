@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from heed.device import describe_machine
 from heed.errors import CheckpointError
-from heed.files import explain_full_disk, flush, sha256
+from heed.files import explain_full_disk, flush, parse_json, sha256
 from heed.run import distinct, load_weights, save_weights
 
 
@@ -78,12 +78,12 @@ def load_checkpoint(place: Path, model: nn.Module, optimizer: torch.optim.Optimi
     """Fill model and optimizer from a checkpoint that is whole."""
     load_weights(model, place / "model.safetensors")
     _fill_optimizer(model, optimizer, safetensors.torch.load_file(place / "optimizer.safetensors"))
-    return Progress.from_json(json.loads((place / "state.json").read_text(encoding="utf-8"))["progress"])
+    return Progress.from_json(parse_json((place / "state.json").read_text(encoding="utf-8"))["progress"])
 
 
 def other_machine(place: Path) -> list[str]:
     """Say what differs between here and where a checkpoint was written, as far as it may change the last bits of the results."""
-    then = json.loads((place / "state.json").read_text(encoding="utf-8")).get("machine", {})
+    then = parse_json((place / "state.json").read_text(encoding="utf-8")).get("machine", {})
     now = describe_machine()
     return [f"{name} was {then[name]}, is {now[name]}" for name in now if name in then and then[name] != now[name]]
 
@@ -91,7 +91,7 @@ def other_machine(place: Path) -> list[str]:
 def fault(place: Path) -> str | None:
     """Say what is wrong with a checkpoint; None when it is whole."""
     try:
-        state = json.loads((place / "state.json").read_text(encoding="utf-8"))
+        state = parse_json((place / "state.json").read_text(encoding="utf-8"))
         Progress.from_json(state["progress"])
         for name, expected in state["sha256"].items():
             if sha256(place / name) != expected:

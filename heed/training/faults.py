@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# How torch's allocator for CPUs words that the system gave it no memory; for GPUs there is a class of its own.
-NO_MEMORY = ("can't allocate memory", "not enough memory")
+# How torch's allocator for CPUs and CUDA's libraries word it; torch's allocator for GPUs has a class of its own.
+NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from heed.errors import MissingExtra
-from heed.files import explain_full_disk, replacing
+from heed.files import explain_full_disk, parse_json, replacing
 
 
 class TrainingLog:
@@ -78,7 +78,7 @@ class TrainingLog:
 
 def _step_of(line: str) -> float:
     try:
-        content = json.loads(line)
+        content = parse_json(line)
         return math.inf if "average" in content else float(content["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf  # a line torn by a crash

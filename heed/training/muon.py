@@ -35,8 +35,10 @@ class Muon(torch.optim.AdamW):
             if group.get("orthogonal"):
                 self._step_matrices(group)
         self.param_groups = [group for group in groups if not group.get("orthogonal")]
-        super().step()
-        self.param_groups = groups
+        try:
+            super().step()
+        finally:
+            self.param_groups = groups
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
         alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)

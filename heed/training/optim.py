@@ -8,16 +8,20 @@ import torch
 from torch import nn
 
 from heed.config import TrainConfig
+from heed.model.heads import VocabularyHead
 from heed.training.muon import Muon
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig, precision: torch.dtype = torch.float32) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov & Hutter 2019) that decays matrices, but not embeddings, norms, biases and gates; or Muon on those matrices.
+    """Return AdamW (Loshchilov & Hutter 2019) that decays matrices, but not embeddings, output heads, norms, biases and gates.
+
+    With train.optimizer=muon those matrices are Muon's.
 
     Args:
         precision: type of Muon's matrix products.
     """
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    # Rows of these belong to words, most of which a batch does not hold: neither decayed nor orthogonalised.
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding | VocabularyHead)}
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for parameter in model.parameters():

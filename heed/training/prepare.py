@@ -18,7 +18,7 @@ from heed.data.read import Example, ReadLog, hash_files, read_examples
 from heed.data.store import Encoded, Store, write_store
 from heed.device import describe_machine
 from heed.errors import ConfigError, DataError
-from heed.files import replacing
+from heed.files import parse_json, replacing
 from heed.run import Run, RunConfig
 from heed.tasks import Task
 from heed.tasks.base import Survey
@@ -146,7 +146,7 @@ def _changed(folder: Path, data: dict[str, Split], hashes: Hashes) -> list[str]:
     """Name the splits whose files are not those that the run was started on, or last allowed to go on with."""
     remembered = dict(read_yaml(folder / "config.yaml").get("data_sha256") or {})
     with contextlib.suppress(OSError, ValueError):
-        remembered |= json.loads((folder / "store" / "sha256.json").read_text(encoding="utf-8"))
+        remembered |= parse_json((folder / "store" / "sha256.json").read_text(encoding="utf-8"))
     return [name for name in data if name in hashes and name in remembered and hashes[name] != remembered[name]]
 
 

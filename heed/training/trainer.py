@@ -98,6 +98,7 @@ class Trainer:
         for module in self.model.modules():
             if isinstance(module, Stack):
                 module.recompute = self.config.recompute
+        self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = build_optimizer(self.model, self.config, self.precision)
         self.progress = Progress(total_steps=self._planned_steps())
         self.folder = self.run.folder / "checkpoints"
@@ -133,7 +134,7 @@ class Trainer:
             TrainingError: the loss or a gradient is not a finite number.
             Interrupted: SIGINT or SIGTERM arrived; the step was finished and a checkpoint written.
         """
-        with self._listening():
+        with self._listening(), _explaining_lack_of_memory(self.run.folder):
             self.started = time.monotonic() - self.progress.seconds
             if self.progress.step == 0:
                 save_checkpoint(self.folder, self.model, self.optimizer, self.progress)
@@ -159,6 +160,7 @@ class Trainer:
             parameters["lr"] = rate
         if unsound is None:
             self.optimizer.step()
+            torch.autograd.graph.increment_version(self._parameters)  # a fused optimizer does not, and packed copies ask for it
             self._note(step, totals, norm, rate, time.perf_counter() - begun)
         else:
             self.progress.step, self.progress.seconds = step, time.monotonic() - self.started
@@ -213,7 +215,9 @@ class Trainer:
             torch.cuda.empty_cache()
         self.progress.halvings += 1
         parts = 2**self.progress.halvings
-        self.log.say(f"out of memory: each batch is computed in {parts} parts from here on; the updates stay the same")
+        self.log.say(
+            f"out of memory: each batch is computed in {parts} parts from here on; updates stay the same but for what dropout draws"
+        )
 
     def _groups(self) -> Iterator[list[Rows]]:
         """Yield the micro-batches of each update, from where the run stands, epoch after epoch."""
@@ -238,8 +242,7 @@ class Trainer:
         scale = 1 / max(1.0, units)
         if self.config.clip and norm > self.config.clip:
             scale *= self.config.clip / norm
-        for gradient in gradients:
-            gradient.mul_(scale)
+        torch._foreach_mul_(gradients, scale)
         return norm
 
     def _unsound(self, step: int, totals: Totals, norm: float, group: list[Rows]) -> str | None:
@@ -286,6 +289,7 @@ class Trainer:
             **totals.figures(),
             "grad_norm": norm,
             "lr": rate,
+            "units": float(totals.units),
             "units_per_second": float(totals.units) / seconds,
             "padding": 1 - totals.tokens / max(1, totals.padded),
             "seconds": self.progress.seconds,
@@ -317,7 +321,8 @@ class Trainer:
         figures = self.validate()
         value = figures[self.config.best_metric]
         if not (math.isfinite(figures["loss"]) and math.isfinite(value)):
-            raise TrainingError(f"step {step}: the validation loss is {figures['loss']}. {self._advice()}")
+            what = "loss" if not math.isfinite(figures["loss"]) else self.config.best_metric
+            raise TrainingError(f"step {step}: the validation {what} is {figures[what]}. {self._advice()}")
         better = self.progress.best_value is None or self._is_better(value, self.progress.best_value)
         self.progress.evaluations_without_better = 0 if better else self.progress.evaluations_without_better + 1
         if better:
@@ -452,6 +457,20 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _explaining_lack_of_memory(folder: Path) -> Iterator[None]:
+    """Say in one line that memory ran out where no smaller batch helps: in the optimizer, in validation, in saving."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"memory ran out ({str(error).splitlines()[0][:120]}); use a smaller model, or go on where there is more: "
+            f"heed train --resume {folder}"
+        ) from error
 
 
 def _mix(seed: int, step: int) -> int:

@@ -460,3 +460,10 @@ def test_shared_translation_data_is_read_whole():
     rows = read(SHARED / "tatoeba_zh_en" / "val.tsv")
     assert len(rows) == 1000
     assert rows[0] == {"source": "厕所在哪里？", "target": "Where's the bathroom?", "attribution": rows[0]["attribution"]}
+
+
+@pytest.mark.parametrize("text", [b"source", b"the dog"])
+def test_parquet_with_text_that_is_no_utf8_is_refused(tmp_path, text):
+    path = as_parquet(tmp_path / "a.parquet", {"source": ["the dog"], "target": ["der Hund"]})
+    path.write_bytes(path.read_bytes().replace(text, bytes([*text[:2], 0xF2, *text[3:]])))
+    assert "a.parquet: is" in refusal(path)

@@ -81,4 +81,5 @@ def test_packing_shares_parameters_and_leaves_the_model_as_it_was(tiny_config: C
     assert model.training
     assert not packed.training
     assert before.keys() == model.state_dict().keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert packed.get_parameter("target_stem.embedding.weight") is model.get_parameter("target_stem.embedding.weight")

@@ -1,5 +1,7 @@
 """What only int8 models promise: rows that do not depend on each other, and how far rounding may go."""
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -31,13 +33,27 @@ def steps(model: Seq2Seq, source: Tensor, mask: Tensor | None, target: Tensor) -
 @pytest.mark.parametrize("kind", [{"positions": "rotary"}, {"positions": "sinusoidal", "norm_place": "after"}])
 def test_a_sentence_alone_scores_as_in_any_batch_to_the_bit(kind: dict[str, object], tiny_config: Maker) -> None:
     model = packed_translator(tiny_config(architecture="seq2seq", d_model=64, d_ff=128, **kind))
-    lengths = [3, 7, 1, 5]
-    source, target = torch.randint(1, 13, (4, 7)), torch.randint(1, 13, (4, 6))
-    mask = torch.arange(7) < torch.tensor(lengths)[:, None]
+    lengths = [3, 64, 1, 20, 37, 63]
+    source, target = torch.randint(1, 13, (6, 64)), torch.randint(1, 13, (6, 40))
+    mask = torch.arange(64) < torch.tensor(lengths)[:, None]
     together = steps(model, source * mask, mask, target)
     for row, length in enumerate(lengths):
         alone = steps(model, source[row : row + 1, :length], None, target[row : row + 1])
         assert torch.equal(together[row], alone[0])
+
+
+def test_what_a_batch_remembered_is_free_when_it_is_answered(tiny_config: Maker) -> None:
+    model = packed_translator(tiny_config(architecture="seq2seq"))
+    with torch.inference_mode():
+        state = model.start(torch.randint(1, 13, (2, 5)), None, torch.randint(1, 13, (2, 1)))
+        model.step(torch.tensor([1, 1]), state)
+    keys = weakref.ref(state.layers[1].past.keys)
+    gc.disable()
+    try:
+        del state
+        assert keys() is None
+    finally:
+        gc.enable()
 
 
 @given(seed=st.integers(0, 999), n=st.integers(1, 40), features=st.integers(1, 70), width=st.integers(1, 70))

@@ -33,6 +33,15 @@ def test_rewinding_drops_what_a_checkpoint_does_not_know_of(tmp_path: Path) -> N
     assert lines_of(log.path) == kept
 
 
+def test_rewinding_drops_lines_that_cannot_be_read(tmp_path: Path) -> None:
+    with TrainingLog(tmp_path, tensorboard=False, quiet=True) as log:
+        log.record({"step": 1})
+        with log.path.open("a") as file:
+            file.write("[" * 100_000 + "\n" + '{"step": 2')
+        log.rewind(5)
+        assert log.path.read_text() == '{"step": 1}\n'
+
+
 def test_rewinding_before_anything_was_written_is_no_error(tmp_path: Path) -> None:
     log = TrainingLog(tmp_path, tensorboard=False, quiet=True)
     log.rewind(5)

@@ -178,7 +178,7 @@ def test_going_on_with_data_that_changed_is_refused_by_name(tmp_path: Path, pair
 
 
 def test_changed_data_that_is_allowed_is_encoded_again_and_remembered(tmp_path: Path, pairs_file: Path) -> None:
-    before = prepared_in(tmp_path / "run", config_of(pairs_file))
+    before, _, _ = prepared_in(tmp_path / "run", config_of(pairs_file))
     n_before = len(before.train) + len(before.valid)
     write_pairs(pairs_file, toy_pairs(n_before + 7))
     after = reopen(tmp_path / "run", lambda text: None, allow_changed_data=True)

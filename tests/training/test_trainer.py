@@ -170,7 +170,7 @@ def test_metrics_hold_loss_accuracy_gradient_norm_rate_speed_and_padding_of_ever
     run = train()
     steps = [line for line in lines_of(run) if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, 13))
-    names = {"step", "epoch", "loss", "accuracy", "grad_norm", "lr", "units_per_second", "padding", "seconds"}
+    names = {"step", "epoch", "loss", "accuracy", "grad_norm", "lr", "units", "units_per_second", "padding", "seconds"}
     assert all(line.keys() == names for line in steps)
     assert all(0 <= line["padding"] < 1 and line["units_per_second"] > 0 and 0 <= line["accuracy"] <= 1 for line in steps)
 
@@ -272,6 +272,16 @@ def test_a_score_of_the_task_can_choose_the_weights(train: Train, toy_data: ToyD
     assert all({"loss", "accuracy", "chrf", "bleu"} <= line["valid"].keys() for line in evaluations(run))
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_an_update_is_noticed_by_what_answers(make_trainer: MakeTrainer, optimizer: str) -> None:
+    """A fused optimizer does not count the changes it makes to a parameter; without the count, an old packed copy would go on answering."""
+    trainer = make_trainer(train={"optimizer": optimizer})
+    before = trainer.run._answering_model(torch.float32)
+    assert trainer.run._answering_model(torch.float32) is before
+    trainer.update(trainer.epoch(0)[0])
+    assert trainer.run._answering_model(torch.float32) is not before
+
+
 def test_an_unknown_score_is_refused_with_those_there_are(train: Train, toy_data: ToyData) -> None:
     with pytest.raises(TrainingError, match=r"best_metric=rouge is not one of loss, accuracy, perplexity, .*bleu"):
         train(train={"best_metric": "rouge"}, data={"valid": str(toy_data.test)})
@@ -304,7 +314,9 @@ def test_a_loss_that_is_no_number_names_the_rows_of_its_batch(
         return LossSum(total * (bad if 7 in batch.rows else 1), units, right)
 
     monkeypatch.setattr(Translation, "loss", broken)
-    with pytest.raises(TrainingError, match=rf"step 1: the loss is {bad} \(training examples 3, 5, 8, 1\); the update was not applied"):
+    with pytest.raises(
+        TrainingError, match=rf"step 1: the loss is {bad}; it arose in the loss \(training examples 3, 5, 8, 1\); the update was not"
+    ):
         trainer.update([np.array([2, 4]), np.array([7, 0])])
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
 

@@ -29,7 +29,7 @@ SETTINGS: dict[str, Any] = {
     "task": {"name": "translation", "vocab_size": 300},
     "model": {"d_model": 16, "n_heads": 2, "n_layers": 1, "d_ff": 24, "dropout": 0.2},
     "train": {
-        "steps": 240,
+        "steps": 480,
         "batch_tokens": 120,
         "accumulate": 2,
         "warmup": 20,
@@ -57,7 +57,7 @@ def train(folder: Path, data: Path) -> None:
 def attempt(folder: Path, data: Path, draw: random.Random | None) -> tuple[int, str]:
     """Train in a process of its own, which is killed as `draw` says (None: let be); returns its exit status and how it was to die."""
     how = "let be" if draw is None else draw.choice(("while training", "while training", "while saving"))
-    delay = 0.0 if draw is None else draw.uniform(0, 0.25)
+    delay = 0.0 if draw is None else draw.uniform(0, 0.2)
     operation, count = ("", 0) if draw is None else (draw.choice(SAVING), draw.randint(1, 12))
     reader, writer = os.pipe()
     child = os.fork()
