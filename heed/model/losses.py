@@ -35,7 +35,8 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, smoothing: float = 0.0, ig
     counted = torch.ones_like(targets, dtype=torch.bool) if ignore is None else targets != ignore
     logits, targets = logits[counted], targets[counted]
     total = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
-    return LossSum(total, counted.sum(), (logits.argmax(-1) == targets).sum())
+    right = logits.gather(-1, targets[:, None])[:, 0] >= logits.amax(-1) if targets.numel() else counted[:0]
+    return LossSum(total, counted.sum(), right.sum())
 
 
 def vocabulary_loss(hidden: Tensor, weight: Tensor, targets: Tensor, *, smoothing: float = 0.0, ignore: int | None = None) -> LossSum:
