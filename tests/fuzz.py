@@ -302,7 +302,7 @@ def fuzz(n: int, seed: int, *, names: list[str] | None = None) -> dict[str, dict
         (home / "kept").mkdir()
     with tempfile.TemporaryDirectory() as name:
         names = names or list(targets(run, Path(name)))
-    shares = {one: max(1, round(n / len(names) * SHARES.get(one, 1.12))) for one in names}
+    shares = {one: max(1, round(n / len(names) * SHARES.get(one, 1.13))) for one in names}
     for one in names:
         begun = time.monotonic()
         folder = home / "kept" / "work"

@@ -492,9 +492,17 @@ def _delimiter(first: str, columns: Columns) -> str:
     """Return ";" where only that finds the wanted columns in the header, else ","."""
     if columns.header is not None:
         return ","
-    names = {mark: _stripped(next(csv.reader([first], delimiter=mark), [])) for mark in ",;"}
+    names = {mark: _header_fields(first, mark) for mark in ",;"}
     fits = {mark: set(columns.wanted) <= set(found) for mark, found in names.items()}
     return ";" if fits[";"] and not fits[","] else ","
+
+
+def _header_fields(line: str, delimiter: str) -> list[str]:
+    """Return the names a header would have with this delimiter; none where it is not CSV, which reading it in earnest will say."""
+    try:
+        return _stripped(next(csv.reader([line.replace("\r", LONE_CR)], delimiter=delimiter), []))
+    except csv.Error:
+        return []
 
 
 def _stripped(names: Iterable[str]) -> list[str]:

@@ -467,3 +467,10 @@ def test_parquet_with_text_that_is_no_utf8_is_refused(tmp_path, text):
     path = as_parquet(tmp_path / "a.parquet", {"source": ["the dog"], "target": ["der Hund"]})
     path.write_bytes(path.read_bytes().replace(text, bytes([*text[:2], 0xF2, *text[3:]])))
     assert "a.parquet: is" in refusal(path)
+
+
+def test_a_header_with_a_carriage_return_inside_is_read_as_it_stands(tmp_path):
+    path = write(tmp_path / "a.csv", "source,target\r,n\na,b,c\n")
+    assert read(path) == [{"source": "a", "target": "b", "n": "c"}]
+    broken = write(tmp_path / "b.csv", "sou\rrce,target\na,b\n")
+    assert "no column 'source'" in refusal(broken)
