@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
         folder = Path(name)
         settings = {"data": {"train": source, "valid": valid}, "train": {"best_metric": "bleu"}}
         begun = time.monotonic()
-        run = fit_recipe("multi30k", settings, folder / "run", force=False)
+        run = fit_recipe("multi30k", settings, folder / "run", force=False, quiet=False)
         lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
         before = time.monotonic() - begun - lines[-1]["seconds"]  # reading, checking, the vocabulary, encoding
         ours = [(before + line["seconds"], line["valid"]["bleu"]) for line in lines if "valid" in line]

@@ -53,10 +53,11 @@ def make_plan(recipe: str | Mapping[str, Any], settings: Mapping[str, Any]) -> P
     device = choose_device(config.train.device)
     with tempfile.TemporaryDirectory(prefix="heed-plan-") as name:
         folder = Path(name)
-        with TrainingLog(folder, tensorboard=False, quiet=True) as log:
+        with TrainingLog(folder, tensorboard=False) as log:
             keep_memory()
             trainer = Trainer(prepare(config, folder, log.say), log)
             largest, groups = _groups(trainer)
+            log.say(f"trying up to {len(groups)} updates in a folder that is thrown away")
             trainer.update(largest)  # which needs most memory, and warms up
             for group in groups[:WARM]:
                 trainer.update(group)
