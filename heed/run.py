@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 import shlex
 import shutil
@@ -35,6 +36,7 @@ from heed.model.packed import pack
 from heed.tasks import TASKS, Answer, Task, find_task
 
 FORMAT = 2  # of the run folder; 1 turned other pairs of features by rotary positions
+MOST_TIMES_STORED = 4  # the numbers of a file of weights: what a config may ask for before its shapes are compared
 LOSS_METRICS = ("loss", "accuracy", "perplexity")  # what validating yields without generating answers
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # of a side, answered together
 WINDOW = 2048  # inputs held at a time while predicting; sorted by length inside it
@@ -278,25 +280,29 @@ def distinct(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def check_sizes(config: ModelConfig, path: Path) -> None:
-    """Compare the model of a config with the sizes a file of weights states, before memory is taken for either.
+    """Refuse a config whose model is much larger than a file of weights, before memory is taken for either; loading then compares shapes.
 
     Raises:
-        CheckpointError: they do not fit each other, or the file is shorter than it says.
+        CheckpointError: it is, or the file is shorter than it says.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); restore it from a copy") from error
-    n_layers = max(config.n_layers, config.decoder_layers)
-    if n_layers > len(shapes):
-        raise CheckpointError(f"{path}: the weights do not fit config.yaml: {len(shapes)} tensors cannot make {n_layers} layers")
-    try:
-        with torch.device("meta"):
-            model = build_model(config)
-    except RuntimeError as error:  # more numbers than there are addresses
-        raise CheckpointError(f"{path}: the weights do not fit config.yaml: its sizes are beyond any memory ({error})") from error
-    _check_shapes(shapes, distinct(model), path)
+    stored = sum(math.prod(shape) for shape in shapes.values())
+    if _least_size(config) > MOST_TIMES_STORED * stored:
+        raise CheckpointError(
+            f"{path}: the weights do not fit config.yaml: it holds {stored:,} numbers, expected at least {_least_size(config):,}; "
+            "restore the folder from a copy"
+        )
+
+
+def _least_size(config: ModelConfig) -> int:
+    """Return how many numbers a model of this config has at least: its matrices."""
+    n_blocks = config.n_layers + (config.decoder_layers if config.architecture == "seq2seq" else 0)
+    n_rows = (config.vocab_size or 0) + (config.source_vocab_size or 0) + (config.max_length if config.positions == "learned" else 0)
+    return config.d_model * (n_blocks * (config.d_model + 2 * config.d_ff) + n_rows)
 
 
 def _check_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor], path: Path) -> None:

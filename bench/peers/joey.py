@@ -6,7 +6,6 @@ With EVERY it also translates the pairs under "dev" after every so many updates,
 
 import json
 import re
-import signal
 import statistics
 import subprocess
 import sys
@@ -104,7 +103,7 @@ with tempfile.TemporaryDirectory() as name:
                 time.sleep(1)
                 rates = [float(rate) for rate in re.findall(r"Tokens per Sec:\s*([0-9.]+)", log.read_text())]
         finally:
-            child.send_signal(signal.SIGINT)
+            child.terminate()  # a shell may have started us deaf to SIGINT
             child.wait()
     if len(rates) <= WARM:
         sys.exit(log.read_text()[-2000:])
