@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # glibc's mallopt parameters (malloc.h). Large temporaries are otherwise given back to the system and faulted in again every step.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
 
 
 def choose_device(name: str) -> torch.device:
@@ -79,8 +79,13 @@ def cpu_flags() -> frozenset[str]:
 
 
 def keep_memory() -> bool:
-    """Tell glibc to keep freed memory for the next step instead of returning it page by page; returns whether it could be told."""
+    """Tell glibc to keep freed memory for the next step instead of returning it page by page; returns whether it was told.
+
+    Not where the process has a limit: memory that is kept in pieces would be missing there.
+    """
     if not sys.platform.startswith("linux") or "MALLOC_TRIM_THRESHOLD_" in os.environ:
+        return False
+    if any(resource.getrlimit(kind)[0] != resource.RLIM_INFINITY for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -94,6 +99,18 @@ def tidy_memory() -> None:
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def give_back_memory() -> None:
+    """Undo `keep_memory`, where memory is short: large blocks go back to the system at once, whatever that costs."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(M_MMAP_MAX, 1 << 16)
+            mallopt(M_MMAP_THRESHOLD, 1 << 18)
+            mallopt(M_TRIM_THRESHOLD, 1 << 20)
+            mallopt(M_TOP_PAD, 0)
+    tidy_memory()
 
 
 def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

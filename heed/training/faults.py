@@ -6,8 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# How torch's allocator for CPUs and CUDA's libraries word it; torch's allocator for GPUs has a class of its own.
-NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# How torch's allocator for CPUs, oneDNN, C++ and CUDA's libraries word it; torch's allocator for GPUs has a class of its own.
+NO_MEMORY = (
+    *("can't allocate memory", "not enough memory", "could not create a primitive", "could not create a memory", "std::bad_alloc"),
+    *("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"),
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

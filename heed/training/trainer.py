@@ -20,7 +20,7 @@ from torch import Tensor
 from heed.data.batch import Batch, collate
 from heed.data.order import Rows, batches, sequential_batches
 from heed.data.store import Store
-from heed.device import choose_device, choose_precision, tidy_memory
+from heed.device import choose_device, choose_precision, give_back_memory, tidy_memory
 from heed.errors import TrainingError
 from heed.evaluation import evaluate_examples
 from heed.model.block import Stack
@@ -216,6 +216,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        give_back_memory()
         self.progress.halvings += 1
         parts = 2**self.progress.halvings
         self.log.say(
