@@ -45,7 +45,6 @@ from heed.training.prepare import Prepared, Split
 
 CALIBRATION_STEPS = 20  # updates timed before the number of steps that fit into train.minutes is fixed
 MOST_EVALUATIONS = 20
-TIDY_EVERY = 20  # updates; takes no measurable time, and a fifth less memory after some hundred of them
 DEFAULT_EPOCHS, FEWEST_STEPS, MOST_STEPS = 10, 1000, 20_000  # when neither steps, epochs nor minutes are asked for
 EVALUATION_SHARE = 0.93  # of train.minutes, what is left for updates when validation and the last checkpoint are paid for
 
@@ -153,8 +152,6 @@ class Trainer:
         """Make one step from the rows of its micro-batches."""
         step = self.progress.step + 1
         begun = time.perf_counter()
-        if step % TIDY_EVERY == 0 and self.device.type == "cpu":
-            tidy_memory()
         totals = self._gradients(step, group)
         norm = self._scale_gradients(float(totals.units))
         unsound = self._unsound(step, totals, norm, group)
@@ -320,6 +317,8 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Score the validation data, remember the best, and write a checkpoint."""
+        if self.device.type == "cpu":
+            tidy_memory()  # here and not more often: the pages are faulted in again by the next updates
         begun = time.monotonic()
         step = self.progress.step
         figures = self.validate()
