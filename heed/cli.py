@@ -80,6 +80,69 @@ def train(
 
 
 @app.command()
+def crossvalidate(
+    recipe: Annotated[str, typer.Argument(help="a YAML file, the name of a recipe that ships, or a task")],
+    settings: Settings = None,
+    to: Annotated[Path, typer.Option("--to", help="the folder to make, with a run folder for each fold")] = Path("runs/crossvalidation"),
+    as_json: AsJson = False,
+) -> None:
+    """Train and score on every fold: heed crossvalidate RECIPE folds=5 group=speaker data.train=FILE --to runs/folds."""
+    from heed.config import parse_overrides
+    from heed.experiments.crossvalidate import crossvalidate as run_folds
+    from heed.experiments.crossvalidate import fold_lines
+
+    short = {"folds": "data.folds", "group": "data.group"}
+    found = run_folds(recipe, parse_overrides(_spelled_out(settings or [], short)), to)
+    print(json.dumps(found, ensure_ascii=False) if as_json else "\n".join([*fold_lines(found), f"report: {to / 'report.html'}"]))
+
+
+@app.command()
+def tune(
+    recipe: Annotated[str, typer.Argument(help="a YAML file, the name of a recipe that ships, or a task")],
+    settings: Settings = None,
+    to: Annotated[Path, typer.Option("--to", help="the folder to make, or to go on in, with a run folder for each trial")] = Path(
+        "runs/tuning"
+    ),
+    trials: Annotated[int, typer.Option("--trials", min=1, help="trials to make, those of earlier calls included; also trials=N")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Search for better settings: heed tune RECIPE trials=20 metric=f1_macro search.train.lr='{low: 5e-4, high: 5e-3, log: true}'."""
+    from heed.config import parse_overrides
+    from heed.experiments.tune import trial_lines
+    from heed.experiments.tune import tune as search
+
+    given = parse_overrides(_spelled_out(settings or [], {"metric": "train.best_metric"}))
+    n_trials = given.pop("trials", trials)
+    if not isinstance(n_trials, int) or n_trials < 1:
+        raise ConfigError(f"trials={n_trials}: expected a whole number from 1")
+    found = search(recipe, given, to, trials=n_trials)
+    print(json.dumps(found, ensure_ascii=False) if as_json else "\n".join([*trial_lines(found), f"report: {to / 'report.html'}"]))
+
+
+@app.command("compare-models")
+def compare_models(
+    recipe: Annotated[str, typer.Argument(help="a YAML file, the name of a recipe that ships, or a task")],
+    settings: Settings = None,
+    to: Annotated[Path, typer.Option("--to", help="the folder to make")] = Path("runs/comparison"),
+    synthetic: Annotated[bool, typer.Option(help="also recall at a distance, and what attention costs")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Train a Transformer, a CNN, an LSTM and simple baselines on the same data, and say which is worth it."""
+    from heed.config import parse_overrides
+    from heed.experiments.models import compare_models as compare_kinds
+    from heed.experiments.models import comparison_lines as kind_lines
+
+    found = compare_kinds(recipe, parse_overrides(settings or []), to, synthetic=synthetic)
+    print(json.dumps(found, ensure_ascii=False) if as_json else "\n".join([*kind_lines(found), f"report: {to / 'report.html'}"]))
+
+
+def _spelled_out(pairs: list[str], short: dict[str, str]) -> list[str]:
+    """Replace the short names of settings by their paths."""
+    split = (pair.partition("=") for pair in pairs)
+    return [f"{short.get(key, key)}{equals}{value}" for key, equals, value in split]
+
+
+@app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="a run folder")],
     data: Annotated[str, typer.Argument(help="examples to score on")],
@@ -145,7 +208,7 @@ def predict(
     if file is None and not texts:
         raise ConfigError("nothing to answer: give inputs on the command line, or --file F, or --file - for standard input")
     at_once = 1 if file == "-" and sys.stdin.buffer.isatty() else WINDOW  # a person typing wants each answer at once
-    for answer in loaded.answers(_examples(list(loaded.task.inputs), texts, file, data), decode, at_once=at_once):
+    for answer in loaded.answers(_examples(list(loaded.task.wanted), texts, file, data), decode, at_once=at_once):
         print(json.dumps(answer.to_json(), ensure_ascii=False) if as_json else _one_line(answer.text))
 
 
@@ -164,17 +227,23 @@ def _split_settings(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
 
 def _examples(inputs: list[str], texts: Iterable[str], file: str | None, data: "DataConfig") -> Iterator[dict[str, Any]]:
     """Yield the inputs of the command line, then those of a file: rows of a table, or lines for the first input column."""
-    yield from ({inputs[0]: text} for text in texts)
+    yield from (_input(inputs, text) for text in texts)
     if file is None:
         return
-    from heed.data.read import FORMATS, read_examples, read_lines
+    from heed.data.encodings import read_lines
+    from heed.data.read import FORMATS, read_examples
 
     if file.lower().removesuffix(".gz").rpartition(".")[2] in FORMATS:
         renamed = {name: data.columns[name] for name in inputs if name in data.columns}
         # A row without an answer would shift all answers after it, so bad rows are an error here, whatever training did with them.
         yield from read_examples(file, required=inputs, rename=renamed, header=data.header)
     else:
-        yield from ({inputs[0]: line} for line in (_standard_input() if file == "-" else read_lines(file)))
+        yield from (_input(inputs, line) for line in (_standard_input() if file == "-" else read_lines(file)))
+
+
+def _input(names: list[str], text: str) -> dict[str, Any]:
+    """Return an input given as one text; where several are needed, tabs separate them."""
+    return {names[0]: text} if len(names) == 1 else dict(zip(names, text.split("\t"), strict=False))
 
 
 def _standard_input() -> Iterator[str]:

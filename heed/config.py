@@ -42,12 +42,18 @@ class Settings(BaseModel):
 class DataConfig(Settings):
     """Where examples come from and which of them are used."""
 
-    train: str | None = Field(default=None, description="training examples: a file, DIR/train.{en,de}, or hf:NAME")
+    train: str | None = Field(
+        default=None, description="training examples: a file, DIR/train.{en,de}, a folder of class folders, imdb.npz, or hf:NAME"
+    )
     valid: str | None = Field(default=None, description="examples for choosing weights; without it a seeded share of the training data")
     test: str | None = Field(default=None, description="examples scored once at the end of training; never used to choose anything")
     columns: dict[str, str] = Field(default_factory=dict, description="our column name -> the name in the file")
     header: list[str] | None = Field(default=None, description="column names of files that have no header line")
     bad_rows: Literal["error", "skip"] = Field(default="error", description="what a row that cannot be used does")
+    allow_leaks: bool = Field(default=False, description="train although training examples stand in the validation or test data too")
+    folds: int | None = Field(default=None, ge=2, description="divide the training data into this many folds, one of which is held out")
+    fold: int = Field(default=1, ge=1, description="which of the folds is held out, from 1")
+    group: str | None = Field(default=None, description="column whose equal values stand in one fold, such as speaker or author")
     filter: bool = Field(default=False, description="drop the rows that the data report counts as faulty")
     max_length: int = Field(
         default=256, ge=1, description="longest example that is trained on, in tokens of its longest side; longer ones are counted"
@@ -58,6 +64,18 @@ class DataConfig(Settings):
         lt=1,
         description="share of the training data held out when data.valid is absent (about 10 rows at least, 2000 at most)",
     )
+
+    @model_validator(mode="after")
+    def _fits_data(self) -> Self:
+        if self.folds is None and (self.fold != 1 or self.group is not None):
+            raise ValueError("data.fold and data.group would be ignored without data.folds; leave them out, or set data.folds=5")
+        if self.folds is not None and self.fold > self.folds:
+            raise ValueError(f"data.fold={self.fold} is more than data.folds={self.folds}; folds count from 1")
+        if self.folds is not None and self.valid is not None:
+            raise ValueError(
+                f"data.valid={self.valid}: data.folds={self.folds} holds out a part of data.train instead; leave one of them out"
+            )
+        return self
 
 
 class TrainConfig(Settings):

@@ -6,16 +6,18 @@ from typing import Any
 
 from heed import verbs
 from heed.data.builtin import write_phrases
+from heed.data.languages import write_languages
 from heed.data.read import read_examples
 from heed.errors import ConfigError
 from heed.run import Run
+from heed.tasks.text_classification import TextClassification
 
 SHOWN = 12
 
 
 def run_demo(task: str, folder: Path, *, force: bool = False) -> list[str]:
     """Train the demonstration of a task into `folder` and return what to show; raises ConfigError for a task without one."""
-    demos: dict[str, Callable[[Path, bool], list[str]]] = {"translation": _translation}
+    demos: dict[str, Callable[[Path, bool], list[str]]] = {"text_classification": _text_classification, "translation": _translation}
     if task not in demos:
         raise ConfigError(f"{task!r} has no demonstration; there is one of: {', '.join(demos)}")
     return demos[task](folder, force)
@@ -27,6 +29,29 @@ def _translation(folder: Path, force: bool) -> list[str]:
     run = verbs.train("demo_translation", to=folder, force=force, data={name: str(path) for name, path in data.items()})
     about = f"phrases of the Unicode CLDR in English, German and Chinese: {data['train'].parent}"
     return [about, "", *_samples(run, data["test"]), "", *verbs.conclusion(run), *_try_it(folder)]
+
+
+def _text_classification(folder: Path, force: bool) -> list[str]:
+    """Tell in which language a short text is written, over localized names and phrases of the Unicode CLDR."""
+    data = write_languages(folder.with_name(f"{folder.name}-data"))
+    run = verbs.train("demo_text_classification", to=folder, force=force, data={name: str(path) for name, path in data.items()})
+    assert isinstance(run.task, TextClassification)
+    about = f"names and phrases of the Unicode CLDR in {len(run.task.labels.labels)} languages: {data['train'].parent}"
+    return [about, "", *_told(run, data["test"]), "", *verbs.conclusion(run), f'try it: heed predict {folder} "vor drei Tagen" "三天前"']
+
+
+def _told(run: Run, test: Path) -> list[str]:
+    """Show texts that training never saw, one of each language."""
+    chosen = {example["label"]: example for example in read_examples(str(test), required=run.task.columns)}
+    examples = [chosen[label] for label in sorted(chosen)][:SHOWN]
+    answers = run.predict(examples)
+    assert isinstance(answers, list)
+    lines = ["held-out texts, and the language heed takes each for:"]
+    for example, answer in zip(examples, answers, strict=True):
+        right = answer.text == example["label"]
+        wrong = "" if right else f"   (it is {example['label']})"
+        lines.append(f"  {'ok ' if right else 'BAD'} {example['text']}  ->  {answer.text} {answer.score:.0%}{wrong}")
+    return lines
 
 
 def _samples(run: Run, test: Path) -> list[str]:

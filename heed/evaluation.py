@@ -92,7 +92,7 @@ def _windows(examples: Iterable[Example]) -> Iterator[list[Example]]:
 
 
 def _line(example: Example, answer: Answer) -> str:
-    content = {key: value for key, value in example.items() if isinstance(value, str | int | float)}
+    content = {key: value for key, value in example.items() if isinstance(value, str | int | float | list)}
     return json.dumps({"example": content, "answer": answer.to_json()}, ensure_ascii=False) + "\n"
 
 
@@ -115,8 +115,9 @@ def evaluate_run(
         folder.mkdir(exist_ok=True)
         with replacing(folder / f"{name}.jsonl") as lines:
             evaluation = evaluate_examples(run, examples, options, lines=lines)
-        content = {"name": name, "data": source, "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
+        content: dict[str, Any] = {"name": name, "data": source, "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
         content |= evaluation.to_json() | {"bad_rows": {"skipped": log.bad, "first": log.bad_examples}}
+        content |= {"advice": run.task.advice(content, _data_report(run.folder)), "group_names": run.task.group_names}
         telling = _telling_examples(run, folder / f"{name}.jsonl", evaluation.metrics.qualities())
         with replacing(folder / f"{name}.json") as draft:
             draft.write_text(json.dumps({**content, "examples": telling}, ensure_ascii=False), encoding="utf-8")
@@ -152,7 +153,31 @@ def evaluation_settings(run: Run, pairs: Sequence[str]) -> tuple[DataConfig, Dec
 
 
 def _read(run: Run, source: str, data: DataConfig, log: ReadLog) -> Iterator[Example]:
-    return read_examples(source, required=run.task.columns, rename=data.columns, header=data.header, bad_rows=data.bad_rows, log=log)
+    return read_examples(
+        source,
+        required=run.task.columns,
+        rename=data.columns,
+        header=data.header,
+        bad_rows=data.bad_rows,
+        check=run.task.fault,
+        log=log,
+    )
+
+
+def _data_report(folder: Path) -> dict[str, Any]:
+    """Return what training found in its data; nothing where the file is gone."""
+    try:
+        content = parse_json((folder / "data_report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def calibrate(run: Run, examples: Iterable[Example]) -> None:
+    """Fit what the task fits on validation answers, and keep it with the run."""
+    if run.task.calibrates:
+        run.task.calibrate(evaluate_examples(run, examples, run.config.decode).metrics)
+        run.save_parts()
 
 
 def _name_of(source: str) -> str:
@@ -186,7 +211,7 @@ def _telling_examples(run: Run, lines: Path, qualities: np.ndarray[Any, np.dtype
 
 
 def _drawn(run: Run, content: dict[str, Any], quality: float, *, first: bool) -> dict[str, Any]:
-    answer = Answer(content["answer"]["text"], content["answer"].get("score"))
+    answer = Answer.from_json(content["answer"])
     picture = run.task.pictures(run.model, content["example"], answer) if first and answer.text else None
     return {**content, "quality": round(quality, 2), "picture": picture}
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from heed.config import DataConfig, Settings, parse_overrides, validate
+from heed.data.keras import split_of
+from heed.data.labelled import survey_labelled
 from heed.data.quality import QUANTILES, survey_pairs
 from heed.data.read import Example, ReadLog, data_files, read_examples
 from heed.errors import ConfigError
@@ -20,7 +22,12 @@ from heed.files import parse_json
 from heed.model.describe import count_parameters, layer_table, mermaid
 from heed.run import Run
 
-PAIR = ("source", "target")  # the columns whose pairs are searched for faults
+# The columns whose rows are searched for faults, with their kinds, by what such rows are.
+SURVEYED: dict[str, dict[str, str]] = {
+    "pairs": {"source": "text", "target": "text"},
+    "labelled": {"text": "text", "label": "label"},
+}
+PAIR = tuple(SURVEYED["pairs"])
 HONOURED = ("columns", "header", "bad_rows", "valid", "test")  # of data.*; the others are about training
 SHOWN = 3  # rows shown for each fault
 SHOWN_CHARACTERS = 60  # of a text in them
@@ -175,8 +182,9 @@ def inspect_data(source: str, pairs: Sequence[str]) -> tuple[Findings, list[str]
         source: what data.train accepts.
         pairs: data.columns.*, data.header, data.bad_rows; data.valid and data.test are other splits that should share no pair with it.
     Returns:
-        the findings (`source`, `format`, `encoding`, `files`, `rows`, `bad`, `bad_examples`, `columns` with kinds and lengths, and
-        `pairs`: what `PairSurvey.to_json` tells when there are columns source and target), and lines for a terminal.
+        the findings (`source`, `format`, `encoding`, `files`, `rows`, `bad`, `bad_examples`, `columns` with kinds and lengths,
+        `pairs`: what `PairSurvey.to_json` tells when there are columns source and target, and `labelled`: what `LabelSurvey.to_json`
+        tells when there are columns text and label), and lines for a terminal.
     Raises:
         ConfigError: a setting has no say here.
         DataError: the data cannot be read.
@@ -184,26 +192,35 @@ def inspect_data(source: str, pairs: Sequence[str]) -> tuple[Findings, list[str]
     data = _data_settings(pairs)
     named, in_file = _with_columns(source, data)
     columns, log = _Columns(), ReadLog()
-    paired = set(PAIR) <= in_file
-    if not paired and (data.valid or data.test):
+    kind = next((kind for kind, wanted in SURVEYED.items() if wanted.keys() <= in_file), None)
+    if kind is None and (data.valid or data.test):
         raise ConfigError(
-            f"{source}: data.valid and data.test are compared by their pairs, but there are no columns source and target among "
-            f"{', '.join(sorted(in_file))}; leave them out, or name the columns with data.columns.source=NAME data.columns.target=NAME"
+            f"{source}: data.valid and data.test are compared by their pairs or texts, but there are neither columns source and target nor "
+            f"text and label among {', '.join(sorted(in_file))}; leave them out, or name the columns with data.columns.source=NAME "
+            "data.columns.target=NAME"
         )
-    rows = columns.watch(_read(source, named, log, PAIR if paired else ()))
-    survey = _survey(rows, data) if paired else _read_through(rows)
+    wanted = {} if kind is None else SURVEYED[kind]
+    rows = columns.watch(_read(source, named, log, wanted))
+    survey = _read_through(rows) if kind is None else _survey(kind, _Rows(rows, source, named, wanted), data)
     found: Findings = {
         "source": source,
         "format": log.format,
         "encoding": log.encoding,
-        "files": {str(path): path.stat().st_size for path in data_files(source)},
+        "files": _sizes(source),
         "rows": log.rows,
         "bad": log.bad,
         "bad_examples": log.bad_examples,
         "columns": columns.to_json(),
-        "pairs": survey,
+        "pairs": survey if kind == "pairs" else {},
+        "labelled": survey if kind == "labelled" else {},
     }
     return found, _data_lines(found)
+
+
+def _sizes(source: str) -> dict[str, int]:
+    """Return the bytes of each file of a data specification; those of class folders together."""
+    sizes = {str(path): path.stat().st_size for path in data_files(source)}
+    return {source: sum(sizes.values())} if Path(source).expanduser().is_dir() else sizes
 
 
 def _data_settings(pairs: Sequence[str]) -> DataConfig:
@@ -220,9 +237,11 @@ def _data_settings(pairs: Sequence[str]) -> DataConfig:
 
 def _with_columns(source: str, data: DataConfig) -> tuple[DataConfig, set[str]]:
     """Return the settings that name the columns of the file as they are, and these columns."""
+    if Path(source).expanduser().is_dir() or split_of(source) is not None:
+        return data, set(SURVEYED["labelled"])  # class folders, Keras' IMDb
     if not source.startswith("hf:") and len(data_files(source)) > 1:
         return data, set(PAIR)  # parallel text
-    first = set(next(_read(source, data, ReadLog(), ())))
+    first = set(next(_read(source, data, ReadLog(), {})))
     only = next(iter(first), "")
     if len(first) > 1 or ";" not in only:
         return data, first
@@ -231,15 +250,27 @@ def _with_columns(source: str, data: DataConfig) -> tuple[DataConfig, set[str]]:
     return data.replace(columns={name: name for name in names} | data.columns), set(names) | set(data.columns)
 
 
-def _read(source: str, data: DataConfig, log: ReadLog, required: Sequence[str]) -> Iterator[Example]:
+def _read(source: str, data: DataConfig, log: ReadLog, required: Mapping[str, str]) -> Iterator[Example]:
     return read_examples(source, required=required, rename=data.columns, header=data.header, bad_rows=data.bad_rows, log=log)
 
 
-def _survey(rows: Iterable[Example], data: DataConfig) -> Findings:
-    """Look for faults in pairs, and for those of them that stand in other splits."""
+class _Rows:
+    """Rows that are watched when they are read first, and can be read again."""
+
+    def __init__(self, first: Iterator[Example], source: str, data: DataConfig, wanted: Mapping[str, str]) -> None:
+        self.first: Iterator[Example] | None = first
+        self.source, self.data, self.wanted = source, data, wanted
+
+    def __iter__(self) -> Iterator[Example]:
+        first, self.first = self.first, None
+        return _read(self.source, self.data, ReadLog(), self.wanted) if first is None else first
+
+
+def _survey(kind: str, rows: Iterable[Example], data: DataConfig) -> Findings:
+    """Look for faults in pairs or labelled texts, and for those of them that stand in other splits."""
     given = {"valid": data.valid, "test": data.test}
-    others = {name: _read(split, data, ReadLog(), PAIR) for name, split in given.items() if split is not None}
-    return survey_pairs(rows, other_splits=others).to_json()
+    others = {name: _read(split, data, ReadLog(), SURVEYED[kind]) for name, split in given.items() if split is not None}
+    return survey_pairs(rows, other_splits=others).to_json() if kind == "pairs" else survey_labelled(rows, others).to_json()
 
 
 def _read_through(rows: Iterable[Example]) -> Findings:
@@ -307,6 +338,7 @@ def _data_lines(found: Findings) -> list[str]:
         *_section("columns", _column_lines(found["columns"])),
         *_section("bad rows, the first of them", found["bad_examples"]),
         *(_pair_lines(found["pairs"]) if found["pairs"] else []),
+        *(_label_lines(found["labelled"]) if found["labelled"] else []),
     ]
     return [UNPRINTABLE.sub("\ufffd", line) for line in lines]
 
@@ -331,6 +363,18 @@ def _pair_lines(pairs: Findings) -> list[str]:
     )
     for name, examples in pairs["examples"].items():
         rows = [(f"row {one['row']:,}", _cut(one["source"]), _cut(one["target"])) for one in islice(examples, SHOWN)]
+        lines += _section(f"{name}, for example", _aligned(rows) if rows else [])
+    return lines
+
+
+def _label_lines(texts: Findings) -> list[str]:
+    n_rows = max(1, texts["rows"])
+    counts = [(name, f"{count:,}", f"{count / n_rows:.2%}") for name, count in (("clean", texts["clean"]), *texts["counts"].items())]
+    counts += [(f"texts also in {name}", f"{count:,}", f"{count / n_rows:.2%}") for name, count in texts["leaks"].items()]
+    classes = [(name, f"{count:,}", f"{count / n_rows:.2%}") for name, count in texts["classes"].items()]
+    lines = [*_section("texts", _aligned(counts, right={1, 2})), *_section("labels", _aligned(classes, right={1, 2}))]
+    for name, examples in texts["examples"].items():
+        rows = [(f"row {one['row']:,}", _cut(one["label"]), _cut(one["text"])) for one in islice(examples, SHOWN)]
         lines += _section(f"{name}, for example", _aligned(rows) if rows else [])
     return lines
 

@@ -59,15 +59,13 @@ class RunConfig(Settings):
                 f"data.max_length={self.data.max_length} is more than model.max_length={self.model.max_length}, the longest sequence "
                 f"that learned positions know; lower the one or raise the other"
             )
-        if self.train.best_metric not in LOSS_METRICS and self.data.valid is None:
-            raise ValueError(f"train.best_metric={self.train.best_metric} needs data.valid; without it use {' or '.join(LOSS_METRICS)}")
         return self
 
     def build_task(self, *, trust: bool = True) -> Task:
         """Return the task without its parts; raises ConfigError when its settings are wrong."""
         kind = find_task(str(self.task.get("name")), trust=trust)
         settings = validate(kind.settings, {key: value for key, value in self.task.items() if key != "name"}, "task")
-        return kind(settings, label_smoothing=self.train.label_smoothing)
+        return kind(settings, label_smoothing=self.train.label_smoothing, max_length=self.data.max_length)
 
 
 def resolve(recipe: str | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -95,7 +93,11 @@ def _recipe_content(recipe: str | Mapping[str, Any]) -> dict[str, Any]:
         return _task_mapping(recipe)
     path = find_recipe(recipe)
     if path is not None:
-        return _task_mapping(read_yaml(path))
+        content = read_yaml(path)
+        content.pop("search", None)  # for `heed tune`
+        if "format" in content:  # config.yaml of a run: how it came about is not a setting
+            content = {key: value for key, value in content.items() if key in RunConfig.model_fields}
+        return _task_mapping(content)
     if ":" in recipe and not recipe.endswith((".yaml", ".yml")):
         return {"task": {"name": recipe}}
     shipped = sorted(file.stem for file in recipe_folder().glob("*.yaml"))
@@ -127,7 +129,7 @@ class Run:
         Args:
             about: what else to remember: hashes of the data, versions.
         """
-        config = config.replace(model=task.shape(config.model))
+        config = config.replace(model=task.shape(config.model), task={"name": config.task["name"], **task.config.model_dump()})
         folder.mkdir(parents=True, exist_ok=True)
         save_parts(folder / "parts", task.parts)
         command = " ".join(["heed", *map(shlex.quote, sys.argv[1:])])
@@ -135,7 +137,9 @@ class Run:
         with replacing(folder / "config.yaml") as draft:
             draft.write_text(dump_yaml(content), encoding="utf-8")
         torch.manual_seed(config.seed)
-        return cls(folder, config, task, build_model(config.model))
+        model = build_model(config.model)
+        task.start(model)
+        return cls(folder, config, task, model)
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto", trust: bool = False) -> Self:
@@ -173,6 +177,11 @@ class Run:
     def save(self) -> None:
         """Write the weights and bind every file together in manifest.json."""
         save_weights(self.model, self.folder / "model.safetensors")
+        write_manifest(self.folder)
+
+    def save_parts(self) -> None:
+        """Write the parts again, after one of them was fitted anew."""
+        save_parts(self.folder / "parts", self.task.parts)
         write_manifest(self.folder)
 
     @functools.cached_property
@@ -214,6 +223,7 @@ class Run:
         lengths = torch.tensor([[value.size(0) for value in one.values() if value.dim()] or [1] for one in encoded]).int().numpy()
         model = self._answering_model(choose_answering_precision(options.precision, self.device))
 
+        @torch.inference_mode()
         def answer(rows: Rows) -> list[Answer]:
             return self.task.predict(model, collate([encoded[row] for row in rows]).to(self.device), options)
 
@@ -234,7 +244,7 @@ class Run:
         return packed[1]
 
     def _check_input(self, example: Example, number: int) -> None:
-        for key, kind in self.task.inputs.items():
+        for key, kind in self.task.wanted.items():
             if key not in example:
                 raise DataError(f"input {number}: has no {key!r} ({kind}); found {', '.join(map(repr, example)) or 'nothing'}")
             if kind == "text" and not isinstance(example[key], str):
@@ -245,7 +255,7 @@ class Run:
         if self.config.model.positions != "learned":
             return
         for number, one in enumerate(encoded, start=first):
-            longest = max((value.size(0) for value in one.values() if value.dim()), default=0)
+            longest = self.task.n_places(one)
             if longest > limit:
                 raise DataError(f"input {number}: {longest} tokens, but this model takes at most {limit}; split it into shorter pieces")
 
@@ -302,7 +312,8 @@ def _least_size(config: ModelConfig) -> int:
     """Return how many numbers a model of this config has at least: its matrices."""
     n_blocks = config.n_layers + (config.decoder_layers if config.architecture == "seq2seq" else 0)
     n_rows = (config.vocab_size or 0) + (config.source_vocab_size or 0) + (config.max_length if config.positions == "learned" else 0)
-    return config.d_model * (n_blocks * (config.d_model + 2 * config.d_ff) + n_rows)
+    in_block = config.d_model if config.mixer in ("convolution", "lstm") or config.weight_rank else config.d_model + 2 * config.d_ff
+    return config.d_model * n_blocks * in_block + (config.d_embedding or config.d_model) * n_rows
 
 
 def _check_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor], path: Path) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from heed.errors import DataError
-from heed.evaluation import compare_runs, evaluate_run, score_lines
+from heed.evaluation import calibrate, compare_runs, evaluate_run, score_lines
 from heed.files import parse_json
 from heed.report import write_report
 from heed.run import Run, read_config
 from heed.training.plan import Plan, make_plan
-from heed.training.prepare import scored_rows
+from heed.training.prepare import Split, scored_rows
 from heed.training.train import fit_on, fit_recipe
 
 
@@ -34,7 +34,7 @@ def train_with(
 ) -> Run:
     """Do what `train` does, with the settings as one mapping, so that no name of a setting meets an argument's."""
     run = fit_recipe(recipe, settings, Path(to), force=force, quiet=quiet)
-    return _conclude(run, _sayer(quiet))
+    return conclude(run, quiet=quiet)
 
 
 def resume(folder: str | Path, *, quiet: bool = False, trust: bool = False, allow_changed_data: bool = False) -> Run:
@@ -44,7 +44,7 @@ def resume(folder: str | Path, *, quiet: bool = False, trust: bool = False, allo
         trust: whether a task that is not part of heed may be imported.
         allow_changed_data: whether to go on when a data file changed meanwhile; the run remembers it.
     """
-    return _conclude(fit_on(Path(folder), quiet=quiet, trust=trust, allow_changed_data=allow_changed_data), _sayer(quiet))
+    return conclude(fit_on(Path(folder), quiet=quiet, trust=trust, allow_changed_data=allow_changed_data), quiet=quiet)
 
 
 def plan(recipe: str | Mapping[str, Any], settings: Mapping[str, Any]) -> Plan:
@@ -75,8 +75,11 @@ def conclusion(run: Run) -> list[str]:
     return [*lines, f"run folder: {run.folder}", f"report: {run.folder / 'report.html'}"]
 
 
-def _conclude(run: Run, say: Callable[[str], None]) -> Run:
+def conclude(run: Run, *, quiet: bool = False) -> Run:
+    """Calibrate a trained run, score it on its validation and test data, and write its report."""
+    say = _sayer(quiet)
     data = read_config(run.folder).data
+    _calibrate(run, say)
     held_out = scored_rows(run)
     if held_out is not None:
         say("scoring the held-out validation examples")
@@ -87,6 +90,17 @@ def _conclude(run: Run, say: Callable[[str], None]) -> Run:
             _score_if_there(run, source, name, say)
     write_report(run.folder)
     return run
+
+
+def _calibrate(run: Run, say: Callable[[str], None]) -> None:
+    """Fit what is fitted on validation data, if they are still there."""
+    data = read_config(run.folder).data
+    held_out = scored_rows(run)
+    examples = Split(str(data.valid), data, run.task) if held_out is None else held_out
+    try:
+        calibrate(run, examples)
+    except DataError as error:
+        say(f"not calibrated: {error}")
 
 
 def _score_if_there(run: Run, source: str, name: str, say: Callable[[str], None]) -> None:

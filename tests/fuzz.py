@@ -155,8 +155,9 @@ def parquet_table(folder: Path) -> bytes:
 def targets(run: Path, folder: Path) -> dict[str, Target]:
     """Return every reader by name; `run` is a whole run folder, of which `folder / "run"` is a copy that is spoiled."""
     from heed.config import parse_overrides
+    from heed.data.encodings import read_lines
     from heed.data.parts import load_parts
-    from heed.data.read import ReadLog, read_examples, read_lines
+    from heed.data.read import ReadLog, read_examples
     from heed.data.store import Store
     from heed.model import build_model
     from heed.report import write_report

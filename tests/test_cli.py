@@ -143,7 +143,7 @@ def test_faulty_data_is_one_clear_line_and_leaves_no_folder(command: Command, tm
         ("to=elsewhere", "to: unknown setting"),
         ("quiet=true", "quiet: unknown setting"),
         ("train.steps", "expected key=value"),
-        ("task.name=", "task.name: expected translation"),
+        ("task.name=", "task.name: expected text_classification or translation"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_line_and_leaves_no_folder(
@@ -288,7 +288,7 @@ def test_too_long_examples_are_counted_and_said(command: Command, toy_data: ToyD
     data = [f"data.train={path}", f"data.valid={toy_data.valid}", "data.max_length=40"]
     done = command("train", "translation", *SETTINGS, *data, "--to", tmp_path / "run")
     assert done.code == 0
-    assert "left out 1 training examples longer than data.max_length=40 tokens" in done.err
+    assert "1 training examples longer than data.max_length=40 tokens: left out" in done.err
 
 
 def test_a_diverging_training_is_one_clear_line(command: Command, toy_data: ToyData, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ ORDER = [
     ["training"],
     ["report"],
     ["verbs", "demo"],
+    ["experiments"],
     ["bench"],  # its own folder beside the package
     ["cli"],
 ]

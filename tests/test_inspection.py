@@ -175,7 +175,7 @@ def test_settings_without_a_say_are_refused(tmp_path: Path, pair: str) -> None:
 
 def test_other_splits_without_pairs_are_refused(tmp_path: Path) -> None:
     source = write(tmp_path / "d.tsv", "text\na\n")
-    with pytest.raises(ConfigError, match="no columns source and target among text"):
+    with pytest.raises(ConfigError, match="neither columns source and target nor text and label among text"):
         inspect_data(source, [f"data.valid={source}"])
 
 

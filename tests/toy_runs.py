@@ -9,7 +9,7 @@ import resource
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,18 @@ WORDS = {
     "small": "klein",
     "old": "alt",
 }
+DECISIVE = {"red": "warm", "blue": "cold", "grey": "plain"}  # words that decide the label of a text, which no other text holds
 TINY: dict[str, Any] = {
     "task": {"name": "translation", "vocab_size": 300},
     "model": {"d_model": 16, "n_heads": 2, "n_layers": 1, "d_ff": 24, "dropout": 0.1},
     "train": {"steps": 12, "batch_tokens": 250, "warmup": 4, "precision": "float32", "tensorboard": False, "log_every": 1},
     "decode": {"beams": 2, "max_length": 30, "precision": "float32"},
+}
+TINY_TEXTS: dict[str, Any] = {
+    "task": {"name": "text_classification", "tokens": "words", "vocab_size": 300},
+    "model": {"d_model": 16, "n_heads": 2, "n_layers": 1, "d_ff": 24, "dropout": 0.0},
+    "train": {"steps": 3, "batch_tokens": 120, "lr": 0.02, "warmup": 2, "precision": "float32", "tensorboard": False, "log_every": 1},
+    "decode": {"precision": "float32"},
 }
 
 
@@ -54,6 +61,25 @@ def write_pairs(path: Path, pairs: Sequence[dict[str, str]]) -> Path:
     """Write pairs as TSV with a header."""
     rows = ["source\ttarget", *(f"{pair['source']}\t{pair['target']}" for pair in pairs)]
     path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def toy_texts(n: int, seed: int = 0) -> list[dict[str, str]]:
+    """Return different texts of unequal length, in the order of their labels again and again; one word of a text decides its label."""
+    draw = random.Random(seed)
+    found: dict[str, str] = {}
+    while len(found) < n:
+        decisive = list(DECISIVE)[len(found) % len(DECISIVE)]
+        words = draw.choices(list(WORDS), k=draw.randint(1, 7))
+        words[draw.randrange(len(words))] = decisive
+        found[" ".join(words)] = DECISIVE[decisive]
+    return [{"text": text, "label": label} for text, label in found.items()]
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write rows of any columns as TSV with a header; of a list, the values stand with "|" between them."""
+    lines = [list(rows[0]), *(["|".join(value) if isinstance(value, list) else str(value) for value in row.values()] for row in rows)]
+    path.write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
     return path
 
 

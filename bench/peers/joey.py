@@ -16,6 +16,7 @@ from pathlib import Path
 content, seconds = json.load(open(sys.argv[1])), float(sys.argv[2])
 every = int(sys.argv[3]) if len(sys.argv) > 3 else 100_000
 WARM = 2  # log lines left out
+PAUSE = 5.0  # seconds between two looks from which this process was suspended
 side = """
         level: "word"
         max_length: 100
@@ -97,10 +98,13 @@ with tempfile.TemporaryDirectory() as name:
     with log.open("w") as file:
         command = [sys.executable, "-m", "joeynmt", "train", folder / "settings.yaml", "--skip-test"]
         child = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-        rates, begun, started = [], time.monotonic(), time.time()
+        rates, pauses, started, last = [], [], time.time(), time.time()
         try:
-            while child.poll() is None and (len(rates) < WARM + 3 or time.monotonic() - begun < seconds):
+            while child.poll() is None and (len(rates) < WARM + 3 or last - started - sum(length for _, length in pauses) < seconds):
                 time.sleep(1)
+                if time.time() - last > PAUSE:  # suspended, with the child: that is not its time
+                    pauses.append((time.time(), time.time() - last))
+                last = time.time()
                 rates = [float(rate) for rate in re.findall(r"Tokens per Sec:\s*([0-9.]+)", log.read_text())]
         finally:
             child.terminate()  # a shell may have started us deaf to SIGINT
@@ -110,5 +114,6 @@ with tempfile.TemporaryDirectory() as name:
     validations = []
     for file in sorted(folder.glob("model/*.hyps"), key=lambda file: file.stat().st_mtime):
         answers = [[int(word[1:]) for word in line.split() if word[1:].isdigit()] for line in file.read_text().splitlines()]
-        validations.append([file.stat().st_mtime - started, answers])
+        at = file.stat().st_mtime
+        validations.append([at - started - sum(length for end, length in pauses if end < at), answers])
 print(json.dumps({"rate": statistics.median(rates[WARM:]), **({"validations": validations} if len(sys.argv) > 3 else {})}))

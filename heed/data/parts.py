@@ -24,9 +24,13 @@ class Part(Protocol):
 
 def part_kinds() -> dict[str, type[Part]]:
     """Return the classes a part file may name."""
+    from heed.data.calibration import Calibration
+    from heed.data.labels import Labels
     from heed.data.text import Tokenizer
+    from heed.data.words import Preparation, Words
 
-    return {Tokenizer.kind: Tokenizer}
+    kinds: tuple[type[Part], ...] = (Tokenizer, Words, Preparation, Labels, Calibration)
+    return {part.kind: part for part in kinds}
 
 
 def save_parts(folder: Path, parts: Mapping[str, Part]) -> None:

@@ -94,6 +94,11 @@ class PairSurvey:
         """Rows with each flag; a row may have several."""
         return {flag: int(np.count_nonzero(self.flags & flag)) for flag in PairFlag}
 
+    @property
+    def refused(self) -> str | None:
+        """Return None: what is found here is counted and reported, and training may go on."""
+        return None
+
     def to_json(self) -> dict[str, Any]:
         """Return the findings as plain JSON values.
 
@@ -151,13 +156,13 @@ def _pairs(examples: Iterable[Example], name: str, source: str, target: str) -> 
         yield clean(example[source]), clean(example[target])
 
 
-def _hashed(text: str) -> int:
+def hashed(text: str) -> int:
     """Return 8 bytes of BLAKE2b as a number; 0 is left free."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") or 1
 
 
 def _hashed_pair(source: str, target: str) -> int:
-    return _hashed(f"{source}\0{target}")  # no cleaned text holds NUL
+    return hashed(f"{source}\0{target}")  # no cleaned text holds NUL
 
 
 class _HashSet:
@@ -212,14 +217,14 @@ class _Others:
         for source, target in pairs:
             if source and target:
                 others.pairs.add(_hashed_pair(source, target))
-                others.sources.add(_hashed(source))
+                others.sources.add(hashed(source))
         return others
 
     def count(self, source: str, pair: int) -> bool:
         """Count a row; returns whether its pair is here too."""
         leaks = pair in self.pairs
         self.n_pairs += leaks
-        self.n_sources += _hashed(source) in self.sources
+        self.n_sources += hashed(source) in self.sources
         return leaks
 
 
@@ -293,7 +298,7 @@ class _Survey:
             flags=flags,
             keep=flags == 0,
             examples=self.examples | {PairFlag.RATIO: self._oddest(odd)},
-            lengths={name: _quantiles(values[full]) for name, values in lengths.items()},
+            lengths={name: quantiles(values[full]) for name, values in lengths.items()},
             typical_ratio=round(typical, 4),
             leaks={name: others.n_pairs for name, others in self.others.items()},
             source_overlap={name: others.n_sources for name, others in self.others.items()},
@@ -320,7 +325,7 @@ def ratio_oddness(source: NDArray[np.int64], target: NDArray[np.int64]) -> tuple
     return distances / limit, typical
 
 
-def _quantiles(lengths: NDArray[np.int64]) -> dict[str, int]:
+def quantiles(lengths: NDArray[np.int64]) -> dict[str, int]:
     """Return the quantiles of lengths that occur; none of nothing."""
     if not len(lengths):
         return {}

@@ -1,49 +1,46 @@
-"""Sources of examples: delimited text, JSON lines, parquet, parallel text and Hugging Face data sets, read as a stream.
+"""Sources of examples: delimited text, JSON lines, parquet, parallel text, class folders, Keras' IMDb and Hugging Face data sets.
 
-Every source gives rows of named columns in the same way, whatever its format, encoding or compression, and in constant memory:
-files are decoded as they are read, parquet comes in record batches. Left out: class folders and manifests, which other tasks need.
+Every source gives rows of named columns in the same way, whatever its format, encoding or compression, and is read as a stream: files
+are decoded as they are read, parquet comes in record batches, folders file by file (`imdb.npz` alone is held in memory). Left out:
+manifests, and folders of audio or images, which other tasks need.
 """
 
-import codecs
 import csv
 import difflib
-import gzip
-import hashlib
-import io
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
-import numpy as np
-
+from heed.data.encodings import CHUNK_BYTES, Scan, decoded_lines, existing, scan_text
+from heed.data.folders import TEXT_FILES, class_folders, class_rows, hash_classes, holdings, list_classes
+from heed.data.keras import imdb_rows, split_of, word_index_beside
 from heed.errors import DataError, MissingExtra
-from heed.files import parse_json
+from heed.files import parse_json, sha256
 
 Example = dict[str, Any]
-# A row with its number in the source, from 1: its columns, or what is wrong with it.
-Row = tuple[int, Example | str]
-# The same before its fields have names.
+# A row with its number in the source, from 1, or the path of its own file: its columns, or what is wrong with it.
+Row = tuple[int | str, Example | str]
+# A numbered row before its fields have names.
 Record = tuple[int, list[str] | str]
+# Says what is wrong with an example; None for nothing.
+Check = Callable[[Example], str | None]
 T = TypeVar("T")
 
 FORMATS = ("tsv", "csv", "jsonl", "parquet")
 SUPPORTED = (
     ".tsv, .csv and .jsonl (also .gz), .parquet, parallel text as 'DIR/train.{en,de}' (also .gz; in quotes, for the shell expands "
-    "braces), or hf:NAME[/CONFIG][:SPLIT] for a data set of the Hugging Face hub"
+    "braces), a folder that holds one folder of .txt files per class, Keras' imdb.npz (imdb.npz:test for the other split), or "
+    "hf:NAME[/CONFIG][:SPLIT] for a data set of the Hugging Face hub"
 )
-CHUNK_BYTES = 1 << 20  # even, so that chunks of UTF-16 stay aligned
 BATCH_ROWS = 1024  # rows of parquet in memory at a time
 FIELD_LIMIT = 1 << 24  # characters in a CSV field; a quotation mark that is never closed stops here instead of filling memory
 MAX_BAD_EXAMPLES = 10
-WHOLE_PER_FAULT = 4  # characters for each fault that make a file damaged UTF-8 rather than GB18030
 LONE_CR = "\ufdd0"  # a code point Unicode reserves for a program's own use
 SENTENCE_ENDS = (".", "!", "?", "。", "！", "？", "…", "”", "»")
-# Of GB18030 text, at least this share of characters beyond ASCII is in its everyday part (GB 2312); Latin-1 read as GB18030 has none.
-MIN_EVERYDAY_SHARE = 0.25
 
 
 @dataclass
@@ -52,11 +49,12 @@ class ReadLog:
 
     Attributes:
         source: the data specification.
-        format: tsv, csv, jsonl, parquet, parallel or hf.
-        encoding: of the text, "" for formats that are not text; one per side of parallel text.
+        format: tsv, csv, jsonl, parquet, parallel, folder, keras or hf.
+        encoding: of the text, "" for formats that are not text and for folders, whose files may differ; one per side of parallel text.
         rows: examples given out.
         bad: rows skipped.
         bad_examples: what was wrong with the first of them.
+        ignored: what lies in class folders beside their texts.
     """
 
     source: str = ""
@@ -65,13 +63,14 @@ class ReadLog:
     rows: int = 0
     bad: int = 0
     bad_examples: list[str] = field(default_factory=list)
+    ignored: int = 0
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns a task wants and what the file calls them."""
+    """Which columns a task wants, of which kind, and what the file calls them."""
 
-    required: Sequence[str]
+    kinds: Mapping[str, str]
     rename: Mapping[str, str]
     header: Sequence[str] | None
 
@@ -79,48 +78,51 @@ class Columns:
         """Return the file's name of one of our columns."""
         return self.rename.get(column, column)
 
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """The file's name of every column that is required or renamed."""
+        return {column: self.in_file(column) for column in (*self.kinds, *self.rename)}
+
+    @cached_property
+    def readers(self) -> dict[str, Callable[[object], Any]]:
+        """What makes a value of each required column, looked up once rather than for every row."""
+        return {column: KINDS[kind] for column, kind in self.kinds.items()}
+
     @property
     def wanted(self) -> list[str]:
         """Names the file has to have."""
-        return list(dict.fromkeys([*map(self.in_file, self.required), *self.rename.values()]))
+        return list(dict.fromkeys(self.names.values()))
 
 
 def data_files(source: str) -> list[Path]:
-    """Return the files behind a data specification; none for `hf:` names.
+    """Return the files behind a data specification, every one of class folders among them; none for `hf:` names.
 
     Raises:
         DataError: a file is missing, or the specification is of no supported form.
     """
-    return [] if source.startswith("hf:") else _find(source)[1]
+    form, paths = _find(source)
+    if form == "folder":
+        return [one.path / name for one in list_classes(paths[0], TEXT_FILES) for name in one.files]
+    return paths
 
 
 def hash_files(source: str) -> dict[str, str]:
-    """Return the SHA-256 of each file behind a data specification, by file name."""
-    hashes = {}
-    for path in data_files(source):
-        with path.open("rb") as file:
-            hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashes
-
-
-def read_lines(file: str | Path) -> Iterator[str]:
-    """Return the lines of a text file in any of the encodings, plain or .gz, blank ones included.
-
-    Raises:
-        DataError: the file is missing, or no text.
-    """
-    path = _existing(Path(file).expanduser())
-    return _lines(path, _scan(path).encoding)
+    """Return the SHA-256 of each file behind a data specification, by file name; class folders have one, by the folder's name."""
+    form, paths = _find(source)
+    if form == "folder":
+        return {paths[0].absolute().name: hash_classes(list_classes(paths[0], TEXT_FILES))}
+    return {path.name: sha256(path) for path in paths}
 
 
 def read_examples(
     source: str,
     *,
-    required: Sequence[str],
+    required: Sequence[str] | Mapping[str, str],
     rename: Mapping[str, str] | None = None,
     header: Sequence[str] | None = None,
     bad_rows: Literal["error", "skip"] = "error",
     log: ReadLog | None = None,
+    check: Check | None = None,
 ) -> Iterator[Example]:
     """Read examples one by one; files are checked before the first one is given out.
 
@@ -132,63 +134,84 @@ def read_examples(
     - CSV follows RFC 4180, line breaks in quoted fields included. It is separated by ";" where only that finds the wanted columns.
     - JSONL holds one object per line. `translation.de` as a file's column reaches into an object.
     - Parallel text fills the required columns in the order of the suffixes.
+    - A folder of class folders fills a text with each .txt file, its label with the folder's name, and `file` with `pos/0_9.txt`, in
+      natural order. Files beside the class folders, hidden ones and IMDb's `unsup` are left out.
+    - `imdb.npz`, `imdb.npz:train` and `imdb.npz:test` fill a text and its label, "0" or "1", from Keras' IMDb file. Words come from
+      `imdb_word_index.json` beside it; without that file each is its rank by frequency (U+FFFD: one was left out).
     - `hf:OWNER/NAME`, `hf:OWNER/NAME/CONFIG` and `hf:NAME`: one slash is always an owner, as nearly every data set has one; a
       configuration without owner is `hf:/NAME/CONFIG`. The split is `train` unless `:SPLIT` follows.
 
+    The kinds of columns:
+
+    - `text`: text that is not blank, as it stands.
+    - `label`: text, a whole number, or true or false; comes out as text without white space around it, so that 1, 1.0 and "1" are one.
+    - `labels`: a list of such values, or one text with "|" between them; comes out as a list that names each once and may be empty.
+
     Args:
-        source: a file, parallel text, or an `hf:` name.
-        required: columns that every example has to hold as text that is not blank.
-        rename: the file's name for a column of ours; parallel text has no names and needs none.
+        source: a file, parallel text, a folder of class folders, or an `hf:` name.
+        required: columns that every example has to hold, with the kind of each; `text` where no kinds are given.
+        rename: the file's name for a column of ours; sources without names for their columns need none.
         header: names for the columns of a TSV or CSV file without a header row; a first line that holds just these names is still
             taken for a header row, and formats whose rows name their own columns do not use it, so that splits may differ in form.
         bad_rows: whether a row that cannot be used is an error or is skipped and counted.
         log: filled while reading.
+        check: asked about every example that is good otherwise; what it answers is wrong with the row, None for nothing.
     Raises:
         DataError: naming file and line.
         MissingExtra: `hf:` without the `datasets` package.
     """
     log = ReadLog() if log is None else log
     log.source = source
-    columns = Columns(required, rename or {}, header)
+    kinds = required if isinstance(required, Mapping) else dict.fromkeys(required, "text")
+    columns = Columns(kinds, rename or {}, header)
     if header is not None:
         _check_given_header(source, columns)
-    rows = _hub_rows(source, columns, log) if source.startswith("hf:") else _file_rows(source, columns, log)
-    return _usable(rows, columns, bad_rows, log)
+    return _usable(_rows(source, columns, log), columns, bad_rows, log, check)
 
 
-def _usable(rows: Iterator[Row], columns: Columns, bad_rows: str, log: ReadLog) -> Iterator[Example]:
+def _usable(rows: Iterator[Row], columns: Columns, bad_rows: str, log: ReadLog, check: Check | None) -> Iterator[Example]:
     """Give out the examples of good rows; raise for bad ones, or count them."""
-    for number, content in rows:
+    for place, content in rows:
         example = content if isinstance(content, str) else _example(content, columns)
+        if check is not None and not isinstance(example, str):
+            example = check(example) or example
         if not isinstance(example, str):
             log.rows += 1
             yield example
             continue
-        problem = f"{log.source}:{number}: {example}"
+        problem, what = _problem(log.source, place, example)
         if bad_rows == "error":
-            raise DataError(f"{problem}; mend the row, or set data.bad_rows=skip to leave such rows out")
+            raise DataError(f"{problem}; mend the {what}, or set data.bad_rows=skip to leave such {what}s out")
         log.bad += 1
         if len(log.bad_examples) < MAX_BAD_EXAMPLES:
             log.bad_examples.append(problem)
     if not log.rows:
         found = f"none of its {log.bad} rows can be used; the first: {log.bad_examples[0]}" if log.bad else "it holds no rows"
-        raise DataError(f"{log.source}: {found}; expected rows with {_listed(columns.required)}")
+        raise DataError(f"{log.source}: {found}; expected rows with {_listed(columns.kinds)}")
+
+
+def _problem(source: str, place: int | str, fault: str) -> tuple[str, str]:
+    """Say where a row stands and what is wrong with it, and what to call it: a row of the source, or a file of its own."""
+    return (f"{source}:{place}: {fault}", "row") if isinstance(place, int) else (f"{place}: {fault}", "file")
 
 
 def _example(row: Example, columns: Columns) -> Example | str:
     """Return the row under our names, or what is wrong with it."""
     values = {}
-    for column in dict.fromkeys([*columns.required, *columns.rename]):
-        name = columns.in_file(column)
+    for column, name in columns.names.items():
         try:
             values[column] = _value(row, name)
         except KeyError:
-            if column in columns.required:
+            if column in columns.kinds:
                 return f"no column {name!r} among {_listed(row)}; {_column_hint(column, name, row)}"
     taken = set(columns.rename.values()) - set(values)
     example = {name: value for name, value in row.items() if name not in taken} | values
-    fault = next((fault for column in columns.required if (fault := _fault(columns.in_file(column), example[column]))), None)
-    return fault or example
+    for column, read in columns.readers.items():
+        try:
+            example[column] = read(example[column])
+        except MisfitError as error:
+            return f"column {columns.names[column]!r} {error}"
+    return example
 
 
 def _value(row: Example, name: str) -> Any:
@@ -201,13 +224,56 @@ def _value(row: Example, name: str) -> Any:
     raise KeyError(name)
 
 
-def _fault(column: str, value: object) -> str | None:
-    """Say what keeps a value from being text, or return None."""
-    if value is None:
-        return f"column {column!r} is null; expected text"
+class MisfitError(Exception):
+    """A value is not of the kind that its column asks for; the text goes on after the column's name."""
+
+
+def _text(value: object) -> str:
+    """Return a text as it stands; raises MisfitError for anything else, and for a blank one."""
     if not isinstance(value, str):
-        return f"column {column!r} is {_shortened(value)}, of type {type(value).__name__}; expected text"
-    return None if value.strip() else f"column {column!r} is empty"
+        raise _misfit(value, "text")
+    if not value.strip():
+        raise MisfitError("is empty")
+    return value
+
+
+def _label(value: object) -> str:
+    """Return one label as text; raises MisfitError for what is none."""
+    if isinstance(value, list):
+        raise MisfitError(f"is the list {_shortened(value)}; expected one label; if an example can have several, set task.multi_label=true")
+    return _one_label(value)
+
+
+def _labels(value: object) -> list[str]:
+    """Return labels as texts, each once, of a list or of one text with "|" between them; raises MisfitError for what are none."""
+    if not isinstance(value, str | list):
+        return [_one_label(value)]
+    try:
+        return list(dict.fromkeys(map(_one_label, _parts(value) if isinstance(value, str) else value)))
+    except MisfitError as error:
+        raise MisfitError(f"is {_shortened(value)}, of which one {error}") from error
+
+
+def _parts(text: str) -> list[str]:
+    return text.split("|") if text.strip() else []
+
+
+def _one_label(value: object) -> str:
+    if isinstance(value, str):
+        return _text(value).strip()
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return str(int(value))
+    raise _misfit(value, "a label: text or a whole number")
+
+
+def _misfit(value: object, expected: str) -> MisfitError:
+    found = "null" if value is None else f"{_shortened(value)}, of type {type(value).__name__}"
+    return MisfitError(f"is {found}; expected {expected}")
+
+
+KINDS: dict[str, Callable[[object], Any]] = {"text": _text, "label": _label, "labels": _labels}
 
 
 def _shortened(value: object) -> str:
@@ -241,179 +307,87 @@ def _bracketed(names: Iterable[str]) -> str:
 
 
 def _find(source: str) -> tuple[str, list[Path]]:
-    """Return the format of a data specification and its files.
+    """Return the format of a data specification and its files; for class folders the folder they lie in.
 
     Raises:
         DataError: a file is missing or of no supported form.
     """
+    if source.startswith("hf:"):
+        return "hf", []
     path = Path(source).expanduser()
     braces = re.fullmatch(r"(.*)\{([^{}]*)\}([^{}/]*)", source, re.DOTALL)
     if braces and not path.exists():
-        suffixes = [suffix.strip() for suffix in braces[2].split(",")]
-        if len(suffixes) != 2 or not all(suffixes):
-            raise DataError(f"{source}: parallel text has two suffixes, source and target, as in DIR/train.{{en,de}}; found {braces[2]!r}")
-        return "parallel", [_existing(Path(f"{braces[1]}{suffix}{braces[3]}").expanduser()) for suffix in suffixes]
+        return "parallel", _sides(source, *braces.groups())
     if path.is_dir():
-        raise DataError(f"{source}: is a folder; expected {SUPPORTED}")
-    suffix = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    if suffix not in FORMATS or path.name.lower().endswith(".parquet.gz"):
+        if not class_folders(path):
+            raise DataError(f"{source}: is a folder that holds {holdings(path)}; expected {SUPPORTED}")
+        return "folder", [path]
+    if npz := split_of(source):
+        file = existing(npz[0])
+        return "keras", [file, *filter(None, [word_index_beside(file)])]
+    name = path.name.lower()
+    suffix = name.removesuffix(".gz").rpartition(".")[2]
+    known = suffix in FORMATS and not name.endswith(".parquet.gz")
+    if not known and ("." in name or path.exists()):  # without a dot it was to be a folder, which is not there
         raise DataError(f"{source}: its form is not known by its name; expected {SUPPORTED}")
-    return suffix, [_existing(path)]
+    return suffix, [existing(path)]
 
 
-def _existing(path: Path) -> Path:
-    """Return the path of a file, or raise with the nearest name in its folder."""
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder; expected a file")
-    if path.exists():
-        return path
-    if not path.parent.is_dir():
-        raise DataError(f"{path}: no such file, and no folder {path.parent}; check the path")
-    near = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()], n=1, cutoff=0.4)
-    hint = f"did you mean {path.parent / near[0]}?" if near else "check the path"
-    raise DataError(f"{path}: no such file; {hint}")
+def _sides(source: str, start: str, suffixes: str, end: str) -> list[Path]:
+    """Return the two files of parallel text."""
+    sides = [suffix.strip() for suffix in suffixes.split(",")]
+    if len(sides) != 2 or not all(sides):
+        raise DataError(f"{source}: parallel text has two suffixes, source and target, as in DIR/train.{{en,de}}; found {suffixes!r}")
+    return [existing(Path(f"{start}{side}{end}").expanduser()) for side in sides]
 
 
-def _file_rows(source: str, columns: Columns, log: ReadLog) -> Iterator[Row]:
-    """Open the files of a data specification and return their rows."""
+def _rows(source: str, columns: Columns, log: ReadLog) -> Iterator[Row]:
+    """Open what a data specification stands for and return its rows."""
     log.format, paths = _find(source)
+    if log.format == "hf":
+        return _hub_rows(source)
+    if log.format == "folder":
+        return _folder_rows(source, paths[0], columns, log)
+    if log.format == "keras":
+        text, label = _text_and_label(source, "Keras' IMDb fills", columns)
+        return imdb_rows(source, text=text, label=label)
     if log.format == "parquet":
         return _parquet_rows(paths[0], columns)
-    scans = [_scan(path) for path in paths]
+    return _text_rows(source, paths, columns, log)
+
+
+def _folder_rows(source: str, folder: Path, columns: Columns, log: ReadLog) -> Iterator[Row]:
+    """List class folders and return a row for each file."""
+    text, label = _text_and_label(source, "class folders fill", columns)
+    classes = list_classes(folder, TEXT_FILES)
+    log.ignored = sum(one.n_ignored for one in classes)
+    return class_rows(classes, TEXT_FILES, text, label)
+
+
+def _text_and_label(source: str, what: str, columns: Columns) -> tuple[str, str]:
+    """Return the names under which a source that knows one text and its label, and no names, has to give them."""
+    kinds = columns.kinds or {"text": "text", "label": "label"}
+    by_kind = {kind: columns.in_file(column) for column, kind in kinds.items()}
+    if len(kinds) != 2 or by_kind.keys() != {"text", "label"}:
+        asked = ", ".join(f"{column} ({kind})" for column, kind in kinds.items())
+        raise DataError(f"{source}: {what} one text and its label, but this task asks for {asked}; name data of another form")
+    return by_kind["text"], by_kind["label"]
+
+
+def _text_rows(source: str, paths: Sequence[Path], columns: Columns, log: ReadLog) -> Iterator[Row]:
+    """Find the encodings of text files and return their rows."""
+    scans = [scan_text(path) for path in paths]
     log.encoding = ", ".join(dict.fromkeys(scan.encoding for scan in scans))
     for path, scan in zip(paths, scans, strict=True):
         if not scan.n_lines:
-            raise DataError(f"{path}: is empty; expected rows with {_listed(columns.required)}")
+            raise DataError(f"{path}: is empty; expected rows with {_listed(columns.kinds)}")
     if log.format == "parallel":
         return _parallel_rows(source, paths, scans, columns)
-    lines = _lines(paths[0], scans[0].encoding)
+    lines = decoded_lines(paths[0], scans[0].encoding)
     if log.format == "jsonl":
         return ((number, _parsed(line)) for number, line in _settled(enumerate(lines, 1)))
     records = _tsv_records(lines) if log.format == "tsv" else _csv_records(lines, columns)
     return _table_rows(source, records, columns)
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What decoding all of a text file found."""
-
-    encoding: str
-    n_lines: int
-
-
-class UndecodableError(Exception):
-    """A file is no text in the encoding tried; `offset` is the byte, counted from 0 in the uncompressed file."""
-
-    def __init__(self, offset: int) -> None:
-        super().__init__(offset)
-        self.offset = offset
-
-
-BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
-SEPARATORS = np.array([ord(char) for char in '\t\n\r ",:'], dtype=np.uint16)
-
-
-def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb"))
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with _open(path) as file:
-        while chunk := file.read(CHUNK_BYTES):
-            yield chunk
-
-
-def _scan(path: Path) -> Scan:
-    """Find the encoding of a text file by decoding all of it.
-
-    Raises:
-        DataError: the file cannot be read, or is text in none of the encodings.
-    """
-    try:
-        return _recognised(path)
-    except (OSError, EOFError, zlib.error) as error:
-        what = "is cut off or no gzip file" if path.name.lower().endswith(".gz") else "cannot be read"
-        raise DataError(f"{path}: {what} ({error}); copy it again from where it came") from error
-
-
-def _recognised(path: Path) -> Scan:
-    """Try the encoding its mark names, or UTF-8 and then the likelier of UTF-16 and GB18030."""
-    with _open(path) as file:
-        start = file.read(4)
-    marked = next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if start.startswith(mark)), None)
-    try:
-        return _decoded(path, marked or "utf-8")
-    except UndecodableError as error:
-        fault = error
-    other = None if marked else _unmarked_encoding(path)
-    if other is not None:
-        try:
-            return _decoded(path, other)
-        except UndecodableError as error:
-            # In UTF-16 the first NUL stops UTF-8, which says nothing; otherwise the file was most likely meant to be UTF-8.
-            fault = fault if other == "gb18030" else error
-    raise DataError(
-        f"{path}: byte {fault.offset} is not text in {marked or 'UTF-8, UTF-16 or GB18030'}; save the file as UTF-8 "
-        f"(for Latin-1: iconv -f latin1 -t utf-8)"
-    )
-
-
-def _decoded(path: Path, encoding: str) -> Scan:
-    """Decode a whole file chunk by chunk and count its lines; raise UndecodableError where it is no text."""
-    n_breaks, last, n_wide, n_everyday = 0, "\n", 0, 0
-    for text in _decoded_chunks(path, encoding):
-        n_breaks += text.count("\n")
-        last = text[-1:] or last
-        if encoding == "gb18030":
-            n_ascii = len(text.encode("ascii", "ignore"))
-            n_wide += len(text) - n_ascii
-            n_everyday += len(text.encode("gb2312", "ignore").decode("gb2312")) - n_ascii
-    if n_everyday < MIN_EVERYDAY_SHARE * n_wide:
-        raise UndecodableError(0)
-    return Scan(encoding, n_breaks + (last != "\n"))
-
-
-def _decoded_chunks(path: Path, encoding: str) -> Iterator[str]:
-    """Decode strictly, a chunk at a time; NUL is taken for no text."""
-    decoder = codecs.getincrementaldecoder(encoding)("strict")
-    n_read = 0
-    for chunk in chain(_chunks(path), [b""]):
-        start = n_read - len(decoder.getstate()[0])
-        try:
-            text = decoder.decode(chunk, final=not chunk)
-        except UnicodeDecodeError as error:
-            raise UndecodableError(start + error.start) from error
-        if "\0" in text:
-            raise UndecodableError(start + len(text[: text.index("\0")].encode(encoding)))
-        yield text
-        n_read += len(chunk)
-
-
-def _unmarked_encoding(path: Path) -> str | None:
-    """Guess what a file is that is not UTF-8; None for UTF-8 with faults.
-
-    In UTF-16, spaces, line ends and their like hold a NUL byte on the side that the byte order gives. Text in UTF-8 has far more
-    whole characters beyond ASCII than faults; GB18030 read as UTF-8 the other way round.
-    """
-    n_little = n_big = n_whole = n_faults = 0
-    for chunk in _chunks(path):
-        units = np.frombuffer(chunk[: len(chunk) // 2 * 2], dtype="<u2")
-        n_little += int(np.isin(units, SEPARATORS).sum())
-        n_big += int(np.isin(units, SEPARATORS << 8).sum())
-        n_whole += len(chunk.decode("utf-8", "ignore")) - len(chunk.decode("ascii", "ignore"))
-        n_faults += chunk.decode("utf-8", "replace").count("\ufffd")
-    if n_little or n_big:
-        return "utf-16-le" if n_little > n_big else "utf-16-be"
-    return None if n_whole >= WHOLE_PER_FAULT * n_faults else "gb18030"
-
-
-def _lines(path: Path, encoding: str) -> Iterator[str]:
-    """Return the lines of a file without LF or CR LF; nothing else ends a line."""
-    with io.TextIOWrapper(_open(path), encoding=encoding, newline="\n") as file:
-        for number, line in enumerate(file):
-            text = line.removesuffix("\n")
-            text = text.removesuffix("\r") if len(text) < len(line) else text
-            yield text.removeprefix("\ufeff") if number == 0 else text
 
 
 def _settled(items: Iterable[tuple[int, T]]) -> Iterator[tuple[int, T]]:
@@ -437,13 +411,13 @@ def _parsed(line: str) -> Example | str:
 
 def _parallel_rows(source: str, paths: Sequence[Path], scans: Sequence[Scan], columns: Columns) -> Iterator[Row]:
     """Pair the lines of two files under the required columns."""
-    if len(columns.required) != 2:
-        raise DataError(f"{source}: parallel text fills two columns, this task has {_listed(columns.required)}; use another format")
+    if len(columns.kinds) != 2:
+        raise DataError(f"{source}: parallel text fills two columns, this task has {_listed(columns.kinds)}; use another format")
     if scans[0].n_lines != scans[1].n_lines:
         counts = " and ".join(f"{path.name} has {scan.n_lines} lines" for path, scan in zip(paths, scans, strict=True))
         raise DataError(f"{source}: {counts}; line N of both files has to be one pair, so mend the files")
-    names = [columns.in_file(column) for column in columns.required]
-    lines = zip(*(_lines(path, scan.encoding) for path, scan in zip(paths, scans, strict=True)), strict=True)
+    names = [columns.in_file(column) for column in columns.kinds]
+    lines = zip(*(decoded_lines(path, scan.encoding) for path, scan in zip(paths, scans, strict=True)), strict=True)
     pairs = _settled((number, pair if any(pair) else ()) for number, pair in enumerate(lines, 1))
     return ((number, dict(zip(names, pair or ("", ""), strict=True))) for number, pair in pairs)
 
@@ -555,8 +529,7 @@ def _check_header(place: str, names: list[str], columns: Columns) -> None:
     twice = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
     if twice:
         raise DataError(f"{place}: the header names {_listed(twice)} more than once; give every column a name of its own")
-    for column in dict.fromkeys([*columns.required, *columns.rename]):
-        name = columns.in_file(column)
+    for column, name in columns.names.items():
         if name in names:
             continue
         hint = _column_hint(column, name, names)
@@ -583,8 +556,7 @@ def _parquet_rows(path: Path, columns: Columns) -> Iterator[Row]:
         names = file.schema_arrow.names
     except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}: is no parquet file ({error}); write it again") from error
-    for column in dict.fromkeys([*columns.required, *columns.rename]):
-        name = columns.in_file(column)
+    for column, name in columns.names.items():
         if name not in names and name.partition(".")[0] not in names:
             raise DataError(f"{path}: no column {name!r} among {_listed(names)}; {_column_hint(column, name, names)}")
     return _batched(path, file)
@@ -600,7 +572,7 @@ def _batched(path: Path, file: Any) -> Iterator[Row]:
         raise DataError(f"{path}: is damaged ({error}); write it again") from error
 
 
-def _hub_rows(source: str, columns: Columns, log: ReadLog) -> Iterator[Row]:
+def _hub_rows(source: str) -> Iterator[Row]:
     """Open a data set of the Hugging Face hub as a stream."""
     address, _, split = source.removeprefix("hf:").partition(":")
     parts = address.split("/")
@@ -610,7 +582,6 @@ def _hub_rows(source: str, columns: Columns, log: ReadLog) -> Iterator[Row]:
         from datasets import load_dataset
     except ImportError as error:
         raise MissingExtra("datasets", "datasets", f"reading {source}") from error
-    log.format = "hf"
     name, config = "/".join(filter(None, parts[:2])), parts[2] if len(parts) == 3 else None
     return _streamed(source, lambda: load_dataset(name, config, split=split or "train", streaming=True))
 

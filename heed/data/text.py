@@ -139,6 +139,7 @@ WORDS = (
 # Holds every special token, several scripts and control characters; a tokenizer file that changes it is broken.
 PROBE = f"{''.join(SPECIALS)} A naïve 好的，１２ 42% 🙂\x00\n {SPECIALS[2]}"
 
+SPACE = "\u0120"  # how the library writes the byte of a space
 SEED_FACTOR = 4  # a unigram vocabulary is pruned from this many times its size
 KEPT_SHARE = 0.75  # pruned in steps of a quarter, as in Kudo 2018, section 3.2
 EM_STEPS = 2  # re-estimations between two prunings
@@ -228,6 +229,10 @@ class Tokenizer:
         piece = self.backend.id_to_token(index) or ""
         text = bytes(byte_values()[char] for char in piece).decode("utf-8", "backslashreplace").replace(" ", "▁")
         return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+    def starts_word(self, index: int) -> bool:
+        """Return whether a sub-word starts with the space before a word, or is a special token."""
+        return self._known(index) < len(SPECIALS) or (self.backend.id_to_token(index) or "").startswith(SPACE)
 
     def _known(self, index: int) -> int:
         if not 0 <= index < self.n_ids:

@@ -1,11 +1,16 @@
 """Metrics: pure functions over sacreBLEU and numpy, with intervals and paired tests; they never see a model."""
 
+from heed.metrics.calibration import expected_calibration_error, fit_temperature, fit_threshold, rescaled
+from heed.metrics.classification import ClassificationMetrics, ClassificationScores, ClassScore
 from heed.metrics.intervals import Comparison, Score, ScoreFunction, bootstrap, interval, paired_bootstrap, resampled_sums
 from heed.metrics.translation import SCORE_FUNCTIONS, Bucket, TranslationMetrics, TranslationScores, detect_language
 
 __all__ = [
     "SCORE_FUNCTIONS",
     "Bucket",
+    "ClassScore",
+    "ClassificationMetrics",
+    "ClassificationScores",
     "Comparison",
     "Score",
     "ScoreFunction",
@@ -13,7 +18,11 @@ __all__ = [
     "TranslationScores",
     "bootstrap",
     "detect_language",
+    "expected_calibration_error",
+    "fit_temperature",
+    "fit_threshold",
     "interval",
     "paired_bootstrap",
     "resampled_sums",
+    "rescaled",
 ]

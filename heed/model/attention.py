@@ -13,11 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heed.model.cache import KVCache
+from heed.model.linear import AnyLinear, LowRankLinear, build_linear
 from heed.model.positions import rotate
 
 # In bfloat16, scores up to this many per head are cheaper as two batched products than in torch's fused kernel (heed bench attention);
 # beyond, the fused kernel's linear memory wins. In float32 the fused kernel is never slower.
 PRODUCTS_UP_TO = {torch.bfloat16: 512 * 512}
+
+# q, k, v (B, H, T, E), the mask of the tokens (B, 1, 1, T) or None, and the factor on the scores -> (B, H, T, E)
+Mix = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
 
 
 def padding_mask(mask: Tensor) -> Tensor:
@@ -131,7 +135,27 @@ class Attention(nn.Module):
     Every head sees the whole sequence through its own d_model -> d_head projections of query, key and value.
     """
 
-    def __init__(self, d_model: int, n_heads: int, *, n_kv_heads: int | None = None, scaled: bool = True, bias: bool = True) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        *,
+        n_kv_heads: int | None = None,
+        scaled: bool = True,
+        bias: bool = True,
+        rank: int | None = None,
+        adaptive: bool = False,
+        mix: Mix | None = None,
+    ) -> None:
+        """Build the projections.
+
+        Args:
+            n_kv_heads: heads of keys and values; a divisor of n_heads, which is the default.
+            scaled: divide the scores by sqrt(d_head).
+            rank: of the projections; default full.
+            adaptive: each head has a factor on its scores that is learned, 1 at the start.
+            mix: how all tokens of x look at each other, where that is not attention over all pairs.
+        """
         super().__init__()
         if d_model % n_heads or n_heads % (n_kv_heads or n_heads):
             raise ValueError(f"n_heads={n_heads} must divide d_model={d_model}, and n_kv_heads={n_kv_heads} must divide n_heads")
@@ -139,11 +163,13 @@ class Attention(nn.Module):
         self.n_kv_heads = n_kv_heads or n_heads
         self.d_head = d_head = d_model // n_heads
         self.scale = d_head**-0.5 if scaled else 1.0
-        query = nn.Linear(d_model, d_model, bias=bias)
-        key, value = (nn.Linear(d_model, self.n_kv_heads * d_head, bias=bias) for _ in range(2))
+        query = build_linear(d_model, d_model, bias=bias, rank=rank)
+        key, value = (build_linear(d_model, self.n_kv_heads * d_head, bias=bias, rank=rank) for _ in range(2))
         self.query: nn.Module = query
         self.key, self.value = key, value
-        self.output: nn.Module = nn.Linear(d_model, d_model, bias=bias)
+        self.output: nn.Module = build_linear(d_model, d_model, bias=bias, rank=rank)
+        self.sharpness = nn.Parameter(torch.zeros(n_heads)) if adaptive else None  # logarithm of the factor
+        self.mix = mix
         self.joint: Callable[[Tensor], Tensor] = JointLinear(query, key, value)
         self.source: Callable[[Tensor], Tensor] = JointLinear(key, value)
         self.recorded: list[Tensor] | None = None
@@ -184,6 +210,8 @@ class Attention(nn.Module):
             past = cache.append(k, v)
             if earlier:  # the first tokens attend to each other at full speed, before the cache rounds or widens them
                 q, (k, v) = q.to(past[0].dtype), past
+        if self.mix is not None and memory is None:
+            return self._joined(self.mix(self._sharpened(q), k, v, attn_mask, self.scale))
         return self._mix(q, k, v, attn_mask, causal=causal, bias=bias)
 
     def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,9 +241,15 @@ class Attention(nn.Module):
     def _mix(
         self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, *, causal: bool = False, bias: Tensor | None = None
     ) -> Tensor:
+        q = self._sharpened(q)
         if self.recorded is not None:
             self.recorded.append(self._weights(q, k, attn_mask, causal=causal, bias=bias))
-        mixed = attend(q, k, v, attn_mask, causal=causal, bias=bias, scale=self.scale)
+        return self._joined(attend(q, k, v, attn_mask, causal=causal, bias=bias, scale=self.scale))
+
+    def _sharpened(self, q: Tensor) -> Tensor:
+        return q if self.sharpness is None else q * self.sharpness.exp().to(q.dtype)[:, None, None]
+
+    def _joined(self, mixed: Tensor) -> Tensor:
         joined: Tensor = self.output(mixed.transpose(1, 2).flatten(2))  # (B, H, T, E) -> (B, T, D)
         return joined
 
@@ -231,14 +265,16 @@ class Attention(nn.Module):
 class JointLinear:
     """Applies several linear maps to the same x as one product; owns no parameters."""
 
-    def __init__(self, *linears: nn.Linear) -> None:
+    def __init__(self, *linears: AnyLinear) -> None:
         self.linears = linears
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map (..., D) to (..., sum of the maps' widths)."""
+        if isinstance(self.linears[0], LowRankLinear):  # thin products are cheaper than the full matrix
+            return torch.cat([linear(x) for linear in self.linears], dim=-1)
         weight = torch.cat([linear.weight for linear in self.linears])
-        bias = None if self.linears[0].bias is None else torch.cat([linear.bias for linear in self.linears])
-        return F.linear(x, weight, bias)
+        biases = [linear.bias for linear in self.linears if linear.bias is not None]
+        return F.linear(x, weight, torch.cat(biases) if biases else None)
 
 
 @contextmanager

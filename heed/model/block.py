@@ -4,16 +4,19 @@ By its config alone it is the block of the Transformer of 2017, BERT, GPT-2, Lla
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from heed.model.attention import Attention, padding_mask
+from heed.model.approximations import build_mix
+from heed.model.attention import Attention, Mix, padding_mask
 from heed.model.cache import LayerCache
 from heed.model.config import ModelConfig
 from heed.model.dropout import Dropout
+from heed.model.linear import build_linear
 from heed.model.positions import RelativeBias, RotaryPositions
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -41,9 +44,10 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.up: nn.Module = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.gate: nn.Module | None = nn.Linear(config.d_model, config.d_ff, bias=config.bias) if config.gated else None
-        self.down: nn.Module = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
+        shape: dict[str, Any] = {"bias": config.bias, "rank": config.weight_rank}
+        self.up: nn.Module = build_linear(config.d_model, config.d_ff, **shape)
+        self.gate: nn.Module | None = build_linear(config.d_model, config.d_ff, **shape) if config.gated else None
+        self.down: nn.Module = build_linear(config.d_ff, config.d_model, **shape)
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,6 +55,20 @@ class FeedForward(nn.Module):
         inner = self.activation(self.up(x)) if self.gate is None else self.activation(self.gate(x)) * self.up(x)
         down: Tensor = self.down(inner)
         return down
+
+
+def build_attention(config: ModelConfig, *, mix: Mix | None = None) -> Attention:
+    """Return an attention layer; `mix` is how the tokens of x look at each other, where not all pairs do."""
+    return Attention(
+        config.d_model,
+        config.n_heads,
+        n_kv_heads=config.n_kv_heads,
+        scaled=config.scaled,
+        bias=config.bias,
+        rank=config.weight_rank,
+        adaptive=config.adaptive,
+        mix=mix,
+    )
 
 
 class Residual(nn.Module):
@@ -81,13 +99,9 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, *, causal: bool = False, cross: bool = False) -> None:
         super().__init__()
         self.causal = causal
-        self.attention = Attention(config.d_model, config.n_heads, n_kv_heads=config.n_kv_heads, scaled=config.scaled, bias=config.bias)
+        self.attention = build_attention(config, mix=build_mix(config))
         self.attention_residual = Residual(config)
-        self.cross_attention = (
-            Attention(config.d_model, config.n_heads, n_kv_heads=config.n_kv_heads, scaled=config.scaled, bias=config.bias)
-            if cross
-            else None
-        )
+        self.cross_attention = build_attention(config) if cross else None
         self.cross_residual = Residual(config) if cross else None
         self.feed_forward = FeedForward(config)
         self.feed_forward_residual = Residual(config)

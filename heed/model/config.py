@@ -37,6 +37,33 @@ class ModelConfig(Settings):
     bias: bool = Field(default=True, description="linear maps have biases")
     tied: bool = Field(default=True, description="the output projection is the (target) embedding")
     embedding_scale: bool = Field(default=True, description="multiply embeddings by sqrt(d_model)")
+    d_embedding: int | None = Field(
+        default=None, ge=1, description="width of the embeddings when it is not d_model, to which a linear map then leads; set by the task"
+    )
+    frozen_embedding: bool = Field(default=False, description="embeddings are not trained; set by the task")
+    mixer: Literal["attention", "convolution", "lstm", "hybrid"] = Field(
+        default="attention",
+        description="what lets tokens see each other: attention; convolutions or a bidirectional LSTM instead of it; hybrid: a "
+        "convolution before each attention (encoders only)",
+    )
+    kernel_size: int = Field(default=3, ge=1, description="tokens a convolution sees, an odd number")
+    attention: Literal["full", "windowed", "low_rank"] = Field(
+        default="full", description="windowed and low_rank take time and memory linear in the length (encoders only)"
+    )
+    window: int = Field(default=64, ge=1, description="windowed attention: tokens seen on each side")
+    landmarks: int = Field(default=32, ge=1, description="low-rank attention: the rank of the matrix of weights")
+    adaptive: bool = Field(default=False, description="each head learns how sharply it looks, from the usual sharpness at the start")
+    weight_rank: int | None = Field(
+        default=None, ge=1, description="rank of the weights in attention and feed-forward, as products of two thin matrices; default full"
+    )
+    hierarchical: bool = Field(
+        default=False, description="words are mixed inside their sentence, then sentences inside the text (encoders only)"
+    )
+    n_document_layers: int = Field(default=1, ge=1, description="hierarchical: blocks over the sentences of a text")
+    pooling: Literal["mean", "attention", "first"] = Field(
+        default="mean", description="how the tokens of a text become one vector, for a head that judges texts"
+    )
+    n_classes: int | None = Field(default=None, ge=1, description="classes of a head that judges texts; set by the task")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -50,9 +77,30 @@ class ModelConfig(Settings):
             raise ValueError(f"model.source_vocab_size would be ignored by architecture={self.architecture}; leave it out")
         if self.n_decoder_layers is not None and self.architecture != "seq2seq":
             raise ValueError(f"model.n_decoder_layers would be ignored by architecture={self.architecture}; leave it out")
+        self._fits_the_mixer()
         if self.norm_place == "rezero" and self.norm != "layer":
             raise ValueError(f"model.norm={self.norm} would be ignored by norm_place=rezero, which has no norms; leave it out")
         return self
+
+    def _fits_the_mixer(self) -> None:
+        """Refuse kinds of mixing that the other settings would ignore."""
+        special = {"mixer": "attention", "attention": "full", "hierarchical": False, "n_classes": None, "d_embedding": None}
+        for name, usual in special.items():
+            if self.architecture != "encoder" and getattr(self, name) != usual:
+                raise ValueError(f"model.{name}={getattr(self, name)} needs architecture=encoder, found {self.architecture}; leave it out")
+        if self.kernel_size % 2 == 0:
+            raise ValueError(
+                f"model.kernel_size={self.kernel_size}: a convolution sees as many tokens on either side; choose an odd number"
+            )
+        if self.mixer == "lstm" and self.d_model % 2:
+            raise ValueError(f"model.d_model={self.d_model}: an LSTM in two directions needs an even number")
+        without_attention = self.mixer in ("convolution", "lstm")
+        if without_attention and self.weight_rank is not None:
+            raise ValueError(f"model.weight_rank={self.weight_rank} would be ignored by mixer={self.mixer}; leave it out")
+        if without_attention and (self.attention != "full" or self.adaptive):
+            raise ValueError(f"model.attention and model.adaptive would be ignored by mixer={self.mixer}, which has none; leave them out")
+        if self.attention != "full" and self.positions == "relative":
+            raise ValueError(f"model.positions=relative needs attention=full, found {self.attention}; choose rotary")
 
     @property
     def d_head(self) -> int:

@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 from torch import nn
 
+from heed.model.baselines import BaselineStack, BidirectionalLSTM, HybridBlock, MixingBlock
 from heed.model.block import Block, Stack
-from heed.model.models import Encoder, Model, Seq2Seq
+from heed.model.models import Encoder, HierarchicalEncoder, Model, Seq2Seq
 
 
 class Row(NamedTuple):
@@ -50,8 +51,12 @@ def mermaid(model: Model) -> str:
         last = chart.stack(model.decoder, target, "decoder", memory)
     else:
         last = chart.stack(model.stack, chart.node("ids", chart.start("ids")), "stack")
+    if isinstance(model, HierarchicalEncoder):
+        last = chart.stack(model.document, chart.add("attention pooling over each sentence", last), "document")
     if not isinstance(model, Encoder):
         chart.node("vocabulary scores", last)
+    elif model.pooling is not None:
+        chart.add("class scores", chart.add(f"{model.pooling.kind} pooling", last))
     return "\n".join(["flowchart TD", *chart.lines])
 
 
@@ -61,12 +66,12 @@ class _Chart:
         self.count = 0
 
     def start(self, text: str) -> str:
-        return self._add(text, None, ("([", "])"))
+        return self.add(text, None, ("([", "])"))
 
     def node(self, text: str, before: str) -> str:
-        return self._add("embedding + positions" if text.endswith(("ids", "so far")) else text, before)
+        return self.add("embedding + positions" if text.endswith(("ids", "so far")) else text, before)
 
-    def _add(self, text: str, before: str | None, shape: tuple[str, str] = ("[", "]")) -> str:
+    def add(self, text: str, before: str | None, shape: tuple[str, str] = ("[", "]")) -> str:
         name = f"n{self.count}"
         self.count += 1
         self.lines.append(f'    {name}{shape[0]}"{text}"{shape[1]}')
@@ -74,11 +79,19 @@ class _Chart:
             self.lines.append(f"    {before} --> {name}")
         return name
 
-    def stack(self, stack: Stack, before: str, title: str, memory: str | None = None) -> str:
+    def stack(self, stack: Stack | BaselineStack, before: str, title: str, memory: str | None = None) -> str:
         for i, block in enumerate(stack.blocks):
-            if isinstance(block, Block):
-                before = self._block(block, before, f"{title} {i + 1}", memory)
-        return before if stack.norm is None else self._add(f"{title}: norm", before)
+            name = f"{title} {i + 1}"
+            if isinstance(block, MixingBlock):
+                before = self._mixing(block, before, name)
+            elif isinstance(block, HybridBlock):
+                before = self._block(block.far, self._mixing(block.near, before, name), name, memory)
+            elif isinstance(block, Block):
+                before = self._block(block, before, name, memory)
+        return before if stack.norm is None else self.add(f"{title}: norm", before)
+
+    def _mixing(self, block: MixingBlock, before: str, title: str) -> str:
+        return self._sub_layer(f"{title}: {'LSTM' if isinstance(block.mixer, BidirectionalLSTM) else 'convolution'}", before)
 
     def _block(self, block: Block, before: str, title: str, memory: str | None) -> str:
         kind = "causal self-attention" if block.causal else "self-attention"
@@ -88,9 +101,9 @@ class _Chart:
         return self._sub_layer(f"{title}: feed-forward", before)
 
     def _sub_layer(self, text: str, before: str, memory: str | None = None) -> str:
-        layer = self._add(text, before)
+        layer = self.add(text, before)
         if memory is not None:
             self.lines.append(f"    {memory} -->|keys and values| {layer}")
-        added = self._add("+", layer, ("((", "))"))
+        added = self.add("+", layer, ("((", "))"))
         self.lines.append(f"    {before} -->|residual| {added}")
         return added

@@ -60,6 +60,35 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, targets: Tensor, *, smoothin
     return LossSum(total, torch.tensor(targets.numel(), device=hidden.device), right)
 
 
+def class_loss(logits: Tensor, targets: Tensor, *, smoothing: float = 0.0, weights: Tensor | None = None) -> LossSum:
+    """Sum the smoothed cross-entropy of one class for each row, over rows.
+
+    Args:
+        logits: (B, C); targets: (B,), class ids.
+        weights: (C,), factors on the rows of each class.
+    """
+    logits = _at_least_float32(logits)
+    weights = None if weights is None else weights.to(logits)
+    total = F.cross_entropy(logits, targets, weights, label_smoothing=smoothing, reduction="sum")
+    units = torch.tensor(targets.numel(), device=logits.device)
+    return LossSum(total, units, (logits.argmax(-1) == targets).sum())
+
+
+def decision_loss(logits: Tensor, targets: Tensor, *, smoothing: float = 0.0, weights: Tensor | None = None) -> LossSum:
+    """Sum the smoothed binary cross-entropy over decisions: each of C classes may apply to a row or not.
+
+    Args:
+        logits: (B, C); targets: (B, C), True where a class applies.
+        weights: (C,), factors on the decisions that a class applies.
+    """
+    logits = _at_least_float32(logits)
+    wanted = targets.to(logits.dtype) * (1 - smoothing) + smoothing / 2
+    weights = None if weights is None else weights.to(logits)
+    total = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weights, reduction="sum")
+    units = torch.tensor(targets.numel(), device=logits.device)
+    return LossSum(total, units, ((logits > 0) == targets.bool()).sum())
+
+
 class _VocabularyLoss(torch.autograd.Function):
     """Projection and cross-entropy in chunks of rows; the backward pass only scales what the forward pass stored."""
 

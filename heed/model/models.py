@@ -4,14 +4,18 @@
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heed.errors import ConfigError
+from heed.model.baselines import build_stack
 from heed.model.block import Stack
 from heed.model.cache import DecoderState
 from heed.model.config import ModelConfig
-from heed.model.heads import VocabularyHead
-from heed.model.stems import TokenStem
+from heed.model.heads import ClassHead, Pooling, VocabularyHead
+from heed.model.stems import TokenStem, build_positions
+
+END = 2  # the id that ends a sentence
 
 
 def required_size(size: int | None, name: str) -> int:
@@ -22,19 +26,75 @@ def required_size(size: int | None, name: str) -> int:
 
 
 class Encoder(nn.Module):
-    """Tokens in, one vector per token out; every token sees all others (BERT, ViT and the left half of the 2017 Transformer)."""
+    """Tokens in, one vector per token out; every token sees all others (BERT, ViT and the left half of the 2017 Transformer).
+
+    With model.n_classes it has a head that judges whole texts.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.stem = TokenStem(config, required_size(config.vocab_size, "vocab_size"))
-        self.stack = Stack(config, config.n_layers)
+        self.stack = build_stack(config, config.n_layers)
+        self.pooling = None if config.n_classes is None else Pooling(config.d_model, config.pooling)
+        self.head = None if config.n_classes is None else ClassHead(config, config.n_classes)
         initialise(self, config)
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """Encode ids (B, S) with their mask (B, S), True = real; returns (B, S, D)."""
         encoded: Tensor = self.stack(self.stem(inputs), mask)
         return encoded
+
+    def classify(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Judge texts given as ids (B, S) with their mask (B, S), True = real; returns logits (B, C)."""
+        return self._judged(self(inputs, mask), mask)
+
+    def _judged(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        if self.pooling is None or self.head is None:
+            raise ConfigError("model.n_classes is not set; the task derives it from the data, or give it a number")
+        logits: Tensor = self.head(self.pooling(x, mask))
+        return logits
+
+
+class HierarchicalEncoder(Encoder):
+    """Words see each other inside their sentence, then sentences inside their text (Yang et al. 2016, with attention as the encoder).
+
+    Sentences of n_s words cost the sum of n_s squared, and s sentences s squared. END marks where a sentence ends.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.sentence_pooling = Pooling(config.d_model, "attention")
+        self.positions = build_positions(config)  # of sentences in their text
+        self.document = build_stack(config, config.n_document_layers)
+        initialise(self, config)
+
+    def classify(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Judge texts given as ids (B, S) with their mask (B, S), True = real; returns logits (B, C)."""
+        sentences, words, n_sentences = by_sentence(inputs, mask)
+        pooled = self.sentence_pooling(self(sentences, words), words)  # (N, D)
+        whole = torch.arange(int(n_sentences.max()), device=inputs.device) < n_sentences[:, None]  # (B, M)
+        texts = pooled.new_zeros(*whole.shape, pooled.size(-1)).masked_scatter(whole[..., None], pooled)
+        texts = texts if self.positions is None else self.positions(texts)
+        return self._judged(self.document(texts, whole), whole)
+
+
+def by_sentence(inputs: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Lay the sentences of texts below each other.
+
+    Args:
+        inputs: ids (B, S), in which END is the last of a sentence; mask: (B, S), True = real.
+    Returns:
+        the sentences (N, L), their mask (N, L), and how many each text has (B,), at least 1.
+    """
+    real = torch.ones_like(inputs, dtype=torch.bool) if mask is None else mask
+    ends = (inputs == END) & real
+    before = ends.cumsum(-1) - ends.long()  # ended sentences before each token
+    n_sentences = F.pad(torch.where(real, before + 1, 1), (0, 1), value=1).amax(-1)
+    first = n_sentences.cumsum(0) - n_sentences
+    lengths = torch.bincount((first[:, None] + before)[real], minlength=int(n_sentences.sum()))
+    words = torch.arange(max(1, int(lengths.max())), device=inputs.device) < lengths[:, None]
+    return inputs.new_zeros(words.shape).masked_scatter(words, inputs[real]), words, n_sentences
 
 
 class Causal(nn.Module):
@@ -149,7 +209,7 @@ Model = Encoder | Causal | Seq2Seq
 def build_model(config: ModelConfig) -> Model:
     """Build the model a config describes, with fresh weights drawn from torch's generator."""
     kinds: dict[str, type[Model]] = {"encoder": Encoder, "causal": Causal, "seq2seq": Seq2Seq}
-    return kinds[config.architecture](config)
+    return HierarchicalEncoder(config) if config.hierarchical else kinds[config.architecture](config)
 
 
 def places(mask: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ to their rounding.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from heed.model.attention import Attention
 from heed.model.block import FeedForward, Stack
 from heed.model.heads import VocabularyHead
+from heed.model.linear import bias_of, weight_of
 
 Packable = TypeVar("Packable", bound=nn.Module)
 
@@ -23,34 +25,34 @@ def pack(model: Packable, precision: torch.dtype) -> Packable:
     """Return a copy of a model for answering with its present weights; changing them later leaves the copy undefined.
 
     Args:
-        precision: type of the matrix products, float32 or bfloat16, or int8 (CPU only).
+        precision: type of the matrix products, float32 or bfloat16, or int8 (CPU only); convolutions and LSTMs stay in float32.
     """
     shared: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters()}
     packed = copy.deepcopy(model, shared).eval()
+    join: Callable[..., nn.Module] = partial(PackedLinear, precision=precision)
     if precision == torch.int8:
-        _quantize(packed)
-        return packed
+        join = _quantize_stacks(packed)
     for module in list(packed.modules()):
         if isinstance(module, VocabularyHead):
-            module.product = PackedLinear([module], precision)
+            module.product = join(module)
         elif isinstance(module, Attention):
-            module.joint = PackedLinear([module.query, module.key, module.value], precision)
-            module.source = PackedLinear([module.key, module.value], precision)
-            module.query, module.output = PackedLinear([module.query], precision), PackedLinear([module.output], precision)
+            module.joint = join(module.query, module.key, module.value)
+            module.source = join(module.key, module.value)
+            module.query, module.output = join(module.query), join(module.output)
         elif isinstance(module, FeedForward):
-            module.up, module.down = PackedLinear([module.up], precision), PackedLinear([module.down], precision)
-            module.gate = None if module.gate is None else PackedLinear([module.gate], precision)
+            module.up, module.down = join(module.up), join(module.down)
+            module.gate = None if module.gate is None else join(module.gate)
     return packed
 
 
-def _quantize(packed: nn.Module) -> None:
+def _quantize_stacks(packed: nn.Module) -> Callable[..., nn.Module]:
+    """Replace the stacks that have an int8 form of their own, and return what rounds the linear maps of all others."""
     from heed.model.quantized import QuantizedLinear, QuantizedStack  # with numba, which not everybody needs
 
     for name, module in list(packed.named_modules()):
-        if isinstance(module, VocabularyHead):
-            module.product = QuantizedLinear(module)
-        elif isinstance(module, Stack):
+        if isinstance(module, Stack) and QuantizedStack.knows(module.config):
             packed.set_submodule(name, QuantizedStack(module))
+    return QuantizedLinear
 
 
 class PackedLinear(nn.Module):
@@ -60,10 +62,10 @@ class PackedLinear(nn.Module):
     that a sentence alone is answered as in any batch.
     """
 
-    def __init__(self, linears: Sequence[nn.Module], precision: torch.dtype) -> None:
+    def __init__(self, *linears: nn.Module, precision: torch.dtype) -> None:
         super().__init__()
-        weights = [linear.get_parameter("weight").detach().to(precision) for linear in linears]
-        biases = [bias.detach().to(precision) for linear in linears if (bias := getattr(linear, "bias", None)) is not None]
+        weights = [weight_of(linear).detach().to(precision) for linear in linears]
+        biases = [bias.detach().to(precision) for linear in linears if (bias := bias_of(linear)) is not None]
         self.weight = weights[0] if len(weights) == 1 else torch.cat(weights)
         self.bias = torch.cat(biases) if biases else None
 

@@ -16,6 +16,8 @@ from heed.model import kernels
 from heed.model.attention import Attention, attend, padding_mask
 from heed.model.block import Block, FeedForward, Residual, Stack
 from heed.model.cache import BranchingCache, LayerCache
+from heed.model.config import ModelConfig
+from heed.model.linear import bias_of, weight_of
 from heed.model.positions import rotate
 
 Array = np.ndarray[Any, Any]
@@ -28,8 +30,8 @@ class QuantizedLinear(nn.Module):
 
     def __init__(self, *linears: nn.Module) -> None:
         super().__init__()
-        weight = torch.cat([linear.get_parameter("weight").detach().float() for linear in linears])
-        biases = [bias.detach().float() for linear in linears if (bias := getattr(linear, "bias", None)) is not None]
+        weight = torch.cat([weight_of(linear).detach().float() for linear in linears])
+        biases = [bias.detach().float() for linear in linears if (bias := bias_of(linear)) is not None]
         levels, step = round_weights(weight)
         # For a single row the kernel wants an output's weights in one piece; for more, where features are many, those of a feature.
         self.by_output = levels.t()  # (D, F)
@@ -250,6 +252,11 @@ class QuantizedStack(nn.Module):
         self.causal, self.rotary, self.relative = stack.causal, stack.rotary, stack.relative
         self.blocks = [QuantizedBlock(block, activation) for block in stack.blocks if isinstance(block, Block)]
         self.norm = norm_of(stack.norm)
+
+    @staticmethod
+    def knows(config: ModelConfig) -> bool:
+        """Return whether stacks of such a model have this form."""
+        return config.mixer == "attention" and config.attention == "full" and not config.adaptive
 
     def new_caches(self, memory: Tensor | None = None) -> list[LayerCache]:
         """Return an empty cache for each block; with a memory (B, S, D), its keys and values are in them."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from heed.report.sources import Json, RunFiles
-from heed.report.wording import figure, is_number, label
+from heed.report.wording import figure, is_number, label, tick
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,10 +24,10 @@ TITLES = {
     "accuracy": "Accuracy",
     "lr": "Learning rate",
     "grad_norm": "Gradient norm",
-    "units_per_second": "Tokens per second",
+    "tokens_per_second": "Tokens per second",
     "padding": "Share of padding",
 }
-UNTITLED = frozenset({"perplexity"})  # the same curve as the loss, on another scale
+UNTITLED = frozenset({"perplexity", "units", "units_per_second"})  # the same curves as others, on other scales
 # Colours that matplotlib is given -> what stands for them in the page.
 COLOURS = {"#010101": "var(--soft)", "#020202": "var(--rule)", "#030303": "var(--train)", "#040404": "var(--valid)"}
 INK, RULE, TRAIN, VALID = COLOURS
@@ -142,14 +142,7 @@ def _set_scale(axes: "Axes", values: Sequence[float]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
     axes.tick_params(length=0)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
-
-
-def _tick(value: float) -> str:
-    """Word a number within the left margin."""
-    if value and not 1e-4 <= abs(value) < 1e6:
-        return f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-").replace("e+0", "e")
-    return f"{value / 1000:,g}k" if abs(value) >= 10_000 else f"{value:,.5g}"
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
 
 
 def _inline(svg: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Examples with their answers: what differs from the reference, and alignment pictures as cells with real text."""
+"""Examples with their answers: what differs from the reference, how sure an answer is, and what can be drawn of it."""
 
 import difflib
 import re
@@ -9,15 +9,13 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from heed.errors import HeedError
-from heed.report.sources import Json
-from heed.report.wording import figure, is_number, label
+from heed.report.bars import MOST_PROBABILITIES, Bar, probabilities
+from heed.report.pictures import heat_map, weighted_words
+from heed.report.sources import Json, listed, mapping, mappings
+from heed.report.wording import SPACELESS, counted, figure, is_number, label
 
 MOST_CHARACTERS = 2000  # of a text; what is left out is counted
-MOST_TOKENS = 64  # of either side of a picture
-FAINTEST = 0.02  # weights below this leave their cell empty
-TOLD_FROM = 0.1  # weights from here on say their number when pointed at
 # Scripts that put no spaces between words are compared character by character.
-SPACELESS = "\u3005\u3007\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 UNITS = re.compile(f"(?:[{SPACELESS}]|[^\\W{SPACELESS}]+|[^\\w\\s])\\s*|\\s+")
 
 
@@ -37,14 +35,18 @@ class Shown:
     quality: str
     texts: list[Text]
     others: list[tuple[str, str]]  # further answers with their scores
-    picture: Markup | None
+    probabilities: list[Bar]
+    notes: list[str]  # on how the answer came about
+    picture: Markup | None  # an alignment
+    words: Markup | None  # the text with its words weighted
 
 
 @dataclass(frozen=True)
 class Group:
-    """Examples of one sort: best, median, worst."""
+    """Examples of one sort (best, median or worst), and what the task calls them."""
 
     sort: str
+    name: str
     shown: list[Shown]
 
 
@@ -65,31 +67,60 @@ def example_keys(config: Json) -> Keys:
         kind = find_task(str(task.get("name") if isinstance(task, dict) else task), trust=False)
     except HeedError:
         return Keys(("source",), ("target",))
-    return Keys(tuple(kind.inputs), kind.outputs)
+    return Keys((*kind.inputs, *kind.optional), tuple(kind.outputs))
 
 
 def groups(evaluation: Json, keys: Keys) -> list[Group]:
     """Return the telling examples of an evaluation, best, median and worst."""
-    sorts = evaluation.get("examples")
-    if not isinstance(sorts, dict):
-        return []
-    entries = {sort: [entry for entry in some if _is_entry(entry)] for sort, some in sorts.items() if isinstance(some, list)}
-    return [Group(label(sort), [_shown(entry, keys) for entry in some]) for sort, some in entries.items() if some]
+    entries = {str(sort): [one for one in mappings(some) if _is_entry(one)] for sort, some in mapping(evaluation.get("examples")).items()}
+    names = mapping(evaluation.get("group_names"))
+    decimals = _quality_decimals([one.get("quality") for some in entries.values() for one in some])
+    return [
+        Group(sort, figure(names.get(sort, label(sort))), [_shown(one, keys, decimals) for one in some])
+        for sort, some in entries.items()
+        if some
+    ]
 
 
-def _is_entry(entry: object) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("example"), dict) and isinstance(entry.get("answer"), dict)
+def _is_entry(entry: Mapping[str, Any]) -> bool:
+    return isinstance(entry.get("example"), Mapping) and isinstance(entry.get("answer"), Mapping)
 
 
-def _shown(entry: Mapping[str, Any], keys: Keys) -> Shown:
+def _quality_decimals(qualities: Sequence[object]) -> int:
+    """Return how many decimals tell qualities apart: those of points one, those of shares two."""
+    return 1 if any(is_number(quality) and abs(quality) > 1 for quality in qualities) else 2
+
+
+def _shown(entry: Mapping[str, Any], keys: Keys, decimals: int) -> Shown:
     answer, quality = entry["answer"], entry.get("quality")
-    others = [other for other in answer.get("others") or [] if isinstance(other, dict)]
     return Shown(
-        quality=f"{quality:.1f}" if is_number(quality) else "",
+        quality=f"{quality:.{decimals}f}" if is_number(quality) else "",
         texts=_texts(entry["example"], figure(answer.get("text", "")), keys),
-        others=[(_cut(figure(other.get("text", ""))), figure(other.get("score"))) for other in others],
+        others=[(_cut(figure(other.get("text", ""))), figure(other.get("score"))) for other in mappings(answer.get("others"))],
+        probabilities=probabilities(answer.get("probabilities")),
+        notes=list(_notes(answer)),
         picture=heat_map(entry.get("picture")),
+        words=weighted_words(entry.get("picture")),
     )
+
+
+def _notes(answer: Mapping[str, Any]) -> Iterator[str]:
+    """Say what is particular about how an answer came about."""
+    labels, n_windows, n_cut = listed(answer.get("labels")), answer.get("windows"), answer.get("cut")
+    if labels and figure(labels) != figure(answer.get("text", "")):
+        yield f"Labels: {figure(labels)}"
+    elif "labels" in answer and not labels:
+        yield "No label was given."
+    if answer.get("abstained") is True:
+        likeliest = f"; the likeliest answer was {figure(answer['likeliest'])}" if "likeliest" in answer else ""
+        yield f"Withheld{likeliest}."
+    left_out = len(mapping(answer.get("probabilities"))) - MOST_PROBABILITIES
+    if left_out > 0:
+        yield f"{counted(left_out, 'more class')}, less probable."
+    if is_number(n_windows) and n_windows > 1:
+        yield f"Read in {figure(n_windows)} windows."
+    if is_number(n_cut) and n_cut > 0:
+        yield f"Cut off at the end: {counted(n_cut, 'token')}."
 
 
 def _texts(example: Mapping[str, Any], said: str, keys: Keys) -> list[Text]:
@@ -136,47 +167,3 @@ def _marked(element: str, units: Sequence[str], tag: str) -> Markup:
     if tag == "equal" or not words:
         return escape(text)
     return Markup(f"<{element}>{{}}</{element}>{{}}").format(words, text[len(words) :])
-
-
-def heat_map(picture: object) -> Markup | None:
-    """Draw an alignment as a table: a row per target token, a column per source token, darker for more weight.
-
-    Args:
-        picture: {"source": [str], "target": [str], "weights": [[float]] of (T, S)}; anything else is not drawn.
-    """
-    if not isinstance(picture, dict) or not _is_alignment(picture):
-        return None
-    columns, rows = picture["source"][:MOST_TOKENS], picture["target"][:MOST_TOKENS]
-    head = Markup().join(Markup('<th scope="col"><span>{}</span></th>').format(token) for token in columns)
-    body = Markup().join(_heat_row(token, columns, weights) for token, weights in zip(rows, picture["weights"], strict=False))
-    table = Markup('<div class="wide"><table class="heat"><thead><tr><td></td>{}</tr></thead><tbody>{}</tbody></table></div>')
-    return table.format(head, body) + Markup().join(_left_out(picture))
-
-
-def _is_alignment(picture: Mapping[str, Any]) -> bool:
-    source, target, weights = (picture.get(key) for key in ("source", "target", "weights"))
-    if not (isinstance(source, list) and isinstance(target, list) and isinstance(weights, list)):
-        return False
-    full = bool(source) and bool(target) and len(weights) == len(target)
-    return full and all(isinstance(row, list) and len(row) == len(source) for row in weights)
-
-
-def _heat_row(token: object, columns: Sequence[object], weights: Sequence[object]) -> Markup:
-    cells = Markup().join(_cell(token, column, weight) for column, weight in zip(columns, weights, strict=False))
-    return Markup('<tr><th scope="row"><span>{}</span></th>{}</tr>').format(token, cells)
-
-
-def _cell(token: object, column: object, weight: object) -> Markup:
-    if not is_number(weight) or weight < FAINTEST:
-        return Markup("<td></td>")
-    # The square root keeps weights that are spread over several tokens visible.
-    alpha = f"{min(1.0, weight) ** 0.5:.2f}"
-    if weight < TOLD_FROM:
-        return Markup('<td style="--a:{}"></td>').format(alpha)
-    return Markup('<td style="--a:{}" title="{} ← {}: {:.2f}"></td>').format(alpha, token, column, weight)
-
-
-def _left_out(picture: Mapping[str, Any]) -> Iterator[Markup]:
-    for side in ("source", "target"):
-        if len(picture[side]) > MOST_TOKENS:
-            yield Markup('<p class="note">The first {} of {} {} tokens are shown.</p>').format(MOST_TOKENS, len(picture[side]), side)

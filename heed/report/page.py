@@ -1,22 +1,17 @@
 """Composing report.html from what a run folder holds."""
 
-import re
-from collections.abc import Mapping
-from importlib.resources import files as package_files
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
 from heed.files import replacing
-from heed.report import curves, examples, facts
-from heed.report.sources import Json, RunFiles, read_run_files
-from heed.report.wording import date, duration, figure, is_number, is_score, label, round_up, shown_score, shown_scores
+from heed.report import classes, curves, examples, facts, probabilities
+from heed.report.data import data_report
+from heed.report.sources import Json, RunFiles, listed, mapping, mappings, read_run_files
+from heed.report.template import fill
+from heed.report.wording import POINTS, date, duration, figure, is_number, is_score, label, round_up, shown_score, shown_scores
 
 HEADLINES = 4  # scores in large print
-# HTML has no place for these: control characters, and halves of surrogate pairs, which no encoding can write.
-UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
 def write_report(folder: Path) -> Path:
@@ -36,23 +31,22 @@ def write_report(folder: Path) -> Path:
 
 def render(run: RunFiles) -> str:
     """Return the page."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(_resource("page.html"))
-    evaluations = _evaluations(run)
-    page = template.render(
-        style=Markup(_resource("style.css")),
-        head=_head(run),
-        panels=curves.panels(run),
-        evaluations=evaluations,
-        drawn=[one for one in evaluations if any(shown.picture for group in one["groups"] for shown in group.shown)],
-        data=facts.data_report(run.data),
-        settings=_settings(run),
-    )
-    return UNWRITABLE.sub("\ufffd", page)
+    evaluations, head = _evaluations(run), _head(run)
+    content = {
+        "title": head["task"],
+        "head": head,
+        "panels": curves.panels(run),
+        "evaluations": evaluations,
+        "worded": [one for one in evaluations if any(example.words for example in _shown(one))],
+        "drawn": [one for one in evaluations if any(example.picture for example in _shown(one))],
+        "data": data_report(run.data),
+        "settings": _settings(run),
+    }
+    return fill("page.html", content)
 
 
-def _resource(name: str) -> str:
-    return package_files("heed.report").joinpath(name).read_text(encoding="utf-8")
+def _shown(evaluation: Mapping[str, Any]) -> Iterator[examples.Shown]:
+    return (example for group in evaluation["groups"] for example in group.shown)
 
 
 def _head(run: RunFiles) -> dict[str, Any]:
@@ -95,13 +89,19 @@ def _evaluations(run: RunFiles) -> list[dict[str, Any]]:
 
 
 def _evaluation(content: Json, keys: examples.Keys) -> dict[str, Any]:
-    signatures = content.get("signatures")
     return {
         "name": label(content["name"]),
         "about": f"{_number_of(content)}{figure(content.get('data', ''))}",
         "date": date(content.get("date", "")),
         "scores": shown_scores(content),
-        "signatures": [(label(name), str(text)) for name, text in signatures.items()] if isinstance(signatures, dict) else [],
+        "signatures": [(label(name), str(text)) for name, text in mapping(content.get("signatures")).items()],
+        "advice": [line for line in listed(content.get("advice")) if isinstance(line, str)],
+        "abstention": probabilities.abstention(content),
+        "per_class": classes.per_class(content.get("per_class")),
+        "confusion": classes.confusion(content.get("confusion")),
+        "per_label": classes.per_label(content.get("confusion_per_label")),
+        "calibration": probabilities.calibration(content),
+        "curves": probabilities.threshold_curves(content.get("curves")),
         "buckets": _buckets(content.get("buckets")),
         "cost": facts.cost_facts(content),
         "decode": facts.decode_words(content),
@@ -111,18 +111,19 @@ def _evaluation(content: Json, keys: examples.Keys) -> dict[str, Any]:
 
 def _buckets(content: object) -> dict[str, Any] | None:
     """Return the bars of a score by bucket, on one scale: the first score that the buckets hold."""
-    buckets = [bucket for bucket in content if isinstance(bucket, dict)] if isinstance(content, list) else []
+    buckets = mappings(content)
     name = next((key for bucket in buckets for key, value in bucket.items() if is_score(value)), None)
-    found = [bucket for bucket in buckets if is_score(bucket.get(name))]
-    if name is None or not found:
+    if name is None:
         return None
+    found = [bucket for bucket in buckets if is_score(bucket.get(name))]
     by = next((key for key, value in found[0].items() if isinstance(value, str)), "bucket")
     top = max(shown_score(name, bucket[name]).high for bucket in found)
     bars = [
         {"label": figure(bucket.get(by, "")), "n": figure(bucket.get("n", "")), "score": shown_score(name, bucket[name], round_up(top))}
         for bucket in found
     ]
-    return {"title": f"{label(name)} by {'source length' if by == 'length' else by}", "bars": bars}
+    what = "source length" if by == "length" and name in POINTS else by
+    return {"title": f"{label(name)} by {what}", "bars": bars}
 
 
 def _settings(run: RunFiles) -> dict[str, Any]:

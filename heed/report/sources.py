@@ -1,5 +1,6 @@
 """Reading what a run folder holds for its report. A file that is absent is no fault; one that is damaged is named."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,18 @@ def _product(shape: list[int]) -> int:
     for n in shape:
         count *= n
     return count
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """Return a mapping as it is, and an empty one for anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def listed(value: object) -> list[Any]:
+    """Return a list as it is, and an empty one for anything else."""
+    return value if isinstance(value, list) else []
+
+
+def mappings(value: object) -> list[Mapping[str, Any]]:
+    """Return the mappings of a list; none of anything else."""
+    return [one for one in listed(value) if isinstance(one, Mapping)]

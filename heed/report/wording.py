@@ -1,5 +1,6 @@
 """How the report words names, numbers and dates."""
 
+import contextlib
 import datetime
 import math
 from collections.abc import Mapping
@@ -7,10 +8,28 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 POINTS = frozenset({"bleu", "chrf", "ter"})  # their values are out of 100 already
-PLAIN = frozenset({"loss", "perplexity", "bits_per_byte", "bits_per_character"})  # no share of anything; every other score is one
-LESS_IS_BETTER = frozenset({"ter", "wer", "cer", *PLAIN})
-SPELLED = {"bleu": "BLEU", "chrf": "chrF", "ter": "TER", "wer": "WER", "cer": "CER", "f1": "F1", "map": "mAP", "sha256": "SHA-256"}
+# No share of anything; every other score is one, but for the coefficients.
+PLAIN = frozenset({"loss", "perplexity", "bits_per_byte", "bits_per_character", "log_loss", "nll", "brier"})
+COEFFICIENTS = frozenset({"mcc", "kappa"})  # from -1 to 1
+UNSCALED = POINTS | PLAIN | COEFFICIENTS
+LESS_IS_BETTER = frozenset({"ter", "wer", "cer", "calibration_error", "calibration_error_before", "hamming_loss", *PLAIN})
+SPELLED = {
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "ter": "TER",
+    "wer": "WER",
+    "cer": "CER",
+    "f1": "F1",
+    "map": "mAP",
+    "mcc": "MCC",
+    "roc": "ROC",
+    "auc": "AUC",
+    "sha256": "SHA-256",
+}
 LARGEST_DRAWN = 1e30  # beyond it, arithmetic on the ends of an axis may overflow
+NARROW = "\u202f"  # the space before a unit
+# Scripts that put no spaces between words.
+SPACELESS = "\u3005\u3007\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 
 
 @dataclass(frozen=True)
@@ -33,7 +52,7 @@ class ShownScore:
 
 def is_number(value: object) -> TypeGuard[float]:
     """Return whether a value is a number that can be drawn."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and abs(value) < LARGEST_DRAWN
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_DRAWN  # NaN is not less either
 
 
 def is_score(value: object) -> TypeGuard[Mapping[str, float]]:
@@ -55,8 +74,7 @@ def shown_scores(content: Mapping[str, Any]) -> list[ShownScore]:
 
 def shown_score(name: str, score: Mapping[str, float], end: float | None = None) -> ShownScore:
     """Word a score; `end` is the value at the right end of its bar, in the unit that is shown."""
-    factor = 1.0 if name in POINTS | PLAIN else 100.0
-    value, low, high = (factor * score[key] for key in ("value", "low", "high"))
+    value, low, high = (in_unit(name, score[key]) for key in ("value", "low", "high"))
     last = end or scale_end(name, high)
     left, right, dot = (100 * min(1.0, max(0.0, number / last)) for number in (low, high, value))
     return ShownScore(
@@ -64,7 +82,7 @@ def shown_score(name: str, score: Mapping[str, float], end: float | None = None)
         label=label(name),
         value=_figure(name, value, 2),
         brief=_figure(name, value, 1),
-        unit="%" if factor == 100 else "",
+        unit=unit(name),
         interval=f"{_figure(name, low, 2)} – {_figure(name, high, 2)}",
         high=high,
         less_is_better=name in LESS_IS_BETTER,
@@ -75,8 +93,31 @@ def shown_score(name: str, score: Mapping[str, float], end: float | None = None)
     )
 
 
+def in_unit(name: str, value: float) -> float:
+    """Return the value of a score in the unit it is shown in."""
+    return value if name in UNSCALED else 100.0 * value
+
+
+def unit(name: str) -> str:
+    """Return the unit a score is shown in; "" for those that have none."""
+    return "" if name in UNSCALED else "%"
+
+
+def score_words(name: str, value: float) -> str:
+    """Return the value of a score with its unit."""
+    words = _figure(name, in_unit(name, value), 2)
+    return f"{words}{NARROW}{unit(name)}" if unit(name) else words
+
+
+def score_title(name: str) -> str:
+    """Return the heading of a score with its unit, as it stands at an axis."""
+    return f"{label(name)}, {unit(name)}" if unit(name) else label(name)
+
+
 def scale_end(name: str, high: float) -> float:
-    """Return where the bar of a score ends: at 100, and further only for scores that pass it."""
+    """Return where the bar of a score ends: at 100, and further only for scores that pass it; at 1 for coefficients."""
+    if name in COEFFICIENTS:
+        return 1.0
     return max(100.0, round_up(high)) if name not in PLAIN else round_up(high)
 
 
@@ -89,7 +130,7 @@ def round_up(value: float) -> float:
 
 
 def _figure(name: str, value: float, decimals: int) -> str:
-    return f"{value:,.4g}" if name in PLAIN else f"{value:,.{decimals}f}"
+    return f"{value:,.4g}" if name in PLAIN | COEFFICIENTS else f"{value:,.{decimals}f}"
 
 
 def figure(value: object) -> str:
@@ -107,6 +148,30 @@ def figure(value: object) -> str:
     return str(value)
 
 
+def tick(value: float) -> str:
+    """Word a number within the margin beside an axis."""
+    if value and not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-").replace("e+0", "e")
+    return f"{value / 1000:,g}k" if abs(value) >= 10_000 else f"{value:,.5g}"
+
+
+def percent(share: float) -> str:
+    """Return a share as percent, in three figures."""
+    return f"{100 * share:.3g}{NARROW}%"
+
+
+def counted(number: object, noun: str) -> str:
+    """Return a number with the noun it counts: "1 row", "2 rows", "3 classes"."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{figure(number)} {noun}{ending}"
+
+
+def shortened(text: object, most: int) -> str:
+    """Return a text on one line and of at most so many characters."""
+    words = " ".join(figure(text).split())
+    return words if len(words) <= most else f"{words[: most - 1]}…"
+
+
 def duration(seconds: float) -> str:
     """Return a time in its two largest units."""
     if seconds < 60:
@@ -120,15 +185,18 @@ def duration(seconds: float) -> str:
 
 def size(n_bytes: float) -> str:
     """Return a file size in decimal units."""
-    for unit in ("bytes", "kB", "MB"):
+    for name in ("bytes", "kB", "MB"):
         if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}" if unit == "bytes" else f"{n_bytes:.1f} {unit}"
+            return f"{n_bytes:.0f} {name}" if name == "bytes" else f"{n_bytes:.1f} {name}"
         n_bytes /= 1000
     return f"{n_bytes:,.1f} GB"
 
 
 def date(text: object) -> str:
-    """Return an ISO date as words; anything else as it is."""
+    """Return an ISO date, with its time if it has one, as words; anything else as it is."""
+    with contextlib.suppress(ValueError):
+        day = datetime.date.fromisoformat(str(text))
+        return f"{day.day} {day:%B %Y}"
     try:
         moment = datetime.datetime.fromisoformat(str(text))
     except ValueError:

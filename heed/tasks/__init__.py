@@ -4,9 +4,10 @@ import importlib
 
 from heed.errors import ConfigError
 from heed.tasks.base import Answer, Task
+from heed.tasks.text_classification import TextClassification
 from heed.tasks.translation import Translation
 
-TASKS: dict[str, type[Task]] = {"translation": Translation}
+TASKS: dict[str, type[Task]] = {"text_classification": TextClassification, "translation": Translation}
 
 
 def find_task(name: str, *, trust: bool = True) -> type[Task]:

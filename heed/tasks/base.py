@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -25,16 +25,24 @@ Statistics = Mapping[str, np.ndarray[Any, Any]]  # metric name -> (examples, K) 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model answers to one example: a text with its score, and the runners-up if they were asked for."""
+    """What a model answers to one example: a text with its score, the runners-up if they were asked for, and what the task adds."""
 
     text: str
     score: float | None = None
     others: tuple[Answer, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)  # plain JSON values, such as the probability of each class
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, leaving out what is empty."""
         content = {"text": self.text, "score": self.score, "others": [other.to_json() for other in self.others]}
-        return {key: value for key, value in content.items() if value is not None and value != []}
+        return {key: value for key, value in content.items() if value is not None and value != []} | dict(self.details)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Answer:
+        """Build the answer again, without its runners-up."""
+        known = ("text", "score", "others")
+        details = {key: value for key, value in content.items() if key not in known}
+        return cls(content["text"], content.get("score"), details=details)
 
 
 class Scores(Protocol):
@@ -66,6 +74,10 @@ class Survey(Protocol):
 
     keep: np.ndarray[Any, np.dtype[np.bool_]]  # rows without a fault
 
+    @property
+    def refused(self) -> str | None:
+        """Say what forbids training on all rows; None when nothing does."""
+
     def to_json(self) -> dict[str, Any]:
         """Return the findings as plain JSON values."""
 
@@ -75,19 +87,46 @@ class Task(ABC):
 
     name: ClassVar[str]
     inputs: ClassVar[dict[str, str]]  # example key -> text | audio | image | items
-    outputs: ClassVar[tuple[str, ...]]  # example keys that only training and scoring need
+    optional: ClassVar[dict[str, str]] = {}  # further inputs, for data that has them
+    outputs: ClassVar[dict[str, str]]  # example key -> text | label | labels; only training and scoring need them
     architecture: ClassVar[str]
+    counts_tokens: ClassVar[bool] = True  # whether the units of the loss are tokens
     settings: ClassVar[type[Settings]]
 
-    def __init__(self, config: Settings, parts: Mapping[str, Part] | None = None, *, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self, config: Settings, parts: Mapping[str, Part] | None = None, *, label_smoothing: float = 0.0, max_length: int = 256
+    ) -> None:
+        """Build a task.
+
+        Args:
+            label_smoothing: probability spread over all classes (train.label_smoothing).
+            max_length: tokens a model sees at once (data.max_length).
+        """
         self.config = config
         self.parts: dict[str, Part] = dict(parts or {})
         self.label_smoothing = label_smoothing
+        self.max_length = max_length
+
+    def settle(self, example: Example) -> None:
+        """Settle what the settings leave to the data, given one example with all its columns; `config` then says it."""
 
     @property
-    def columns(self) -> list[str]:
-        """Return the columns an example needs for training."""
-        return [*self.inputs, *self.outputs]
+    def wanted(self) -> dict[str, str]:
+        """Return the inputs an example needs, with their kinds."""
+        return self.inputs
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Return the columns an example needs for training, with their kinds."""
+        return {**self.wanted, **self.outputs}
+
+    def fault(self, example: Example) -> str | None:
+        """Say what keeps an example from being learned or scored, once the parts are known; None for a good one."""
+        return None
+
+    def stratum(self, example: Example) -> str | None:
+        """Return what should be spread evenly over folds, such as the class; None when the task has nothing of the kind."""
+        return None
 
     @abstractmethod
     def prepare(self, examples: Iterable[Example]) -> dict[str, Part]:
@@ -96,6 +135,10 @@ class Task(ABC):
     @abstractmethod
     def shape(self, model: ModelConfig) -> ModelConfig:
         """Fill in the sizes that follow from the parts; the only moment sizes are derived."""
+
+    def findings(self, valid: Iterable[Example]) -> dict[str, Any]:
+        """Return what else the data report should say, as plain JSON values, once the parts are fitted."""
+        return {}
 
     @abstractmethod
     def survey(self, examples: Iterable[Example], others: Mapping[str, Iterable[Example]]) -> Survey:
@@ -108,6 +151,32 @@ class Task(ABC):
     def encode_all(self, examples: Sequence[Example], training: bool = False) -> list[Encoded]:
         """Encode many examples; a task overrides it where a batch is faster."""
         return [self.encode(example, training) for example in examples]
+
+    def fitted(self, encoded: Encoded) -> Encoded | None:
+        """Return what training is given of an example: None leaves it out, for being longer than max_length."""
+        longest = max((value.size(0) for value in encoded.values() if value.dim()), default=1)
+        return None if longest > self.max_length else encoded
+
+    @property
+    def long_examples(self) -> str:
+        """Say what `fitted` does to examples beyond max_length."""
+        return "left out"
+
+    def n_places(self, encoded: Mapping[str, Tensor]) -> int:
+        """Return how many places of a sequence the model sees at once when it answers."""
+        return max((value.size(0) for value in encoded.values() if value.dim()), default=0)
+
+    def augmented(self, encoded: Encoded, draw: np.random.Generator) -> Encoded:
+        """Return a changed copy of a training example that means the same; the example itself where nothing is changed."""
+        return encoded
+
+    @property
+    def augments(self) -> bool:
+        """Whether `augmented` ever changes anything."""
+        return False
+
+    def start(self, model: Model) -> None:
+        """Fill in weights that are known before training, such as word vectors."""
 
     @abstractmethod
     def loss(self, model: Model, batch: Batch) -> LossSum | tuple[Tensor, Tensor]:
@@ -124,6 +193,20 @@ class Task(ABC):
     @abstractmethod
     def count(self, metrics: Metrics, answers: Sequence[Answer], examples: Sequence[Example]) -> None:
         """Add answers and the examples they belong to."""
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether `calibrate` has anything to fit."""
+        return False
+
+    def calibrate(self, metrics: Metrics) -> None:
+        """Fit the part that is fitted on validation answers, given their metrics."""
+
+    def advice(self, scores: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+        """Return what to try next where the numbers say so, from an evaluation and the data report."""
+        return []
+
+    group_names: ClassVar[dict[str, str]] = {}  # what the best, median and worst answers are called in a report
 
     def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> Scores:
         """Score answers against their examples."""

@@ -41,7 +41,7 @@ class Translation(Task):
 
     name: ClassVar[str] = "translation"
     inputs: ClassVar[dict[str, str]] = {"source": "text"}
-    outputs: ClassVar[tuple[str, ...]] = ("target",)
+    outputs: ClassVar[dict[str, str]] = {"target": "text"}
     architecture: ClassVar[str] = "seq2seq"
     settings: ClassVar[type[Settings]] = TranslationSettings
     config: TranslationSettings

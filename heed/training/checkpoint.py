@@ -33,6 +33,7 @@ class Progress:
     total_steps: int | None = None
     best_value: float | None = None
     best_step: int | None = None
+    n_evaluations: int = 0
     evaluations_without_better: int = 0
     halvings: int = 0  # how often micro-batches were divided in two, because they did not fit into memory
     skipped: int = 0  # updates that were not applied, because something in them was not finite

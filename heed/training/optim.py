@@ -23,12 +23,14 @@ def build_optimizer(model: nn.Module, config: TrainConfig, precision: torch.dtyp
     # Rows of these belong to words, most of which a batch does not hold: neither decayed nor orthogonalised.
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding | VocabularyHead)}
     matrices: list[nn.Parameter] = []
+    convolutions: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        is_matrix = parameter.dim() >= 2 and id(parameter) not in embeddings
-        (matrices if is_matrix else others).append(parameter)
+    for parameter in (parameter for parameter in model.parameters() if parameter.requires_grad):
+        decayed = parameter.dim() >= 2 and id(parameter) not in embeddings
+        (others if not decayed else matrices if parameter.dim() == 2 else convolutions).append(parameter)
     groups: list[dict[str, Any]] = [
         {"params": matrices, "weight_decay": config.weight_decay, "orthogonal": config.optimizer == "muon"},
+        {"params": convolutions, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]

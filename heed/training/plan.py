@@ -94,7 +94,7 @@ def _answer(trainer: Trainer) -> None:
     run = trainer.run
     trainer.model.eval()
     data = run.config.data
-    source = Split(str(data.valid or data.train), data, run.task.columns)
+    source = Split(str(data.valid or data.train), data, run.task)
     list(run.answers(islice(source, ANSWERED), run.config.decode))
 
 

@@ -22,8 +22,10 @@ from heed.files import parse_json, replacing
 from heed.run import Run, RunConfig
 from heed.tasks import Task
 from heed.tasks.base import Survey
+from heed.training.folds import fold_numbers
 
 CHUNK = 1000  # examples encoded at a time
+SHOWN_CLASSES = 8
 LEAST_HELD_OUT, MOST_HELD_OUT = 10, 2000
 
 Say = Callable[[str], None]
@@ -42,8 +44,8 @@ class Prepared:
 class Split:
     """A stream of examples of one split, which can be read again and again."""
 
-    def __init__(self, source: str, data: DataConfig, columns: list[str], chosen: Callable[[int, Example], bool] | None = None) -> None:
-        self.source, self.data, self.columns, self.chosen = source, data, columns, chosen
+    def __init__(self, source: str, data: DataConfig, task: Task, chosen: Callable[[int, Example], bool] | None = None) -> None:
+        self.source, self.data, self.task, self.chosen = source, data, task, chosen
         self.log = ReadLog()
 
     def numbered(self) -> Iterator[tuple[int, Example]]:
@@ -51,10 +53,11 @@ class Split:
         self.log = ReadLog()
         stream = read_examples(
             self.source,
-            required=self.columns,
+            required=self.task.columns,
             rename=self.data.columns,
             header=self.data.header,
             bad_rows=self.data.bad_rows,
+            check=self.task.fault,
             log=self.log,
         )
         for number, example in enumerate(stream):
@@ -70,11 +73,11 @@ def splits(config: RunConfig, task: Task) -> dict[str, Split]:
     data = config.data
     if data.train is None:
         raise ConfigError("data.train is not set: name the file of your examples, such as data.train=pairs.tsv")
-    found = {"train": Split(data.train, data, task.columns)}
+    found = {"train": Split(data.train, data, task)}
     if data.valid is not None:
-        found["valid"] = Split(data.valid, data, task.columns)
+        found["valid"] = Split(data.valid, data, task)
     if data.test is not None:
-        found["test"] = Split(data.test, data, task.columns)
+        found["test"] = Split(data.test, data, task)
     return found
 
 
@@ -87,14 +90,16 @@ def prepare(config: RunConfig, folder: Path, say: Say) -> Prepared:
     report: dict[str, Any] = {"train": survey.to_json(), "filtered": len(survey.keep) - n_kept, "reading": asdict(data["train"].log)}
     report["reading_others"] = {name: asdict(split.log) for name, split in data.items() if name != "train" and split.log.source}
     if share is not None:
-        report["held_out"] = f"{share:.1%} of the training examples, chosen by a hash of their inputs and seed {config.seed}"
+        report["held_out"] = _held_out_words(config, share)
     say(f"fitting {task.name} parts")
     task.prepare(data["train"])
+    report |= task.findings(data["valid"])
     about = {"data_sha256": {name: hash_files(split.source) for name, split in data.items()}, "machine": describe_machine()}
     run = Run.create(folder, config, task, about=about)
     train, n_long = _encode(run, data["train"], "train")
     valid, n_long_valid = _encode(run, data["valid"], "valid")
-    report |= {"too_long": n_long, "too_long_valid": n_long_valid, "max_length": config.data.max_length} | _figures(run, train, valid)
+    report |= {"too_long": n_long, "too_long_valid": n_long_valid, "max_length": config.data.max_length}
+    report |= {"long_examples": task.long_examples, **_figures(run, train, valid)}
     (folder / "data_report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
     for line in summary(report):
         say(line)
@@ -161,7 +166,7 @@ def scored_rows(run: Run) -> Iterator[Example] | None:
     if data.valid is not None or data.train is None or not (valid / "store.json").is_file():
         return None
     rows = set(Store(valid).rows.tolist())
-    return iter(Split(data.train, data, run.task.columns, lambda number, _: number in rows))
+    return iter(Split(data.train, data, run.task, lambda number, _: number in rows))
 
 
 def _divide(config: RunConfig, task: Task, data: dict[str, Split]) -> tuple[Survey, int, float | None]:
@@ -170,12 +175,20 @@ def _divide(config: RunConfig, task: Task, data: dict[str, Split]) -> tuple[Surv
     Returns:
         what was found, how many rows are left, and the share of them that was held out (None: data.valid was given).
     """
+    task.settle(next(iter(data["train"])))
     survey = task.survey(data["train"], {name: split for name, split in data.items() if name != "train"})
+    if survey.refused and not (config.data.filter or config.data.allow_leaks):
+        raise DataError(f"{data['train'].source}: {survey.refused}")
     keep = np.asarray(survey.keep) if config.data.filter else np.ones(len(survey.keep), dtype=bool)
     share = None
     log = data["train"].log
     if "valid" not in data:
         n_rows = max(1, len(keep))
+        if config.data.folds is not None:
+            data["train"], data["valid"] = _take_fold(data["train"], config)
+            data["train"].chosen = _both(data["train"].chosen, lambda number, _: bool(keep[number]))
+            data["train"].log = log
+            return survey, int(keep.sum()), 1 / config.data.folds
         share = min(max(config.data.valid_share, LEAST_HELD_OUT / n_rows), MOST_HELD_OUT / n_rows, 0.5)
         data["train"], data["valid"] = _hold_out(data["train"], config.seed, share)
         data["valid"].chosen = _both(data["valid"].chosen, lambda number, _: bool(keep[number]))
@@ -190,29 +203,45 @@ def _both(first: Callable[[int, Example], bool] | None, second: Callable[[int, E
 
 def _hold_out(split: Split, seed: int, share: float) -> tuple[Split, Split]:
     """Divide by a hash of the inputs, so that equal inputs never stand on both sides."""
-    inputs = [column for column in split.columns if column != split.columns[-1]] or split.columns
+    inputs = list(split.task.wanted)
 
     def held_out(_: int, example: Example) -> bool:
         content = json.dumps([seed, *(example[key] for key in inputs)], ensure_ascii=False)
         return int.from_bytes(hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") < share * 2**64
 
-    rest = Split(split.source, split.data, split.columns, lambda number, example: not held_out(number, example))
-    return rest, Split(split.source, split.data, split.columns, held_out)
+    rest = Split(split.source, split.data, split.task, lambda number, example: not held_out(number, example))
+    return rest, Split(split.source, split.data, split.task, held_out)
+
+
+def _take_fold(split: Split, config: RunConfig) -> tuple[Split, Split]:
+    """Divide into the other folds and one of them."""
+    data = config.data
+    assert data.folds is not None
+    numbers = fold_numbers(split, split.task, folds=data.folds, group=data.group, seed=config.seed)
+    rest = Split(split.source, data, split.task, lambda number, _: bool(numbers[number] != data.fold))
+    return rest, Split(split.source, data, split.task, lambda number, _: bool(numbers[number] == data.fold))
+
+
+def _held_out_words(config: RunConfig, share: float) -> str:
+    if config.data.folds is not None:
+        group = f", grouped by {config.data.group}" if config.data.group else ""
+        return f"fold {config.data.fold} of {config.data.folds}{group}, divided by seed {config.seed}"
+    return f"{share:.1%} of the training examples, as there is no data.valid: chosen by a hash of their inputs and seed {config.seed}"
 
 
 def _encode(run: Run, split: Split, name: str) -> tuple[Store, int]:
-    """Encode a split into the run's store; returns it and how many examples were too long for data.max_length."""
+    """Encode a split into the run's store; returns it and how many examples are longer than data.max_length."""
     n_long = 0
 
-    def short_enough() -> Iterator[tuple[int, Encoded]]:
+    def fitted() -> Iterator[tuple[int, Encoded]]:
         nonlocal n_long
         for number, encoded in _encoded(run.task, split.numbered()):
-            if max((value.size(0) for value in encoded.values() if value.dim()), default=1) > run.config.data.max_length:
-                n_long += 1
-            else:
-                yield number, encoded
+            n_long += max((value.size(0) for value in encoded.values() if value.dim()), default=1) > run.config.data.max_length
+            kept = run.task.fitted(encoded)
+            if kept is not None:
+                yield number, kept
 
-    store = write_store(run.folder / "store" / name, short_enough())
+    store = write_store(run.folder / "store" / name, fitted())
     if not len(store):
         why = f"all {n_long} are longer than data.max_length={run.config.data.max_length} tokens" if n_long else "none were left"
         raise DataError(f"{split.source}: no {name} examples to use: {why}")
@@ -229,10 +258,12 @@ def _figures(run: Run, train: Store, valid: Store) -> dict[str, Any]:
     lengths = train.lengths()
     division = batches(lengths, run.config.train.batch_tokens, seed=run.config.seed, epoch=0)
     names = [key for key, kind in train.keys.items() if not kind["scalar"]]
+    longest = dict(zip(names, lengths.max(axis=0).tolist(), strict=True))
+    tokens = dict(zip(names, lengths.sum(axis=0).tolist(), strict=True))
     return {
         "examples": {"train": len(train), "valid": len(valid)},
-        "tokens": dict(zip(names, lengths.sum(axis=0).tolist(), strict=True)),
-        "longest": dict(zip(names, lengths.max(axis=0).tolist(), strict=True)),
+        "tokens": {name: count for name, count in tokens.items() if longest[name] != 1},  # a key that is never longer is no sequence
+        "longest": {name: count for name, count in longest.items() if count != 1},
         "batches": len(division),
         "padding": round(padding_share(lengths, division), 4),
         "heed": heed.__version__,
@@ -243,6 +274,14 @@ def summary(report: dict[str, Any]) -> list[str]:
     """Say in a few lines what a person should know about the data before training."""
     tokens = ", ".join(f"{count:,} {name}" for name, count in report["tokens"].items())
     lines = [f"{report['examples']['train']:,} training and {report['examples']['valid']:,} validation examples; {tokens} tokens"]
+    classes = list(report["train"].get("classes", {}).items())
+    if classes:
+        shown = ", ".join(f"{name} {count:,}" for name, count in classes[:SHOWN_CLASSES])
+        more = f" and {len(classes) - SHOWN_CLASSES} more" if len(classes) > SHOWN_CLASSES else ""
+        lines.append(f"{len(classes)} classes: {shown}{more}")
+    for name, quantiles in report["train"].get("lengths", {}).items():
+        if "text" in name:
+            lines.append(f"{name.replace('_', ' in ')}: " + ", ".join(f"{point} {value:,}" for point, value in quantiles.items()))
     counts = {name: count for name, count in report["train"].get("counts", {}).items() if count}
     if counts:
         found = ", ".join(f"{count:,} {name}" for name, count in counts.items())
@@ -253,8 +292,11 @@ def summary(report: dict[str, Any]) -> list[str]:
             lines.append(f"skipped {reading['bad']:,} bad rows of {reading['source']}, first: {reading['bad_examples'][0]}")
     for what, n_long in (("training", report["too_long"]), ("validation", report["too_long_valid"])):
         if n_long:
-            lines.append(f"left out {n_long:,} {what} examples longer than data.max_length={report['max_length']} tokens")
+            lines.append(f"{n_long:,} {what} examples longer than data.max_length={report['max_length']} tokens: {report['long_examples']}")
     if "held_out" in report:
-        lines.append(f"no data.valid: held out {report['held_out']}")
+        lines.append(f"held out {report['held_out']}")
+    if "coverage" in report:
+        found = report["coverage"]
+        lines.append(f"word vectors for {found['found']:,} of {found['words']:,} words ({found['share']:.1%})")
     lines.append(f"{report['batches']:,} batches an epoch, {report['padding']:.1%} padding")
     return lines

@@ -11,11 +11,13 @@ from heed.run import Run, new_folder, read_config, resolve
 from heed.training.checkpoint import checkpoints
 from heed.training.log import TrainingLog
 from heed.training.prepare import Prepared, prepare, reopen
-from heed.training.trainer import Trainer
+from heed.training.trainer import Stop, Trainer
 
 
-def fit_recipe(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], folder: Path, *, force: bool, quiet: bool) -> Run:
-    """Train what a recipe and the settings laid over it describe; `verbs.train` says more."""
+def fit_recipe(
+    recipe: str | Mapping[str, Any], settings: Mapping[str, Any], folder: Path, *, force: bool, quiet: bool, stop: Stop | None = None
+) -> Run:
+    """Train what a recipe and the settings laid over it describe; `verbs.train` and `Trainer.fit` say more."""
     config = resolve(recipe, settings)
     choose_device(config.train.device)  # refused before any work is done rather than after
     with (
@@ -28,7 +30,7 @@ def fit_recipe(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], fol
             log.say("allocator: freed memory is kept for the next step (mallopt)")
         prepared = prepare(config, folder, log.say)
         keep()
-        return _fit(prepared, log, resumed=False)
+        return _fit(prepared, log, resumed=False, stop=stop)
 
 
 def fit_on(folder: Path, *, quiet: bool, trust: bool = False, allow_changed_data: bool = False) -> Run:
@@ -46,7 +48,7 @@ def fit_on(folder: Path, *, quiet: bool, trust: bool = False, allow_changed_data
         return _fit(reopen(folder, log.say, trust=trust, allow_changed_data=allow_changed_data), log, resumed=True)
 
 
-def _fit(prepared: Prepared, log: TrainingLog, *, resumed: bool) -> Run:
+def _fit(prepared: Prepared, log: TrainingLog, *, resumed: bool, stop: Stop | None = None) -> Run:
     trainer = Trainer(prepared, log)
     log.say(
         f"{count_parameters(trainer.model):,} parameters, {str(trainer.precision).removeprefix('torch.')} on {trainer.device}, "
@@ -56,5 +58,5 @@ def _fit(prepared: Prepared, log: TrainingLog, *, resumed: bool) -> Run:
         trainer.resume()
     if prepared.changed:
         log.record({"step": trainer.progress.step, "changed_data": prepared.changed})
-    trainer.fit()
+    trainer.fit(stop)
     return trainer.run

@@ -8,7 +8,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -41,12 +41,16 @@ from heed.training.checkpoint import (
 from heed.training.faults import first_fault, is_out_of_memory
 from heed.training.log import TrainingLog
 from heed.training.optim import build_optimizer, learning_rate
-from heed.training.prepare import Prepared, Split
+from heed.training.prepare import Prepared, Split, scored_rows
 
 CALIBRATION_STEPS = 20  # updates timed before the number of steps that fit into train.minutes is fixed
 MOST_EVALUATIONS = 20
+LOWER_IS_BETTER = ("loss", "perplexity", "ter", "wer", "cer", "log_loss", "calibration_error")
 DEFAULT_EPOCHS, FEWEST_STEPS, MOST_STEPS = 10, 1000, 20_000  # when neither steps, epochs nor minutes are asked for
 EVALUATION_SHARE = 0.93  # of train.minutes, what is left for updates when validation and the last checkpoint are paid for
+
+
+Stop = Callable[[int, float], bool]
 
 
 class Interrupted(Exception):
@@ -103,6 +107,9 @@ class Trainer:
         self.progress = Progress(total_steps=self._planned_steps())
         self.folder = self.run.folder / "checkpoints"
         self.stop_signal: int | None = None
+        self._drawn = 0  # seed of the present step
+        self._stop: Stop | None = None
+        self._stopped = False
         self.started = time.monotonic()
 
     def resume(self) -> None:
@@ -127,13 +134,16 @@ class Trainer:
         else:
             self.log.say(f"not used: {best}: {problem}; the best weights stay those of {self.run.folder}")
 
-    def fit(self) -> None:
+    def fit(self, stop: Stop | None = None) -> None:
         """Train until the steps, the minutes or the patience are used up, then keep the best weights.
 
+        Args:
+            stop: asked after each evaluation, with how many there were and its value of train.best_metric, whether to stop there.
         Raises:
             TrainingError: the loss or a gradient is not a finite number.
             Interrupted: SIGINT or SIGTERM arrived; the step was finished and a checkpoint written.
         """
+        self._stop = stop
         with self._listening(), _explaining_lack_of_memory(self.run.folder):
             self.started = time.monotonic() - self.progress.seconds
             if self.progress.step == 0:
@@ -182,14 +192,15 @@ class Trainer:
             self._halve(rows)  # here, where the error no longer holds what did not fit
 
     def _add_gradients(self, rows: Rows, totals: Totals) -> None:
-        batch = self._batch(self.train_data, rows)
+        batch = self._training_batch(rows)
         result = self._loss(batch)
         torch.autograd.backward(result[0])
         totals.add(result, batch)
 
     def _begin(self, step: int) -> None:
         """Draw what a step draws, and start from no gradients."""
-        torch.manual_seed(_mix(self.run.config.seed, step))
+        self._drawn = _mix(self.run.config.seed, step)
+        torch.manual_seed(self._drawn)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -236,6 +247,15 @@ class Trainer:
     def _batch(self, store: Store, rows: Rows) -> Batch:
         return collate([store[int(row)] for row in rows], store.rows[rows].tolist()).to(self.device)
 
+    def _training_batch(self, rows: Rows) -> Batch:
+        """Lay training examples side by side, each changed as the task's augmentation changes it at this step."""
+        examples = [self.train_data[int(row)] for row in rows]
+        if self.task.augments:
+            examples = [
+                self.task.augmented(one, np.random.default_rng([self._drawn, int(row)])) for one, row in zip(examples, rows, strict=True)
+            ]
+        return collate(examples, self.train_data.rows[rows].tolist()).to(self.device)
+
     def _scale_gradients(self, units: float) -> float:
         """Divide the summed gradients by the units, clip them, and return their norm before clipping."""
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
@@ -267,7 +287,7 @@ class Trainer:
         """Compute a step again, and name the place where the first number arose that is not finite."""
         self._begin(step)
         for rows in self._parts(group):
-            batch = self._batch(self.train_data, rows)
+            batch = self._training_batch(rows)
             place = first_fault(self.model, lambda batch=batch: self._loss(batch)[0])  # type: ignore[misc]
             if place is not None:
                 return place
@@ -292,6 +312,7 @@ class Trainer:
             "lr": rate,
             "units": float(totals.units),
             "units_per_second": float(totals.units) / seconds,
+            "tokens_per_second": (float(totals.units) if self.task.counts_tokens else totals.tokens) / seconds,
             "padding": 1 - totals.tokens / max(1, totals.padded),
             "seconds": self.progress.seconds,
         }
@@ -328,6 +349,7 @@ class Trainer:
             raise TrainingError(f"step {step}: the validation {what} is {figures[what]}. {self._advice()}")
         better = self.progress.best_value is None or self._is_better(value, self.progress.best_value)
         self.progress.evaluations_without_better = 0 if better else self.progress.evaluations_without_better + 1
+        self.progress.n_evaluations += 1
         if better:
             self.progress.best_value, self.progress.best_step = value, step
         self.progress.evaluated = [*self.progress.evaluated, step][-self.config.average :]
@@ -337,6 +359,7 @@ class Trainer:
         place = self._checkpoint()
         if better:
             self._keep_best(place)
+        self._stopped = self._stop is not None and self._stop(self.progress.n_evaluations, value)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         self.log.say(f"step {step}  valid: {shown}{'  (best)' if better else ''}  in {time.monotonic() - begun:.1f} s")
 
@@ -356,8 +379,8 @@ class Trainer:
 
     def _task_scores(self) -> dict[str, float]:
         config = self.run.config
-        assert config.data.valid is not None  # RunConfig refuses a score of the task without it
-        examples = Split(config.data.valid, config.data, self.task.columns)
+        held_out = scored_rows(self.run)
+        examples = Split(str(config.data.valid), config.data, self.task) if held_out is None else held_out
         options = config.decode.replace(beams=1, n_best=1)
         scores = evaluate_examples(self.run, examples, options).scores.to_json()
         values = {name: score["value"] for name, score in scores.items() if isinstance(score, dict) and "value" in score}
@@ -366,7 +389,7 @@ class Trainer:
         return values
 
     def _is_better(self, value: float, best: float) -> bool:
-        lower_is_better = self.config.best_metric in ("loss", "perplexity", "ter", "wer", "cer")
+        lower_is_better = self.config.best_metric in LOWER_IS_BETTER
         return value < best if lower_is_better else value > best
 
     def _checkpoint(self) -> Path:
@@ -410,7 +433,7 @@ class Trainer:
     def _finished(self) -> bool:
         out_of_time = self.config.minutes is not None and time.monotonic() - self.started > 60 * self.config.minutes
         out_of_steps = self.progress.total_steps is not None and self.progress.step >= self.progress.total_steps
-        return out_of_time or out_of_steps or self._stopped_early()
+        return out_of_time or out_of_steps or self._stopped or self._stopped_early()
 
     def _stopped_early(self) -> bool:
         return 0 < self.config.early_stopping <= self.progress.evaluations_without_better

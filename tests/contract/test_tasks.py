@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from toy_runs import write_pairs
+from toy_runs import toy_texts, write_rows
 
 import heed
 from heed.config import DecodeConfig
@@ -17,7 +18,7 @@ from heed.data.batch import collate
 from heed.data.parts import load_parts, save_parts
 from heed.data.read import Example
 from heed.run import Run
-from heed.tasks import TASKS, Answer
+from heed.tasks import TASKS, Answer, Task
 
 
 def pairs(n: int = 32) -> list[Example]:
@@ -27,8 +28,11 @@ def pairs(n: int = 32) -> list[Example]:
     return [{"source": source, "target": source[::-1]} for source in sources]
 
 
-DATA = {"translation": pairs()}
-SETTINGS: dict[str, dict[str, Any]] = {"translation": {"vocab_size": 300, "target_language": "en"}}
+DATA: dict[str, list[Example]] = {"text_classification": list(toy_texts(32)), "translation": pairs()}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "text_classification": {"vocab_size": 300},
+    "translation": {"vocab_size": 300, "target_language": "en"},
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Tried:
     @property
     def inputs(self) -> list[Example]:
         """The examples without their answers."""
-        return [{key: example[key] for key in self.run.task.inputs} for example in self.examples]
+        return [{key: example[key] for key in self.run.task.wanted} for example in self.examples]
 
     def loss(self, model: Any, examples: Sequence[Example]) -> float:
         """Return the loss per unit."""
@@ -58,10 +62,10 @@ def test_every_task_has_data_to_be_tried_on() -> None:
 @pytest.fixture(scope="module", params=sorted(TASKS))
 def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tried:
     name, folder = request.param, tmp_path_factory.mktemp(request.param)
-    train = write_pairs(folder / "train.tsv", DATA[name])
+    train = write_rows(folder / "train.tsv", DATA[name])
     recipe = {
         "task": {"name": name, **SETTINGS[name]},
-        "data": {"train": str(train), "valid": str(train)},
+        "data": {"train": str(train), "valid": str(train), "allow_leaks": True},
         "model": {"d_model": 32, "n_heads": 2, "n_layers": 1, "d_ff": 48, "dropout": 0.0},
         "train": {"steps": 120, "lr": 0.01, "warmup": 10, "precision": "float32", "tensorboard": False, "evaluate_every": 120},
         "decode": {"beams": 2, "max_length": 40},
@@ -125,19 +129,58 @@ def test_encoding_many_is_encoding_each(tried: Tried) -> None:
             assert all(torch.equal(one[key], alone[key]) for key in one)
 
 
+def test_an_example_is_encoded_for_answering_as_for_training_without_its_outputs(tried: Tried) -> None:
+    task = tried.run.task
+    for asked, taught in zip(task.encode_all(tried.inputs), task.encode_all(tried.examples, training=True), strict=True):
+        assert asked.keys() == taught.keys() - task.outputs.keys()
+        assert all(torch.equal(asked[key], taught[key]) for key in asked)
+        assert 0 < task.n_places(asked) <= task.max_length + 1
+
+
+def test_columns_are_the_inputs_and_the_outputs(tried: Tried) -> None:
+    task = tried.run.task
+    assert task.columns.keys() == task.wanted.keys() | task.outputs.keys() == tried.examples[0].keys()
+    assert task.inputs.items() <= task.wanted.items() <= (task.inputs | task.optional).items()
+
+
+def test_good_examples_have_no_fault_and_their_stratum_is_text(tried: Tried) -> None:
+    task = tried.run.task
+    assert [task.fault(example) for example in tried.examples] == [None] * 32
+    assert {type(task.stratum(example)) for example in tried.examples} in ({str}, {type(None)})
+
+
+def test_without_augmentation_training_examples_stay_as_they_are(tried: Tried) -> None:
+    task = tried.run.task
+    assert not task.augments
+    for encoded in task.encode_all(tried.examples, training=True):
+        changed = task.augmented(encoded, np.random.default_rng(1))
+        assert changed.keys() == encoded.keys()
+        assert all(torch.equal(changed[key], encoded[key]) for key in encoded)
+
+
 def test_answering_needs_the_inputs_alone_and_gives_json(tried: Tried) -> None:
     options = DecodeConfig(beams=1, max_length=8)
     for answer in tried.run.answers(tried.inputs[:3], options):
-        assert json.loads(json.dumps(answer.to_json()))["text"] == answer.text
+        content = json.loads(json.dumps(answer.to_json()))
+        assert content["text"] == answer.text
+        assert Answer.from_json(content).to_json() == {key: value for key, value in content.items() if key != "others"}
+
+
+def answered(task: Task, example: Example, *, right: bool) -> Answer:
+    """Return an answer as the task gives them that is right, or one that is wrong."""
+    if task.outputs.keys() == {"target"}:
+        return Answer(example["target"] if right else example["source"][:1])
+    assert task.outputs.keys() == {"label"}
+    labels = {answer["label"] for answer in DATA[task.name]}
+    sure = 0.8 if right else 0.1
+    shares = {label: sure if label == example["label"] else (1 - sure) / (len(labels) - 1) for label in sorted(labels)}
+    return Answer(max(shares, key=shares.__getitem__), details={"probabilities": shares})
 
 
 def test_right_answers_score_better_than_wrong_ones(tried: Tried) -> None:
     task = tried.run.task
-    if task.outputs != ("target",):
-        pytest.skip("right answers of this task are not texts")
-    right = task.metrics()
-    task.count(right, [Answer(example["target"]) for example in tried.examples], tried.examples)
-    wrong = task.metrics()
-    task.count(wrong, [Answer(example["source"][:1]) for example in tried.examples], tried.examples)
+    right, wrong = task.metrics(), task.metrics()
+    task.count(right, [answered(task, example, right=True) for example in tried.examples], tried.examples)
+    task.count(wrong, [answered(task, example, right=False) for example in tried.examples], tried.examples)
     assert (right.qualities() >= wrong.qualities()).all()
     assert right.qualities().sum() > wrong.qualities().sum()

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heed.data.read import CHUNK_BYTES, ReadLog, data_files, hash_files, read_examples, read_lines
+from heed.data.encodings import CHUNK_BYTES
+from heed.data.read import ReadLog, data_files, hash_files, read_examples
 from heed.errors import DataError, MissingExtra
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -80,43 +81,6 @@ def test_every_encoding_gives_the_same_rows(tmp_path, encoding, mark, gz):
     log = ReadLog()
     assert read(path, log=log) == [{"source": a, "target": b} for a, b in rows]
     assert (log.encoding, log.format, log.rows) == (encoding, "tsv", 5)
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "gb18030"])
-def test_characters_across_chunk_borders_are_read_whole(tmp_path, encoding):
-    long = "x" + "国人民" * (CHUNK_BYTES // 5)
-    path = write(tmp_path / "a.tsv", tsv([(long, "long"), ("好", "short")]), encoding)
-    assert [row["source"] for row in read(path)] == [long, "好"]
-
-
-@pytest.mark.parametrize(
-    ("content", "offset"),
-    [
-        (b"source\ttarget\nok\tok\nx\xff\xffy\tz\n", 21),
-        ("source\ttarget\nMänner läuft für\tx\n".encode("latin-1"), 15),
-        (b"source\ttarget\nM\xe4nner\tM\xe4rchen\n", 15),
-        ("source\ttarget\n好\t好".encode()[:-1], 18),
-        ("source\ttarget\na\tb".encode("utf-16-le") + b"x", 34),
-        (b"source\ttarget\na\tb\x00\n", 17),
-        ("source\ttarget\n好的\t你好".encode() + b"\xff\n", 27),
-        (codecs.BOM_UTF32_LE + "source\ttarget\n".encode("utf-32-le"), 2),
-        (codecs.BOM_UTF8 + b"source\ttarget\n\xb0\xa1\tb\n", 17),
-    ],
-)
-def test_bytes_that_are_no_text_are_refused_with_their_place(tmp_path, content, offset):
-    message = refusal(write(tmp_path / "a.tsv", content))
-    assert "a.tsv: byte" in message
-    assert "save the file as UTF-8" in message
-    if b"\x00" not in content[:17] or offset in (2, 34):
-        assert f"byte {offset} " in message
-
-
-def test_a_cut_or_false_gzip_file_is_refused(tmp_path):
-    whole = gzip.compress(tsv(PAIRS * 500).encode())
-    for content in [whole[:-20], whole[:60], b"plain text", whole[:-8] + b"\0" * 8, whole[:30] + b"\xff\xff\xff" + whole[33:]]:
-        path = tmp_path / "a.tsv.gz"
-        path.write_bytes(content)
-        assert "is cut off or no gzip file" in refusal(path)
 
 
 def test_other_columns_are_kept_and_columns_renamed(tmp_path):
@@ -321,14 +285,6 @@ def test_parallel_text_fills_two_columns_only(tmp_path):
     assert "fills two columns, this task has text" in refusal(tmp_path / "t.{a,b}", required=["text"])
 
 
-def test_lines_are_read_in_any_encoding(tmp_path):
-    for encoding in ("utf-8-sig", "utf-16", "gb18030"):
-        path = write(tmp_path / "a.txt.gz", "你好\r\n\n a\u2028b", encoding)
-        assert list(read_lines(path)) == list(read_lines(str(path))) == ["你好", "", " a\u2028b"]
-    with pytest.raises(DataError, match="no such file"):
-        read_lines(tmp_path / "b.txt")
-
-
 def test_a_missing_file_names_the_nearest_one(tmp_path):
     write(tmp_path / "train.tsv", tsv(PAIRS))
     assert f"did you mean {tmp_path / 'train.tsv'}?" in refusal(tmp_path / "trian.tsv")
@@ -474,3 +430,139 @@ def test_a_header_with_a_carriage_return_inside_is_read_as_it_stands(tmp_path):
     assert read(path) == [{"source": "a", "target": "b", "n": "c"}]
     broken = write(tmp_path / "b.csv", "sou\rrce,target\na,b\n")
     assert "no column 'source'" in refusal(broken)
+
+
+LABELLED = {"text": "text", "label": "label"}
+MULTI_LABELLED = {"text": "text", "label": "labels"}
+
+
+def write_jsonl(path, values, column="label"):
+    return write(path, "".join(json.dumps({"text": f"t{n}", column: value}) + "\n" for n, value in enumerate(values)))
+
+
+def labels(path, kinds=LABELLED):
+    return [row["label"] for row in read(path, required=kinds)]
+
+
+def test_labels_are_the_same_text_from_numbers_and_from_text(tmp_path):
+    values = [1, 1.0, "1", " 1 ", 0, -3, 2.0**60, True, False, "pos", "　pos\n", "a|b", "1.5"]
+    expected = ["1", "1", "1", "1", "0", "-3", str(2**60), "true", "false", "pos", "pos", "a|b", "1.5"]
+    assert labels(write_jsonl(tmp_path / "a.jsonl", values)) == expected
+    spaced = [(f"t{n}", f" {text}") for n, text in enumerate(expected)]
+    for name, mark in [("a.csv", ","), ("a.tsv", "\t")]:
+        path = write(tmp_path / name, f"text{mark}label\n" + "".join(f"{text}{mark}{label}\n" for text, label in spaced))
+        assert labels(path) == expected
+    for column, kind in [([1, 0, -3], "int8"), ([1.0, 0.0, -3.0], "float32"), (["1", "0", " -3"], "string")]:
+        parquet = as_parquet(tmp_path / "a.parquet", {"text": ["x", "y", "z"], "label": pa.array(column, kind)})
+        assert labels(parquet) == ["1", "0", "-3"]
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ("null", "is null; expected a label"),
+        ("0.5", "is 0.5, of type float; expected a label: text or a whole number"),
+        ("NaN", "is nan, of type float; expected a label"),
+        ("Infinity", "is inf, of type float; expected a label"),
+        ('{"id": 1}', "is {'id': 1}, of type dict; expected a label"),
+        ('"　 "', "is empty"),
+        ('["a", "b"]', "is the list ['a', 'b']; expected one label; if an example can have several, set task.multi_label=true"),
+        ("[]", "is the list []; expected one label"),
+    ],
+)
+def test_what_is_no_label_is_a_fault_that_says_what_was_found(tmp_path, value, fault):
+    path = write(tmp_path / "a.jsonl", f'{{"text": "x", "class": {value}}}\n{{"text": "y", "class": 1}}\n')
+    rename = {"label": "class"}
+    assert f"{path}:1: column 'class' {fault}" in refusal(path, required=LABELLED, rename=rename)
+    assert read(path, required=LABELLED, rename=rename, bad_rows="skip") == [{"text": "y", "label": "1"}]
+
+
+def test_several_labels_are_the_same_list_from_lists_and_from_text(tmp_path):
+    values = [["a", "b"], [], "a|b", " a | b ", "", " ", 3, [True, 2.0, " c "], ["b", "a", "b"], ["a|b"]]
+    expected = [["a", "b"], [], ["a", "b"], ["a", "b"], [], [], ["3"], ["true", "2", "c"], ["b", "a"], ["a|b"]]
+    assert labels(write_jsonl(tmp_path / "a.jsonl", values), MULTI_LABELLED) == expected
+    for name, mark in [("a.csv", ","), ("a.tsv", "\t")]:
+        rows = "".join(f"t{n}{mark}{' | '.join(found)}\n" for n, found in enumerate(expected))
+        assert labels(write(tmp_path / name, f"text{mark}label\n{rows}"), MULTI_LABELLED) == [*expected[:-1], ["a", "b"]]
+    parquet = as_parquet(tmp_path / "a.parquet", {"text": ["x", "y", "z"], "label": [[2, 1], [], [0]]})
+    assert labels(parquet, MULTI_LABELLED) == [["2", "1"], [], ["0"]]
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ("null", "is null; expected a label"),
+        ("0.5", "is 0.5, of type float; expected a label"),
+        ('["a", null]', "is ['a', None], of which one is null; expected a label"),
+        ('["a", ["b"]]', "is ['a', ['b']], of which one is ['b'], of type list; expected a label"),
+        ('["a", ""]', "is ['a', ''], of which one is empty"),
+        ('"a||b"', "is 'a||b', of which one is empty"),
+    ],
+)
+def test_what_are_no_labels_is_a_fault_that_says_what_was_found(tmp_path, value, fault):
+    path = write(tmp_path / "a.jsonl", f'{{"text": "x", "label": {value}}}\n')
+    assert f"{path}:1: column 'label' {fault}" in refusal(path, required=MULTI_LABELLED)
+
+
+def test_columns_without_kinds_are_text(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"text": "x", "label": " 1 "}\n')
+    as_text = read(path, required=["text", "label"])
+    assert as_text == read(path, required={"text": "text", "label": "text"}) == [{"text": "x", "label": " 1 "}]
+    assert "column 'label' is 1, of type int; expected text" in refusal(write_jsonl(path, [1]), required=["text", "label"])
+
+
+def test_parallel_text_can_hold_labels(tmp_path):
+    write(tmp_path / "t.txt", "x\ny\n")
+    write(tmp_path / "t.label", " 1\n0 \n")
+    assert read(tmp_path / "t.{txt,label}", required=LABELLED) == [{"text": "x", "label": "1"}, {"text": "y", "label": "0"}]
+
+
+def write_odd_rows(folder, name):
+    """Write four rows whose third is odd and whose second is bad anyway; returns the source and the places of these two."""
+    if name == "classes":
+        for path, text in [("classes/ok/1.txt", "a"), ("classes/ok/3.txt", " "), ("classes/odd/2.txt", "b"), ("classes/ok/10.txt", "c")]:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            write(folder / path, text)
+        return folder / name, {"bad": folder / "classes/ok/3.txt", "odd": folder / "classes/odd/2.txt"}
+    text, bad, odd = {
+        "a.tsv": ("text\tlabel\na\tok\nlonely\nb\todd\nc\tok\n", 3, 4),
+        "a.csv": ('text,label\r\n"a,\r\na",ok\r\nlonely\r\n"b\n\nb",odd\r\nc,ok\r\n', 4, 5),
+        "a.jsonl": ('{"text":"a","label":"ok"}\n[]\n{"text":"b","label":"odd"}\n{"text":"c","label":"ok"}\n', 2, 3),
+    }[name]
+    path = write(folder / name, text)
+    return path, {"bad": f"{path}:{bad}", "odd": f"{path}:{odd}"}
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.jsonl", "classes"])
+def test_a_check_refuses_or_skips_rows_by_their_place(tmp_path, name):
+    source, places = write_odd_rows(tmp_path, name)
+    asked = []
+
+    def check(example):
+        asked.append(example["label"])
+        return "label 'odd' is not known" if example["label"] == "odd" else None
+
+    log = ReadLog()
+    rows = read(source, required=LABELLED, bad_rows="skip", log=log, check=check)
+    assert [row["text"][0] for row in rows] == ["a", "c"]
+    assert sorted(asked) == ["odd", "ok", "ok"]
+    assert (log.rows, log.bad) == (2, 2)
+    assert f"{places['odd']}: label 'odd' is not known" in log.bad_examples
+    assert any(line.startswith(f"{places['bad']}: ") for line in log.bad_examples)
+    message = refusal(source, required=LABELLED, check=check)
+    assert message.startswith(f"{log.bad_examples[0]}; mend the ")
+    assert "data.bad_rows=skip" in message
+
+
+def test_a_check_is_asked_about_values_as_they_come_out(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", [1, 2.0, "3"])
+    seen = []
+    assert len(read(path, required=LABELLED, check=lambda example: seen.append(dict(example)))) == 3
+    assert seen == [{"text": "t0", "label": "1"}, {"text": "t1", "label": "2"}, {"text": "t2", "label": "3"}]
+    message = refusal(path, required=LABELLED, check=lambda _: "no", bad_rows="skip")
+    assert f"none of its 3 rows can be used; the first: {path}:1: no" in message
+
+
+def test_a_missing_folder_is_said_to_be_missing(tmp_path):
+    (tmp_path / "train").mkdir()
+    assert f"no such file; did you mean {tmp_path / 'train'}?" in refusal(tmp_path / "trian")

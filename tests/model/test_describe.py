@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -100,3 +100,62 @@ def test_decoder_layers_attend_to_themselves_then_to_the_source_then_feed_forwar
     nodes = read_chart(mermaid(build_model(tiny_config(n_layers=1)))).nodes.values()
     decoder = [text for text in nodes if text.startswith("decoder 1")]
     assert decoder == ["decoder 1: causal self-attention", "decoder 1: cross-attention", "decoder 1: feed-forward"]
+
+
+CLASSIFIERS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "convolution": ({"mixer": "convolution"}, ["stack 1: convolution", "stack 2: convolution", "stack: norm", "mean pooling"]),
+    "lstm": ({"mixer": "lstm", "pooling": "first"}, ["stack 1: LSTM", "stack 2: LSTM", "stack: norm", "first pooling"]),
+    "hybrid": (
+        {"mixer": "hybrid", "pooling": "attention", "n_layers": 1, "norm_place": "after"},
+        ["stack 1: convolution", "stack 1: self-attention", "stack 1: feed-forward", "attention pooling"],
+    ),
+    "low rank": (
+        {"attention": "low_rank", "weight_rank": 2, "adaptive": True, "n_layers": 1},
+        ["stack 1: self-attention", "stack 1: feed-forward", "stack: norm", "mean pooling"],
+    ),
+    "hierarchical": (
+        {"hierarchical": True, "n_layers": 1},
+        [
+            *["stack 1: self-attention", "stack 1: feed-forward", "stack: norm", "attention pooling over each sentence"],
+            *["document 1: self-attention", "document 1: feed-forward", "document: norm", "mean pooling"],
+        ],
+    ),
+    "hierarchical lstm": (
+        {"hierarchical": True, "mixer": "lstm", "n_layers": 1, "n_document_layers": 2},
+        [
+            *["stack 1: LSTM", "stack: norm", "attention pooling over each sentence"],
+            *["document 1: LSTM", "document 2: LSTM", "document: norm", "mean pooling"],
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_the_chart_of_a_classifier_leads_from_its_ids_through_what_mixes_them_to_class_scores(kind: str, tiny_config: Maker) -> None:
+    fields, expected = CLASSIFIERS[kind]
+    chart = read_chart(mermaid(build_model(tiny_config(architecture="encoder", n_classes=5, **fields))))
+    assert [text for text in chart.nodes.values() if text != "+"] == ["ids", "embedding + positions", *expected, "class scores"]
+    order = {name: i for i, name in enumerate(chart.nodes)}
+    assert {end for edge in chart.edges for end in edge} == chart.nodes.keys()
+    assert all(order[start] < order[end] for start, end in chart.edges)
+    inner, entered = {start for start, _ in chart.edges}, {end for _, end in chart.edges}
+    assert [chart.nodes[name] for name in chart.nodes if name not in inner] == ["class scores"]
+    assert [chart.nodes[name] for name in chart.nodes if name not in entered] == ["ids"]
+    for name in [name for name, text in chart.nodes.items() if text == "+"]:
+        layer, skipped = [start for start, end in chart.edges if end == name]
+        assert [start for start, end in chart.edges if end == layer] == [skipped]
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_the_layer_table_of_a_classifier_adds_up_to_its_parameters(kind: str, tiny_config: Maker) -> None:
+    model = build_model(tiny_config(architecture="encoder", n_classes=5, d_embedding=7, **CLASSIFIERS[kind][0]))
+    rows = {row.name: row for row in layer_table(model)}
+    assert sum(row.parameters for row in rows.values()) == count_parameters(model)
+    assert {name.rpartition(".")[0] for name, _ in model.named_parameters()} == rows.keys()
+    assert rows["head.scores"].parameters == 24 * 5 + 5
+    assert rows["stem.widen"].parameters == 24 * 7
+
+
+def test_an_encoder_without_a_head_ends_with_its_vectors(tiny_config: Maker) -> None:
+    chart = read_chart(mermaid(build_model(tiny_config(architecture="encoder"))))
+    assert list(chart.nodes.values())[-1] == "stack: norm"

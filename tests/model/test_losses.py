@@ -1,4 +1,4 @@
-"""cross_entropy and vocabulary_loss, against torch's cross-entropy and finite differences."""
+"""The losses against torch's, their definitions and finite differences."""
 
 import math
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from heed.model import cross_entropy, vocabulary_loss
-from heed.model.losses import LossSum
+from heed.model.losses import LossSum, class_loss, decision_loss
 
 IGNORE = 0
 
@@ -186,3 +186,88 @@ def test_either_input_may_be_frozen(frozen: str) -> None:
     expected = F.cross_entropy(hidden @ weight.T, targets, reduction="sum")
     mine = torch.autograd.grad(vocabulary_loss(hidden, weight, targets).total, free)
     torch.testing.assert_close(mine, torch.autograd.grad(expected, free), rtol=1e-5, atol=1e-5)
+
+
+class Texts(NamedTuple):
+    """Logits (B, C) of texts, their classes (B,), which classes apply (B, C), and the options of a loss."""
+
+    logits: Tensor
+    classes: Tensor
+    applies: Tensor
+    smoothing: float
+    weights: Tensor | None
+
+
+@st.composite
+def judged_texts(draw: st.DrawFn) -> Texts:
+    """Draw up to nine texts, with or without smoothing and weights of the classes."""
+    torch.manual_seed(draw(st.integers(0, 2**31)))
+    n, n_classes = draw(st.integers(1, 9)), draw(st.integers(2, 7))
+    return Texts(
+        3 * torch.randn(n, n_classes, dtype=torch.float64, requires_grad=True),
+        torch.randint(0, n_classes, (n,)),
+        torch.rand(n, n_classes) < 0.4,
+        draw(st.sampled_from([0.0, 0.1, 0.5])),
+        5 * torch.rand(n_classes) if draw(st.booleans()) else None,
+    )
+
+
+@given(texts=judged_texts())
+def test_the_loss_of_classes_equals_its_definition_and_torchs_with_weights_and_smoothing(texts: Texts) -> None:
+    logits, classes, _, s, weights = texts
+    loss = class_loss(logits, classes, smoothing=s, weights=weights)
+    factors = torch.ones(logits.size(1)).double() if weights is None else weights.double()
+    expected = torch.zeros(()).double()
+    for row, wanted in zip(logits, classes, strict=True):
+        log_p = row - row.exp().sum().log()
+        shares = torch.full_like(row, s / len(row))
+        shares[wanted] += 1 - s
+        expected = expected - (factors * shares * log_p).sum()
+    torch.testing.assert_close(loss.total, expected)
+    by_torch = F.cross_entropy(logits, classes, factors, label_smoothing=s, reduction="sum")
+    torch.testing.assert_close(loss.total, by_torch)
+    gradients = [torch.autograd.grad(total, logits) for total in (loss.total, expected)]
+    torch.testing.assert_close(*gradients)
+    assert loss.units == len(classes)
+    assert loss.right == (logits.argmax(-1) == classes).sum()
+
+
+@given(texts=judged_texts())
+def test_the_loss_of_decisions_equals_its_definition_and_torchs_with_weights_and_smoothing(texts: Texts) -> None:
+    logits, _, applies, s, weights = texts
+    loss = decision_loss(logits, applies, smoothing=s, weights=weights)
+    factors = torch.ones(logits.size(1)).double() if weights is None else weights.double()
+    wanted = (1 - s) * applies.double() + s / 2
+    expected = -(factors * wanted * logits.sigmoid().log() + (1 - wanted) * (1 - logits.sigmoid()).log()).sum()
+    torch.testing.assert_close(loss.total, expected)
+    torch.testing.assert_close(loss.total, F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=factors, reduction="sum"))
+    gradients = [torch.autograd.grad(total, logits) for total in (loss.total, expected)]
+    torch.testing.assert_close(*gradients)
+    assert loss.units == applies.numel()
+    assert loss.right == ((logits.sigmoid() > 0.5) == applies).sum()
+
+
+@given(texts=judged_texts(), cut=st.integers(0, 9))
+def test_losses_of_texts_are_sums_over_the_members_of_a_batch(texts: Texts, cut: int) -> None:
+    logits, classes, applies, s, weights = texts
+    for function, targets in ((class_loss, classes), (decision_loss, applies)):
+        whole = function(logits, targets, smoothing=s, weights=weights)
+        parts = [function(logits[rows], targets[rows], smoothing=s, weights=weights) for rows in (slice(0, cut), slice(cut, None))]
+        for i in range(3):
+            torch.testing.assert_close(whole[i], parts[0][i] + parts[1][i])
+
+
+@pytest.mark.parametrize("size", [1e4, -1e4])
+def test_huge_logits_of_texts_stay_finite_also_in_half_precision(size: float) -> None:
+    logits, wanted = (size * torch.eye(3)).bfloat16().requires_grad_(), torch.tensor([0, 2, 1])
+    weights = torch.tensor([1.0, 2.0, 3.0])
+    for loss in (class_loss(logits, wanted, weights=weights), decision_loss(logits, torch.eye(3).long(), weights=weights)):
+        assert loss.total.dtype == torch.float32
+        assert bool(loss.total.isfinite())
+        assert bool(torch.autograd.grad(loss.total, logits)[0].isfinite().all())
+
+
+def test_knowing_nothing_costs_the_logarithm_of_the_number_of_classes_and_of_two_for_a_decision() -> None:
+    classes, decisions = class_loss(torch.zeros(4, 7), torch.arange(4)), decision_loss(torch.zeros(4, 7), torch.rand(4, 7) < 0.5)
+    assert float(classes.total / classes.units) == pytest.approx(math.log(7), rel=1e-6)
+    assert float(decisions.total / decisions.units) == pytest.approx(math.log(2), rel=1e-6)

@@ -9,9 +9,11 @@ import torch
 from pydantic import ValidationError
 
 from heed.errors import ConfigError
-from heed.model import ModelConfig, Seq2Seq, build_model
+from heed.model import Encoder, ModelConfig, Seq2Seq, build_model
 
 Maker = Callable[..., ModelConfig]
+
+ENCODER = {"architecture": "encoder"}
 
 # field -> what is changed, and what else must hold for it to matter
 FLIPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -36,17 +38,33 @@ FLIPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "bias": ({"bias": False}, {}),
     "tied": ({"tied": False}, {}),
     "embedding_scale": ({"embedding_scale": False}, {}),
+    "d_embedding": ({"d_embedding": 7}, ENCODER),
+    "frozen_embedding": ({"frozen_embedding": True}, {}),
+    "mixer": ({"mixer": "lstm"}, ENCODER),
+    "kernel_size": ({"kernel_size": 5}, {**ENCODER, "mixer": "convolution"}),
+    "attention": ({"attention": "windowed"}, {**ENCODER, "window": 1}),
+    "window": ({"window": 2}, {**ENCODER, "attention": "windowed", "window": 1}),
+    "landmarks": ({"landmarks": 2}, {**ENCODER, "attention": "low_rank"}),
+    "adaptive": ({"adaptive": True}, {}),
+    "weight_rank": ({"weight_rank": 3}, {}),
+    "hierarchical": ({"hierarchical": True}, {**ENCODER, "n_classes": 3}),
+    "n_document_layers": ({"n_document_layers": 2}, {**ENCODER, "n_classes": 3, "hierarchical": True}),
+    "pooling": ({"pooling": "first"}, {**ENCODER, "n_classes": 3}),
+    "n_classes": ({"n_classes": 3}, ENCODER),
 }
 
 
-def observed(config: ModelConfig) -> tuple[str, dict[str, torch.Size], list[float]]:
-    """Return all that a setting can change: the model, its shapes, and what it computes in training from one seed."""
+def observed(config: ModelConfig) -> tuple[str, dict[str, tuple[torch.Size, bool]], list[float]]:
+    """Return all that a setting can change: the model, its shapes and what learns, and what it computes in training from one seed."""
     torch.manual_seed(0)
     model = build_model(config).train()
     ids = torch.randint(1, 13, (2, 5), generator=torch.Generator().manual_seed(1))
-    logits = model(ids, None, ids) if isinstance(model, Seq2Seq) else model(ids)
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    return type(model).__name__, shapes, logits.flatten().tolist()
+    if isinstance(model, Encoder):
+        scores = model(ids) if config.n_classes is None else model.classify(ids)
+    else:
+        scores = model(ids, None, ids) if isinstance(model, Seq2Seq) else model(ids)
+    shapes = {name: (parameter.shape, parameter.requires_grad) for name, parameter in model.named_parameters()}
+    return type(model).__name__, shapes, scores.flatten().tolist()
 
 
 def test_every_field_is_flipped_here() -> None:
@@ -61,17 +79,22 @@ def test_every_field_has_an_effect(field: str, tiny_config: Maker) -> None:
     assert observed(before) != observed(after)
 
 
-ALTERNATIVES = {
-    "activation": ["relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh"],
-    "norm": ["layer", "rms"],
-    "norm_place": ["before", "after", "rezero"],
-    "positions": ["sinusoidal", "learned", "rotary", "relative", "none"],
+# field -> its values, and what must hold for them to differ
+ALTERNATIVES: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "activation": (["relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh"], {}),
+    "norm": (["layer", "rms"], {}),
+    "norm_place": (["before", "after", "rezero"], {}),
+    "positions": (["sinusoidal", "learned", "rotary", "relative", "none"], {}),
+    "mixer": (["attention", "convolution", "lstm", "hybrid"], ENCODER),
+    "attention": (["full", "windowed", "low_rank"], {**ENCODER, "window": 1, "landmarks": 2}),
+    "pooling": (["mean", "attention", "first"], {**ENCODER, "n_classes": 3}),
 }
 
 
 @pytest.mark.parametrize("field", ALTERNATIVES)
 def test_the_alternatives_of_a_field_all_compute_something_else(field: str, tiny_config: Maker) -> None:
-    found = [observed(tiny_config(**{field: value}))[2] for value in ALTERNATIVES[field]]
+    values, needs = ALTERNATIVES[field]
+    found = [observed(tiny_config(**{**needs, field: value}))[2] for value in values]
     assert all(a != b for i, a in enumerate(found) for b in found[:i])
 
 
@@ -83,8 +106,21 @@ def test_the_alternatives_of_a_field_all_compute_something_else(field: str, tiny
         ({"n_kv_heads": 8}, "model.n_kv_heads=8 does not divide model.n_heads=4; choose a divisor"),
         ({"d_model": 12, "positions": "rotary"}, "model.positions=rotary needs an even d_model / n_heads, found 3"),
         ({"architecture": "causal", "source_vocab_size": 9}, "model.source_vocab_size would be ignored by architecture=causal"),
-        ({"architecture": "encoder", "n_decoder_layers": 9}, "model.n_decoder_layers would be ignored by architecture=encoder"),
+        ({**ENCODER, "n_decoder_layers": 9}, "model.n_decoder_layers would be ignored by architecture=encoder"),
         ({"norm_place": "rezero", "norm": "rms"}, "model.norm=rms would be ignored by norm_place=rezero"),
+        ({"kernel_size": 4}, "model.kernel_size=4: a convolution sees as many tokens on either side; choose an odd number"),
+        ({**ENCODER, "mixer": "lstm", "d_model": 9, "n_heads": 3}, "model.d_model=9: an LSTM in two directions needs an even number"),
+        ({"mixer": "hybrid"}, "model.mixer=hybrid needs architecture=encoder, found seq2seq; leave it out"),
+        ({"architecture": "causal", "mixer": "lstm"}, "model.mixer=lstm needs architecture=encoder, found causal; leave it out"),
+        ({"architecture": "causal", "attention": "windowed"}, "model.attention=windowed needs architecture=encoder, found causal"),
+        ({"hierarchical": True}, "model.hierarchical=True needs architecture=encoder, found seq2seq"),
+        ({"n_classes": 3}, "model.n_classes=3 needs architecture=encoder, found seq2seq"),
+        ({**ENCODER, "mixer": "lstm", "adaptive": True}, "model.attention and model.adaptive would be ignored by mixer=lstm"),
+        ({**ENCODER, "mixer": "convolution", "attention": "low_rank"}, "would be ignored by mixer=convolution, which has none"),
+        (
+            {**ENCODER, "attention": "windowed", "positions": "relative"},
+            "model.positions=relative needs attention=full, found windowed; choose rotary",
+        ),
     ],
 )
 def test_combinations_that_cannot_work_are_refused(fields: dict[str, Any], message: str, tiny_config: Maker) -> None:
@@ -93,7 +129,21 @@ def test_combinations_that_cannot_work_are_refused(fields: dict[str, Any], messa
 
 
 @pytest.mark.parametrize(
-    "fields", [{"dropout": 1.0}, {"dropout": -0.1}, {"n_layers": 0}, {"norm_epsilon": 0}, {"activation": "swish"}, {"n_head": 4}]
+    "fields",
+    [
+        {"dropout": 1.0},
+        {"dropout": -0.1},
+        {"n_layers": 0},
+        {"norm_epsilon": 0},
+        {"activation": "swish"},
+        {"n_head": 4},
+        {"kernel_size": 0},
+        {"window": 0},
+        {"landmarks": 0},
+        {"weight_rank": 0},
+        {"n_document_layers": 0},
+        {"mixer": "gru"},
+    ],
 )
 def test_values_out_of_range_and_unknown_fields_are_refused(fields: dict[str, Any], tiny_config: Maker) -> None:
     with pytest.raises(ValidationError, match=next(iter(fields))):

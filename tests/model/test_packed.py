@@ -69,7 +69,7 @@ def test_packed_encoders_and_causal_models_compute_the_same(
 @given(features=st.sampled_from([256, 512, 1024]), width=st.sampled_from([256, 1000]), n=st.integers(1, 300), seed=st.integers(0, 999))
 def test_a_bfloat16_product_does_not_depend_on_the_rows_beside_it(features: int, width: int, n: int, seed: int) -> None:
     torch.manual_seed(seed)
-    linear = PackedLinear([torch.nn.Linear(features, width)], torch.bfloat16)
+    linear = PackedLinear(torch.nn.Linear(features, width), precision=torch.bfloat16)
     x = torch.randn(320, features)
     assert torch.equal(linear(x[:n]), linear(x)[:n])
 

@@ -5,7 +5,6 @@ import random
 import re
 import shutil
 from collections.abc import Mapping
-from html.parser import HTMLParser
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,55 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
+from report_pages import HOSTILE, Page, score
 
 from heed.config import dump_yaml
 from heed.errors import CheckpointError, ConfigError
 from heed.report import write_report
 from heed.report.curves import MOST_POINTS, _thinned
-from heed.report.examples import MOST_CHARACTERS, MOST_TOKENS, differences, heat_map
+from heed.report.examples import MOST_CHARACTERS, differences
+from heed.report.pictures import MOST_TOKENS, heat_map
 from heed.report.wording import date, duration, round_up, shown_score, size
-
-VOID = frozenset({"meta", "br", "link", "img", "path", "use"})
-
-
-class Page(HTMLParser):
-    """A page as its elements: checks nesting, and gathers text, tags and attributes."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, text: str) -> None:
-        if not self.open or self.open[-1] != "style":
-            self.words.append(text)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    @property
-    def headings(self) -> list[str]:
-        return [str(attributes.get("id")) for tag, attributes in self.tags if tag == "section"]
-
-
-def score(value: float, margin: float) -> dict[str, float]:
-    return {"value": value, "low": value - margin, "high": value + margin}
 
 
 def entry(source: str, target: str, answer: str, quality: float, *, drawn: bool = False, **more: Any) -> dict[str, Any]:
@@ -167,7 +126,7 @@ def curves(n_steps: int) -> list[dict[str, Any]]:
         rate = 2e-3 * min(step / 400, 1)
         noise = draw.gauss(0, 0.05)
         line = {"loss": loss + noise, "accuracy": 0.7 - loss / 12 + noise / 9, "grad_norm": 0.5 + abs(noise), "lr": rate}
-        lines.append({"step": step, "epoch": step / 131, **line, "units_per_second": 21000 + 9000 * noise, "seconds": step / 2})
+        lines.append({"step": step, "epoch": step / 131, **line, "tokens_per_second": 21000 + 9000 * noise, "seconds": step / 2})
         if step % 200 == 0:
             lines.append(
                 {"step": step, "valid": {"loss": loss + 0.1, "accuracy": 0.68 - loss / 12, "perplexity": 9.0}, "seconds": step / 2}
@@ -289,9 +248,6 @@ def test_a_missing_file_leaves_its_section_out(tmp_path: Path, missing: str, sec
 def test_config_alone_is_enough(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("format: 2\n", encoding="utf-8")
     assert Page(report_of(tmp_path)).headings == ["settings"]
-
-
-HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)> &lt; \' {{ 7 * 7 }} $\\frac$ --> </style>\x00\x1b[31m\u202e\ud800 中文'
 
 
 def test_text_from_data_stays_text(tmp_path: Path) -> None:
@@ -454,4 +410,5 @@ def test_numbers_are_worded_for_people() -> None:
     ]
     assert [size(n) for n in (12, 1500, 3_400_000, 5e9)] == ["12 bytes", "1.5 kB", "3.4 MB", "5.0 GB"]
     assert date("2031-03-14T18:53:00+00:00") == "14 March 2031, 18:53 UTC"
+    assert date("2031-03-14") == "14 March 2031"
     assert date("soon") == "soon"

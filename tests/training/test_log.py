@@ -8,7 +8,7 @@ from rich.console import Console
 
 from heed.training.log import TrainingLog
 
-FIGURES = {"loss": 2.5, "accuracy": 0.25, "units_per_second": 1234.0, "padding": 0.125, "seconds": 3.0}
+FIGURES = {"loss": 2.5, "accuracy": 0.25, "tokens_per_second": 1234.0, "padding": 0.125, "seconds": 3.0}
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:

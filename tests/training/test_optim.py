@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from heed.config import TrainConfig
-from heed.model import ModelConfig, build_model
+from heed.model import Encoder, ModelConfig, build_model
 from heed.training.optim import build_optimizer, learning_rate
 
 SETTINGS = TrainConfig(lr=0.01, weight_decay=0.1, beta1=0.8, beta2=0.95)
@@ -110,3 +110,49 @@ def test_a_cosine_is_half_way_down_in_the_middle_and_stays_low_beyond_its_end() 
 def test_a_schedule_without_warm_up_starts_above_zero(schedule: Any) -> None:
     config = TrainConfig(schedule=schedule, lr=1e-3, warmup=0)
     assert 0 < learning_rate(1, config, d_model=8, total_steps=10) <= 1e-3
+
+
+def classifier(**fields: Any) -> Encoder:
+    torch.manual_seed(3)
+    sizes: dict[str, Any] = {"vocab_size": 11, "d_model": 8, "n_heads": 2, "n_layers": 1, "d_ff": 10, "dropout": 0.0, "n_classes": 3}
+    model = build_model(ModelConfig(architecture="encoder", **sizes, **fields))
+    assert isinstance(model, Encoder)
+    return model
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_frozen_embedding_stays_as_it_is_while_all_else_learns(frozen: bool, optimizer: Any) -> None:
+    model = classifier(d_embedding=5, frozen_embedding=frozen)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    stepper = build_optimizer(model, SETTINGS.replace(optimizer=optimizer))
+    in_groups = {id(parameter) for group in stepper.param_groups for parameter in group["params"]}
+    assert in_groups == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    train(model, stepper, n_steps=2)
+    unchanged = {name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])}
+    assert unchanged == ({"stem.embedding.weight"} if frozen else set())
+
+
+@pytest.mark.parametrize("mixer", ["convolution", "hybrid"])
+def test_under_muon_convolutions_are_adamws(mixer: str) -> None:
+    model, reference = classifier(mixer=mixer), classifier(mixer=mixer)
+    optimizer = build_optimizer(model, SETTINGS.replace(optimizer="muon"))
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    kinds = {name: bool(groups[id(p)].get("orthogonal")) for name, p in model.named_parameters()}
+    assert kinds == {name: p.dim() == 2 and "embedding" not in name for name, p in model.named_parameters()}
+    by_name = dict(reference.named_parameters())
+    plain = [{"params": [by_name[name]], "weight_decay": groups[id(p)]["weight_decay"]} for name, p in model.named_parameters()]
+    train(model, optimizer)
+    train(reference, torch.optim.AdamW(plain, lr=0.01, betas=(0.8, 0.95), eps=1e-9))
+    convolutions = [name for name, p in model.named_parameters() if p.dim() == 3]
+    assert len(convolutions) == (2 if mixer == "convolution" else 1)
+    for name in convolutions:
+        torch.testing.assert_close(dict(model.named_parameters())[name], by_name[name], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("mixer", ["convolution", "lstm", "hybrid"])
+def test_adamw_decays_the_weights_of_convolutions_and_lstms_and_not_their_biases(mixer: str) -> None:
+    model = classifier(mixer=mixer)
+    weights = {name for name, parameter in model.named_parameters() if parameter.dim() >= 2 and "embedding" not in name}
+    assert any(".mixer." in name for name in weights)
+    assert decayed(model, build_optimizer(model, SETTINGS)) == weights

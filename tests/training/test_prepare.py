@@ -47,7 +47,7 @@ def test_held_out_rows_are_the_same_every_time_and_none_is_trained_on(tmp_path: 
     assert train | valid == set(range(150))
     assert not train & valid
     assert valid == set(again.valid.rows.tolist()) != set(other.valid.rows.tolist())
-    assert "no data.valid: held out 6.7% of the training examples" in said
+    assert "held out 6.7% of the training examples, as there is no data.valid" in said
 
 
 def test_equal_inputs_are_never_on_both_sides_of_a_held_out_share(tmp_path: Path) -> None:
@@ -70,6 +70,7 @@ def test_the_held_out_share_is_at_least_ten_rows_and_at_most_two_thousand(
 
     class Survey:
         keep = np.ones(n_rows, dtype=bool)
+        refused = None
 
     monkeypatch.setattr(task, "survey", lambda examples, others: Survey())
     _, _, found = prepare_module._divide(config, task, prepare_module.splits(config, task))
@@ -93,8 +94,8 @@ def test_longer_examples_than_max_length_are_left_out_counted_and_said_never_cut
     assert prepared.train.rows.tolist() == [*range(40), *range(41, 51)]
     assert prepared.valid.rows.tolist() == list(range(10))
     assert prepared.train.lengths().max() <= 40
-    assert "left out 2 training examples longer than data.max_length=40 tokens" in said
-    assert "left out 1 validation examples longer than data.max_length=40 tokens" in said
+    assert "2 training examples longer than data.max_length=40 tokens: left out" in said
+    assert "1 validation examples longer than data.max_length=40 tokens: left out" in said
     assert (report["too_long"], report["too_long_valid"]) == (2, 1)
 
 

@@ -170,7 +170,7 @@ def test_metrics_hold_loss_accuracy_gradient_norm_rate_speed_and_padding_of_ever
     run = train()
     steps = [line for line in lines_of(run) if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, 13))
-    names = {"step", "epoch", "loss", "accuracy", "grad_norm", "lr", "units", "units_per_second", "padding", "seconds"}
+    names = {"step", "epoch", "loss", "accuracy", "grad_norm", "lr", "units", "units_per_second", "tokens_per_second", "padding", "seconds"}
     assert all(line.keys() == names for line in steps)
     assert all(0 <= line["padding"] < 1 and line["units_per_second"] > 0 and 0 <= line["accuracy"] <= 1 for line in steps)
 
@@ -380,3 +380,8 @@ def test_training_goes_on_after_an_evaluation_of_sentences_longer_than_any_posit
     )
     trainer.fit()
     assert trainer.progress.step == 4
+
+
+def test_a_score_of_the_task_can_choose_the_weights_on_held_out_rows(train: Train) -> None:
+    run = train(train={"steps": 6, "evaluate_every": 3, "best_metric": "chrf"})
+    assert all({"loss", "chrf"} <= line["valid"].keys() for line in evaluations(run))

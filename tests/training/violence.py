@@ -120,9 +120,9 @@ def announce(writer: int) -> None:
     """Write a byte when the first step begins."""
     fit = trainer_module.Trainer.fit
 
-    def announced(trainer: trainer_module.Trainer) -> None:
+    def announced(trainer: trainer_module.Trainer, stop: trainer_module.Stop | None = None) -> None:
         os.write(writer, b"!")
-        fit(trainer)
+        fit(trainer, stop)
 
     trainer_module.Trainer.fit = announced  # type: ignore[method-assign]
 
@@ -150,7 +150,9 @@ def outcome(folder: Path) -> dict[str, Any]:
     best = checkpoint_module.place_of(folder / "checkpoints", progress["best_step"])
     return {
         "weights": sha256(folder / "model.safetensors"),
-        "metrics": [{key: value for key, value in line.items() if key not in ("seconds", "units_per_second")} for line in lines],
+        "metrics": [
+            {key: value for key, value in line.items() if key not in ("seconds", "units_per_second", "tokens_per_second")} for line in lines
+        ],
         "best": [progress["best_step"], progress["best_value"], sha256(best / "model.safetensors")],
     }
 

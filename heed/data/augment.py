@@ -1,0 +1,60 @@
+"""Augmentation of texts as ids: words left out, words that change places, words replaced by synonyms (Wei & Zou 2019)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from heed.data.encodings import read_lines
+from heed.errors import DataError
+
+Ids = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def read_synonyms(path: str) -> list[list[str]]:
+    """Read groups of words that may stand for each other, one a line, separated by tabs or commas; raises DataError."""
+    groups = [[word.strip() for word in line.replace("\t", ",").split(",") if word.strip()] for line in read_lines(path)]
+    groups = [group for group in groups if group]
+    lonely = next((group[0] for group in groups if len(group) < 2), None)
+    if not groups or lonely is not None:
+        found = "no words" if lonely is None else f"{lonely!r} alone on a line"
+        raise DataError(f"{path}: expected a group of synonyms on each line, separated by tabs or commas; found {found}")
+    return groups
+
+
+class Augmenter:
+    """Changes training texts.
+
+    Args:
+        starts: (V,), whether a token starts a word.
+        synonyms: groups of words as their ids.
+        drop, swap, replace: shares of words that are left out, change places with the next, and are replaced by a synonym.
+    """
+
+    def __init__(
+        self, starts: np.ndarray[Any, Any], synonyms: Sequence[Sequence[Sequence[int]]], drop: float, swap: float, replace: float
+    ) -> None:
+        self.starts, self.drop, self.swap, self.replace = starts, drop, swap, replace
+        self.others: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+        for group in synonyms:
+            words = [tuple(word) for word in group]
+            for word in words:
+                self.others.setdefault(word, []).extend(other for other in words if other != word)
+
+    def __call__(self, ids: Ids, draw: np.random.Generator) -> Ids:
+        """Return a changed copy of a text (S,); at least one word stays."""
+        bounds = np.flatnonzero(self.starts[ids])
+        bounds = bounds[bounds > 0]
+        words = [tuple(word.tolist()) for word in np.split(ids, bounds)]
+        if self.replace:
+            chosen = draw.random(len(words)) < self.replace
+            words = [self._synonym(word, draw) if change else word for word, change in zip(words, chosen, strict=True)]
+        for i in np.flatnonzero(draw.random(len(words) - 1) < self.swap):
+            words[i], words[i + 1] = words[i + 1], words[i]
+        kept = draw.random(len(words)) >= self.drop
+        kept[draw.integers(len(words))] = True
+        return np.array([token for word, keep in zip(words, kept, strict=True) if keep for token in word], dtype=np.int64)
+
+    def _synonym(self, word: tuple[int, ...], draw: np.random.Generator) -> tuple[int, ...]:
+        others = self.others.get(word)
+        return word if not others else others[draw.integers(len(others))]

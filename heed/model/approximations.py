@@ -1,0 +1,105 @@
+"""Attention in time and memory linear in the length: inside windows, and of low rank through landmarks.
+
+Both have the form of `heed.model.attention.Mix`, and answer a sequence alone as they do in a padded batch.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from heed.model.attention import Mix, attend
+from heed.model.config import ModelConfig
+
+PSEUDO_INVERSE_STEPS = 6  # of Xiong et al.; more steps would invert what is nearly singular, and blow up its noise
+
+
+def build_mix(config: ModelConfig) -> Mix | None:
+    """Return how the tokens of an encoder look at each other; None for attention over all pairs."""
+    if config.attention == "windowed":
+        return lambda q, k, v, mask, scale: windowed(q, k, v, mask, scale, window=config.window)
+    if config.attention == "low_rank":
+        return lambda q, k, v, mask, scale: low_rank(q, k, v, mask, scale, n_landmarks=config.landmarks)
+    return None
+
+
+def windowed(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, *, window: int) -> Tensor:
+    """Let every query look at the keys no more than `window` places away (Beltagy et al. 2020, section 3.1).
+
+    Blocks of `window` queries look at their own keys, those of the block before and of the block behind, less what is too far.
+
+    Args:
+        q: (B, H, T, E); k and v: (B, H', T, E), as for `attend`.
+        mask: (B, 1, 1, T), True = real.
+    Returns:
+        (B, H, T, E).
+    """
+    B, _, T, _ = q.shape
+    window = min(window, T)
+    n_blocks = -(-T // window)
+    behind = n_blocks * window - T
+    real = q.new_ones(B, 1, 1, T, dtype=torch.bool) if mask is None else mask
+    queries = torch.unflatten(F.pad(q, (0, 0, 0, behind)), 2, (n_blocks, window))  # (B, H, n, w, E)
+    keys, values = (_three_blocks(F.pad(x, (0, 0, window, behind + window)), window, n_blocks) for x in (k, v))  # (B, H, n, 3w, E)
+    known = F.pad(real[:, 0, 0], (window, behind + window)).unfold(1, 3 * window, window)  # (B, n, 3w)
+    place = torch.arange(3 * window, device=q.device) - window
+    near = (place - torch.arange(window, device=q.device)[:, None]).abs() <= window  # (w, 3w)
+    allowed = (known[:, :, None, None] & near).flatten(0, 1)  # (B n, 1, w, 3w)
+    queries, keys, values = (x.transpose(1, 2).flatten(0, 1) for x in (queries, keys, values))  # (B n, H, w or 3w, E)
+    mixed = attend(queries, keys, values, allowed, scale=scale)
+    return torch.unflatten(mixed, 0, (B, n_blocks)).transpose(1, 2).flatten(2, 3)[:, :, :T]
+
+
+def _three_blocks(x: Tensor, window: int, n_blocks: int) -> Tensor:
+    """Lay beside each block the ones before and behind it: (B, H, (n + 2) w, E) -> (B, H, n, 3 w, E)."""
+    return x.unfold(2, 3 * window, window)[:, :, :n_blocks].transpose(-1, -2)
+
+
+def low_rank(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, *, n_landmarks: int) -> Tensor:
+    """Mix the values with a matrix of weights of rank `n_landmarks` (the Nyström method; Xiong et al. 2021, eq. 13).
+
+    Queries and keys are averaged over as many runs of neighbouring tokens; with a run for each token, it is attention itself.
+
+    Args:
+        q: (B, H, T, E); k and v: (B, H', T, E).
+        mask: (B, 1, 1, T), True = real.
+    Returns:
+        (B, H, T, E).
+    """
+    if k.size(1) != q.size(1):
+        k, v = (x.repeat_interleave(q.size(1) // x.size(1), dim=1) for x in (k, v))
+    real = q.new_ones(q.size(0), q.size(2), dtype=torch.bool) if mask is None else mask[:, 0, 0]
+    runs = _runs(real, n_landmarks).to(q.dtype)  # (B, M, T)
+    used = runs.any(-1)[:, None, None]  # (B, 1, 1, M)
+    middle_q, middle_k = runs[:, None] @ q, runs[:, None] @ k  # (B, H, M, E)
+    towards = _weights(q, middle_k, used, scale)  # (B, H, T, M)
+    between = _weights(middle_q, middle_k, used, scale) * used.transpose(-1, -2)  # (B, H, M, M)
+    back = _weights(middle_q, k, real[:, None, None], scale)  # (B, H, M, T)
+    with torch.autocast(q.device.type, enabled=False):
+        return ((towards @ pseudo_inverse(between)) @ (back @ v.float())).to(q.dtype)
+
+
+def _runs(real: Tensor, n_landmarks: int) -> Tensor:
+    """Return the matrix (B, M, T) that averages each row's real tokens (B, T) over runs of like length; spare rows are zero."""
+    n_real = real.sum(-1, keepdim=True)
+    n_runs = n_real.clamp(min=1, max=n_landmarks)
+    run = (real.cumsum(-1) - 1) * n_runs // n_real.clamp(min=1)  # (B, T)
+    member = (run[:, None] == torch.arange(n_landmarks, device=real.device)[:, None]) & real[:, None]
+    return member.float() / member.sum(-1, keepdim=True).clamp(min=1)
+
+
+def _weights(q: Tensor, k: Tensor, used: Tensor, scale: float) -> Tensor:
+    """Return softmax weights over the used keys in float32, (B, H, T, S)."""
+    scores = (q @ k.transpose(-1, -2)).float() * scale
+    weights = scores.masked_fill(~used, torch.finfo(torch.float32).min).softmax(-1)
+    return weights * used
+
+
+def pseudo_inverse(matrix: Tensor, steps: int = PSEUDO_INVERSE_STEPS) -> Tensor:
+    """Return the Moore-Penrose inverse of matrices (..., M, M) by iterated products (Razavi et al. 2014; Xiong et al. 2021, eq. 11)."""
+    identity = torch.eye(matrix.size(-1), dtype=matrix.dtype, device=matrix.device)
+    size = matrix.abs().sum(-2).amax(-1) * matrix.abs().sum(-1).amax(-1)
+    inverse = matrix.transpose(-1, -2) / size.clamp(min=torch.finfo(matrix.dtype).tiny)[..., None, None]
+    for _ in range(steps):
+        product = matrix @ inverse
+        inverse = 0.25 * inverse @ (13 * identity - product @ (15 * identity - product @ (7 * identity - product)))
+    return inverse
