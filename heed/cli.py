@@ -243,7 +243,7 @@ def _examples(inputs: list[str], texts: Iterable[str], file: str | None, data: "
 
 def _input(names: list[str], text: str) -> dict[str, Any]:
     """Return an input given as one text; where several are needed, tabs separate them."""
-    return {names[0]: text} if len(names) == 1 else dict(zip(names, text.split("\t"), strict=False))
+    return {names[0]: text} if len(names) == 1 else dict(zip(names, text.split("\t", len(names) - 1), strict=False))
 
 
 def _standard_input() -> Iterator[str]:

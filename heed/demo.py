@@ -43,7 +43,8 @@ def _text_classification(folder: Path, force: bool) -> list[str]:
 def _told(run: Run, test: Path) -> list[str]:
     """Show texts that training never saw, one of each language."""
     chosen = {example["label"]: example for example in read_examples(str(test), required=run.task.columns)}
-    examples = [chosen[label] for label in sorted(chosen)][:SHOWN]
+    labels = sorted(chosen)
+    examples = [chosen[label] for label in labels[:: max(1, len(labels) // SHOWN)]][:SHOWN]
     answers = run.predict(examples)
     assert isinstance(answers, list)
     lines = ["held-out texts, and the language heed takes each for:"]

@@ -199,9 +199,9 @@ def inspect_data(source: str, pairs: Sequence[str]) -> tuple[Findings, list[str]
             f"text and label among {', '.join(sorted(in_file))}; leave them out, or name the columns with data.columns.source=NAME "
             "data.columns.target=NAME"
         )
-    wanted = {} if kind is None else SURVEYED[kind]
+    wanted = {} if kind is None else _wanted(kind, source, named, in_file)
     rows = columns.watch(_read(source, named, log, wanted))
-    survey = _read_through(rows) if kind is None else _survey(kind, _Rows(rows, source, named, wanted), data)
+    survey = _read_through(rows) if kind is None else _survey(kind, _Rows(rows, source, named, wanted), data, wanted)
     found: Findings = {
         "source": source,
         "format": log.format,
@@ -266,11 +266,24 @@ class _Rows:
         return _read(self.source, self.data, ReadLog(), self.wanted) if first is None else first
 
 
-def _survey(kind: str, rows: Iterable[Example], data: DataConfig) -> Findings:
+def _wanted(kind: str, source: str, data: DataConfig, in_file: set[str]) -> dict[str, str]:
+    """Return the columns that are searched for faults: a second text if there is one, and several labels if the first row has a list."""
+    wanted = dict(SURVEYED[kind])
+    if kind == "labelled" and "text_pair" in in_file:
+        wanted["text_pair"] = "text"
+    if kind == "labelled":
+        label = next(_read(source, data, ReadLog(), {})).get(data.columns.get("label", "label"))
+        wanted["label"] = "labels" if isinstance(label, list) else "label"
+    return wanted
+
+
+def _survey(kind: str, rows: Iterable[Example], data: DataConfig, wanted: Mapping[str, str]) -> Findings:
     """Look for faults in pairs or labelled texts, and for those of them that stand in other splits."""
     given = {"valid": data.valid, "test": data.test}
-    others = {name: _read(split, data, ReadLog(), SURVEYED[kind]) for name, split in given.items() if split is not None}
-    return survey_pairs(rows, other_splits=others).to_json() if kind == "pairs" else survey_labelled(rows, others).to_json()
+    others = {name: _read(split, data, ReadLog(), wanted) for name, split in given.items() if split is not None}
+    if kind == "pairs":
+        return survey_pairs(rows, other_splits=others).to_json()
+    return survey_labelled(rows, others, texts=[name for name, of in wanted.items() if of == "text"]).to_json()
 
 
 def _read_through(rows: Iterable[Example]) -> Findings:

@@ -68,13 +68,17 @@ class RunConfig(Settings):
         return kind(settings, label_smoothing=self.train.label_smoothing, max_length=self.data.max_length)
 
 
-def resolve(recipe: str | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> RunConfig:
+def resolve(
+    recipe: str | Mapping[str, Any], overrides: Mapping[str, Any] | None = None, *, base: Mapping[str, Any] | None = None
+) -> RunConfig:
     """Lay overrides over a recipe (a YAML file, the name of one that ships, or plain values) and write out every setting.
 
+    Args:
+        base: what holds where neither says anything, instead of the defaults.
     Raises:
         ConfigError: no such recipe, or a setting that is unknown, of the wrong type, or does not fit another.
     """
-    content = merge(_recipe_content(recipe), _task_mapping(overrides or {}))
+    content = merge(merge(base or {}, _recipe_content(recipe)), _task_mapping(overrides or {}))
     content = merge({"model": {"architecture": _task_class(content).architecture}}, content)
     config = validate(RunConfig, content)
     task = config.build_task()
@@ -90,7 +94,7 @@ def _task_class(content: Mapping[str, Any]) -> type[Task]:
 
 def _recipe_content(recipe: str | Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(recipe, Mapping):
-        return _task_mapping(recipe)
+        return _task_mapping({key: value for key, value in recipe.items() if key != "search"})
     path = find_recipe(recipe)
     if path is not None:
         content = read_yaml(path)
@@ -261,7 +265,7 @@ class Run:
 
 
 def _sizes(model: ModelConfig) -> str:
-    return f"vocab_size={model.vocab_size}, source_vocab_size={model.source_vocab_size}"
+    return f"vocab_size={model.vocab_size}, source_vocab_size={model.source_vocab_size}, n_classes={model.n_classes}"
 
 
 def read_config(folder: Path) -> RunConfig:

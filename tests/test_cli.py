@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from toy_runs import TINY, Command, ToyData, Train, as_arguments, toy_pairs, write_pairs
+from toy_runs import TINY, TINY_TEXTS, Command, ToyData, Train, as_arguments, toy_pairs, toy_texts, write_pairs, write_rows
 
 import heed
 from heed import cli
@@ -50,7 +50,7 @@ def test_help_comes_without_waiting_for_torch() -> None:
     code = "import sys; from heed import cli; sys.argv = ['heed', '--help']\ntry: cli.main()\nfinally: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("False")
-    for verb in ("train", "evaluate", "predict", "compare", "inspect", "demo"):
+    for verb in ("train", "crossvalidate", "tune", "compare-models", "evaluate", "predict", "compare", "inspect", "demo"):
         assert verb in done.stdout
 
 
@@ -446,3 +446,102 @@ def test_evaluating_counts_the_bad_rows_it_skips(run_copy: Path, tmp_path: Path,
 
 def test_evaluating_refuses_data_settings_that_it_would_ignore(run_copy: Path, toy_data: ToyData, command: Command) -> None:
     assert "data.max_length: would be ignored" in command("evaluate", run_copy, toy_data.test, "data.max_length=3").complaint
+
+
+@pytest.mark.parametrize("verb", ["crossvalidate", "tune", "compare-models"])
+def test_an_experiment_without_a_recipe_or_with_an_unknown_one_is_one_clear_line(command: Command, tmp_path: Path, verb: str) -> None:
+    assert "heed --help" in command(verb).complaint
+    assert "heed --help" in command(verb, "text_classification", "--nope").complaint
+    assert "text_classfication: no such recipe file" in command(verb, "text_classfication", "--to", tmp_path / "x").complaint
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "expected"),
+    [
+        ("crossvalidate", ["folds=1"], r"data\.folds: .*found 1"),
+        ("crossvalidate", ["folds=many"], r"data\.folds: .*found 'many'"),
+        ("crossvalidate", ["fold=2"], r"fold: unknown setting.*data\.fold"),
+        ("crossvalidate", ["folds"], "expected key=value"),
+        ("crossvalidate", ["data.test=test.tsv"], r"data\.test is not looked at by crossvalidate"),
+        ("crossvalidate", ["data.valid=valid.tsv"], r"data\.valid=valid\.tsv: data\.folds=5 holds out a part"),
+        ("crossvalidate", ["folds=3", "group=author"], r"data\.group=author: row 1 has no such column among text, label"),
+        ("crossvalidate", ["folds=12"], r"data\.folds=12: only \d+ rows have the label"),
+        ("tune", ["trials=0"], "trials=0: expected a whole number from 1"),
+        ("tune", ["trials=some"], "trials=some: expected a whole number from 1"),
+        ("tune", ["--trials", "0"], "heed --help"),
+        ("tune", ["search.train.lrr=[1,2]"], r"train\.lrr: unknown setting.*did you mean train\.lr\?"),
+        ("tune", ["search.model.n_layers=2"], r"search\.model\.n_layers: expected a list of values, or low and high, found 2"),
+        ("tune", ["search.train.lr={low: 1}"], r"search\.train\.lr\.high: is not given"),
+        ("tune", ["search.model.d_model=[16, 17]"], r"model\.n_heads=2 does not divide model\.d_model=17"),
+        ("compare-models", ["task.tokens=letters"], r"task\.tokens: .*found 'letters'"),
+        ("compare-models", ["folds=3"], r"folds: unknown setting.*data\.folds"),
+    ],
+)
+def test_an_experiment_that_cannot_be_made_is_one_clear_line(
+    command: Command, tmp_path: Path, verb: str, arguments: list[str], expected: str
+) -> None:
+    if verb == "tune":
+        pytest.importorskip("optuna")
+    train = write_rows(tmp_path / "rows.tsv", toy_texts(24))
+    settings = [*as_arguments(TINY_TEXTS), f"data.train={train}"]
+    done = command(verb, "text_classification", *settings, *arguments, "--to", tmp_path / "experiment")
+    assert re.search(expected, done.complaint)
+    assert done.out == ""
+    assert not list((tmp_path / "experiment").rglob("config.yaml"))
+
+
+def test_only_text_classifiers_are_compared_and_never_over_what_is_there(command: Command, tmp_path: Path, toy_data: ToyData) -> None:
+    data = f"data.train={toy_data.train}"
+    compared = command("compare-models", "translation", *SETTINGS, data, "--to", tmp_path / "kinds")
+    assert "compares text classifiers, found task translation" in compared.complaint
+    (tmp_path / "kinds").mkdir(exist_ok=True)
+    (tmp_path / "kinds" / "notes.txt").write_text("mine")
+    compared = command("compare-models", "text_classification", data, "--to", tmp_path / "kinds")
+    assert "exists already and is never overwritten" in compared.complaint
+
+
+def test_folds_are_told_on_stdout_and_progress_on_stderr(command: Command, tmp_path: Path) -> None:
+    settings = [*as_arguments(TINY_TEXTS), f"data.train={write_rows(tmp_path / 'rows.tsv', toy_texts(24))}", "folds=2"]
+    arguments = ["crossvalidate", "text_classification", *settings, "--to", tmp_path / "folds"]
+    done = command(*arguments)
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[0].startswith("2 folds of ")
+    assert done.out.splitlines()[-1] == f"report: {tmp_path / 'folds' / 'report.html'}"
+    assert "fold 1 of 2" in done.err
+    found = json.loads(command(*arguments, "--json").out)
+    assert [fold["fold"] for fold in found["folds"]] == [1, 2]
+    assert {"mean", "sd"} == found["summary"]["accuracy"].keys()
+
+
+@pytest.fixture(scope="module")
+def pair_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return a run that judges two texts together."""
+    folder, texts = tmp_path_factory.mktemp("pairs"), toy_texts(60)
+    rows = [{"text": one["text"], "text_pair": other["text"], "label": one["label"]} for one, other in zip(texts, texts[::-1], strict=True)]
+    files = {name: str(write_rows(folder / f"{name}.tsv", some)) for name, some in (("train", rows[:45]), ("valid", rows[45:]))}
+    return heed.train({**TINY_TEXTS, "data": files}, to=folder / "run", quiet=True)
+
+
+def test_two_texts_of_an_input_are_separated_by_a_tab(command: Command, pair_run: Run, tmp_path: Path) -> None:
+    pairs = [{"text": "the red dog", "text_pair": "one cat"}, {"text": "blue", "text_pair": "the old tree"}]
+    expected = [answer.to_json() for answer in pair_run.predict(pairs)]
+    lines = [f"{pair['text']}\t{pair['text_pair']}" for pair in pairs]
+    done = command("predict", pair_run.folder, "--json", *lines)
+    assert [json.loads(line) for line in done.out.splitlines()] == expected
+    (tmp_path / "pairs.txt").write_text("\n".join(lines))
+    assert command("predict", pair_run.folder, "--json", "--file", tmp_path / "pairs.txt").out == done.out
+    table = write_rows(tmp_path / "pairs.tsv", pairs)
+    assert command("predict", pair_run.folder, "--json", "--file", table).out == done.out
+
+
+def test_an_input_without_its_second_text_is_one_clear_line(command: Command, pair_run: Run) -> None:
+    done = command("predict", pair_run.folder, "the red dog")
+    assert "input 1: has no 'text_pair'" in done.complaint
+    assert done.out == ""
+
+
+def test_a_tab_too_many_belongs_to_the_last_text(command: Command, pair_run: Run) -> None:
+    (answer,) = pair_run.predict([{"text": "the dog", "text_pair": "one red\tcat"}])
+    done = command("predict", pair_run.folder, "--json", "the dog\tone red\tcat")
+    assert json.loads(done.out) == answer.to_json()

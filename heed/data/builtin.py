@@ -32,7 +32,7 @@ Length = Literal["long", "short"]
 ListStyle = Literal["standard", "or", "unit"]
 
 
-def _codes(text: str) -> tuple[str, ...]:
+def split_codes(text: str) -> tuple[str, ...]:
     """Split codes that stand in one string, where a list would fill a page."""
     return tuple(text.split())
 
@@ -49,12 +49,12 @@ DRAWS_PER_PHRASE = 400
 NAME_EVERY = 4
 
 YEARS = (1950, 2050)
-COUNTRIES = _codes(
+COUNTRIES = split_codes(
     "AR AT AU BD BE BG BR CA CH CL CN CO CU CZ DE DK EG ES ET FI FR GB GE GH GR HR HU ID IE IN IR IS IT JM JP KE KR KZ LU MA MG MN MT MX "
     "MY NG NL NO NP NZ PE PH PK PL PT RO RS RU SA SE SG SI SK TH TN TR TZ UA US UY UZ VN ZA"
 )
 # Latin is missing: CLDR translates the language and the script differently.
-LANGUAGES = _codes(
+LANGUAGES = split_codes(
     "af ar az bg bn ca cs da de el en es fa fi fr ga he hi hr hu id is it ja kk ko mn ms nl no pl pt ro ru sr sv sw ta th tr uk ur uz vi zh"
 )
 SCRIPTS = ("Latn", "Cyrl")
@@ -62,14 +62,14 @@ SCRIPT_LANGUAGES = ("az", "kk", "mn", "sr", "uz")
 # CLDR's localePattern and localeSeparator, which Babel does not carry.
 LOCALE_PATTERNS = {"en": "{} ({})", "de": "{} ({})", "zh": "{}（{}）"}
 LOCALE_SEPARATORS = {"en": ", ", "de": ", ", "zh": "，"}
-CURRENCIES = _codes("AUD BRL CAD CHF CNY CZK DKK EGP EUR GBP HUF IDR INR JPY KES KRW MXN NOK NZD PLN SEK SGD THB TRY UAH USD VND ZAR")
-SYMBOL_CURRENCIES = _codes("BRL CAD EUR GBP ILS INR JPY KRW NZD USD")
-ZONES = _codes(
+CURRENCIES = split_codes("AUD BRL CAD CHF CNY CZK DKK EGP EUR GBP HUF IDR INR JPY KES KRW MXN NOK NZD PLN SEK SGD THB TRY UAH USD VND ZAR")
+SYMBOL_CURRENCIES = split_codes("BRL CAD EUR GBP ILS INR JPY KRW NZD USD")
+ZONES = split_codes(
     "Alaska America_Central America_Eastern America_Mountain America_Pacific Argentina Australia_Eastern Brasilia China Europe_Central "
     "Europe_Eastern Europe_Western Japan Korea Moscow New_Zealand"
 )
 # Not days, hours and the like: as durations they have a kind of their own.
-UNITS = _codes(
+UNITS = split_codes(
     "angle-degree area-hectare area-square-kilometer area-square-meter consumption-liter-per-100-kilometer digital-byte digital-gigabyte "
     "digital-kilobyte digital-megabyte digital-terabyte electric-ampere electric-volt energy-kilocalorie energy-kilojoule "
     "energy-kilowatt-hour frequency-gigahertz frequency-hertz frequency-megahertz graphics-megapixel graphics-pixel length-centimeter "
@@ -78,7 +78,7 @@ UNITS = _codes(
     "pressure-hectopascal speed-kilometer-per-hour speed-knot speed-meter-per-second speed-mile-per-hour temperature-celsius "
     "temperature-fahrenheit volume-cubic-meter volume-cup volume-gallon volume-liter volume-milliliter volume-tablespoon volume-teaspoon"
 )
-SHORT_UNITS = _codes(
+SHORT_UNITS = split_codes(
     "area-square-meter digital-gigabyte digital-megabyte energy-kilowatt-hour length-centimeter length-kilometer length-meter "
     "length-millimeter mass-gram mass-kilogram power-watt speed-kilometer-per-hour speed-mile-per-hour temperature-celsius volume-liter"
 )
@@ -141,7 +141,7 @@ def write_phrases(folder: Path, *, seed: int = 1, n_train: int = 30_000, n_valid
 
 
 class Voice:
-    """One language of the data: writes values down the way CLDR says its readers do. Every answer is plain text (see `_plain`)."""
+    """One language of the data: writes values down the way CLDR says its readers do. Every answer is plain text (see `plain`)."""
 
     def __init__(self, tag: str, locale: str) -> None:
         from babel import Locale
@@ -154,24 +154,24 @@ class Voice:
         """Write a date in one of CLDR's lengths."""
         from babel.dates import format_date
 
-        return _plain(format_date(day, form, locale=self.locale))
+        return plain(format_date(day, form, locale=self.locale))
 
     def skeleton(self, moment: datetime, skeleton: str) -> str:
         """Write the fields a CLDR skeleton names, in the order of the language."""
         from babel.dates import format_skeleton
 
-        return _plain(format_skeleton(skeleton, moment, locale=self.locale))
+        return plain(format_skeleton(skeleton, moment, locale=self.locale))
 
     def clock(self, moment: time) -> str:
         """Write hours and minutes."""
         from babel.dates import format_time
 
-        return _plain(format_time(moment, "short", locale=self.locale))
+        return plain(format_time(moment, "short", locale=self.locale))
 
     def date_time(self, moment: datetime, form: DateForm) -> str:
         """Write a day and the time of day."""
         pattern = str(self.locale.datetime_formats[form])
-        return _plain(pattern.format(self.clock(moment.time()), self.day(moment.date(), form)))
+        return plain(pattern.format(self.clock(moment.time()), self.day(moment.date(), form)))
 
     def zone_time(self, moment: time, zone: str, variant: str) -> str:
         """Write a time of day with the name of a time zone; the name goes in as quoted text, so no zone database is needed."""
@@ -179,21 +179,21 @@ class Voice:
 
         name = str(self.locale.meta_zones[zone]["long"][variant]).replace("'", "''")
         pattern = str(self.locale.datetime_skeletons[f"{self.hour}mv"].pattern)
-        return _plain(format_time(moment, pattern.replace("v", f"'{name}'"), locale=self.locale))
+        return plain(format_time(moment, pattern.replace("v", f"'{name}'"), locale=self.locale))
 
     def interval(self, first: date, last: date) -> str:
         """Write a span of days, each part that both ends share once."""
         from babel.dates import format_interval
 
-        return _plain(format_interval(first, last, "yMMMd", locale=self.locale))
+        return plain(format_interval(first, last, "yMMMd", locale=self.locale))
 
     def day_name(self, weekday: int) -> str:
         """Name a day of the week, 0 for Monday."""
-        return _plain(self.locale.days["stand-alone"]["wide"][weekday])
+        return plain(self.locale.days["stand-alone"]["wide"][weekday])
 
     def month_name(self, month: int) -> str:
         """Name a month, 1 for January."""
-        return _plain(self.locale.months["stand-alone"]["wide"][month])
+        return plain(self.locale.months["stand-alone"]["wide"][month])
 
     def duration(self, count: int, unit: TimeUnit) -> str:
         """Write a length of time in one unit of TIME_UNITS."""
@@ -208,35 +208,35 @@ class Voice:
 
         delta = timedelta(seconds=count * TIME_UNITS[unit])
         # A threshold nothing reaches keeps the unit asked for: 24 hours stay 24 hours.
-        return _plain(format_timedelta(delta, granularity=unit, threshold=float("inf"), add_direction=direction, locale=self.locale))
+        return plain(format_timedelta(delta, granularity=unit, threshold=float("inf"), add_direction=direction, locale=self.locale))
 
     def money(self, amount: Decimal, currency: str, *, symbol: bool) -> str:
         """Write an amount with all its digits and the currency's symbol or its name."""
         from babel.numbers import format_currency
 
         if symbol:
-            return _plain(format_currency(amount, currency, locale=self.locale))
+            return plain(format_currency(amount, currency, locale=self.locale))
         whole = amount == amount.to_integral_value()
-        return _plain(format_currency(amount, currency, locale=self.locale, format_type="name", currency_digits=not whole))
+        return plain(format_currency(amount, currency, locale=self.locale, format_type="name", currency_digits=not whole))
 
     def number(self, value: Decimal) -> str:
         """Write a number with its thousands grouped."""
         from babel.numbers import format_decimal
 
-        return _plain(format_decimal(value, locale=self.locale))
+        return plain(format_decimal(value, locale=self.locale))
 
     def round_number(self, value: int) -> str:
         """Write millions and more with a word for the magnitude."""
         from babel.numbers import format_compact_decimal
 
         length: Length = "long" if "long" in self.locale.compact_decimal_formats else "short"  # Chinese has one length only
-        return _plain(format_compact_decimal(value, format_type=length, locale=self.locale, fraction_digits=1))
+        return plain(format_compact_decimal(value, format_type=length, locale=self.locale, fraction_digits=1))
 
     def percent(self, value: Decimal) -> str:
         """Write a share (0.5 for a half) as a percentage, keeping its decimals."""
         from babel.numbers import format_percent
 
-        return _plain(format_percent(value, locale=self.locale, decimal_quantization=False))
+        return plain(format_percent(value, locale=self.locale, decimal_quantization=False))
 
     def measure(self, value: Decimal, unit: str, length: Length) -> str:
         """Write a quantity with its unit."""
@@ -245,31 +245,31 @@ class Voice:
         text = str(format_unit(value, unit, length, locale=self.locale))
         if unit in text:  # CLDR gives this language no pattern of its own for the length, and Babel then prints the unit's id
             text = str(format_unit(value, unit, "short", locale=self.locale))
-        return _plain(text)
+        return plain(text)
 
     def country(self, code: str) -> str:
         """Name a country."""
-        return _plain(self.locale.territories[code])
+        return plain(self.locale.territories[code])
 
     def language(self, code: str, *details: str) -> str:
         """Name a language, with what sets it apart (names of a script, a country) in brackets."""
-        name = _plain(self.locale.languages[code])
+        name = plain(self.locale.languages[code])
         if not details:
             return name
         return LOCALE_PATTERNS[self.tag].format(name, LOCALE_SEPARATORS[self.tag].join(details))
 
     def script(self, code: str) -> str:
         """Name a script."""
-        return _plain(self.locale.scripts[code])
+        return plain(self.locale.scripts[code])
 
     def listed(self, items: Sequence[str], style: ListStyle) -> str:
         """Join items into a list: style "standard" for A and B, "or" for A or B, "unit" for parts of one quantity."""
         from babel.lists import format_list
 
-        return _plain(format_list(items, style, locale=self.locale))
+        return plain(format_list(items, style, locale=self.locale))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Compose characters (NFC), turn each run of white space into one plain space, and drop invisible marks such as those for direction."""
     visible = "".join(char for char in unicodedata.normalize("NFC", text) if unicodedata.category(char) != "Cf")
     return " ".join(visible.split())
@@ -553,7 +553,7 @@ def _training_phrases(seed: int, n_phrases: int, voices: dict[str, Voice]) -> li
 
     def accept(candidate: Candidate) -> Phrase | None:
         source = candidate.render(voices["en"])
-        if source in sources or (_reserved(seed, source) and not candidate.bare):
+        if source in sources or (reserved(seed, source) and not candidate.bare):
             return None
         sources.add(source)
         return _phrase(candidate, source, voices)
@@ -570,7 +570,7 @@ def _held_out_phrases(
 
     def accept(candidate: Candidate) -> Phrase | None:
         source = candidate.render(voices["en"])
-        if source in taken or not _reserved(seed, source):
+        if source in taken or not reserved(seed, source):
             return None
         phrase = _phrase(candidate, source, voices)
         if not taken.isdisjoint(_surfaces(phrase)) or not all(known.issuperset(_words(pair)) for pair in _pairs([phrase])):
@@ -598,7 +598,7 @@ def _phrase(candidate: Candidate, source: str, voices: dict[str, Voice]) -> Phra
     return Phrase(candidate.kind, source, {tag: candidate.render(voices[tag]) for tag in TARGET_LOCALES})
 
 
-def _reserved(seed: int, source: str) -> bool:
+def reserved(seed: int, source: str) -> bool:
     """Tell whether a phrase may only be held out, from its text and the seed alone."""
     digest = hashlib.blake2b(f"{seed}:{source}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) % 100 < RESERVED_PERCENT

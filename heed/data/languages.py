@@ -24,12 +24,14 @@ from random import Random
 from typing import NamedTuple
 
 from heed.data.builtin import KINDS as VALUES
-from heed.data.builtin import UNITS, ListStyle, Voice, _codes, _plain, _reserved
+from heed.data.builtin import UNITS, ListStyle, Voice, plain, reserved, split_codes
 from heed.errors import DataError
 from heed.files import replacing
 
 COLUMNS = ("text", "label", "kind")
-LOCALES = _codes("af ar bg ca cs da de el en es et fa fi fr gl he hi hr hu id it ja ka ko ms nb nl pl pt ro ru sk sl sr sv th tr uk vi zh")
+LOCALES = split_codes(
+    "af ar bg ca cs da de el en es et fa fi fr gl he hi hr hu id it ja ka ko ms nb nl pl pt ro ru sk sl sr sv th tr uk vi zh"
+)
 UNSPACED = ("ja", "th", "zh")  # no spaces between words, so a name may start anywhere
 # Kinds of names, and which of their identifiers are drawn: languages with longer codes are ones that few have heard of.
 NAME_KINDS = {"country": "[A-Z]{2}", "language": "[a-z]{2}", "currency": "[A-Z]{3}", "city": "(?!Etc/).+/.+", "zone": ".+"}
@@ -114,16 +116,16 @@ class Tongue(Voice):
         from babel.core import get_global
 
         defaults = {zone: zone.rsplit("/", 1)[-1].replace("_", " ") for zone in get_global("zone_territories")}
-        return {zone: _plain(self.locale.time_zones.get(zone, {}).get("city", default)) for zone, default in defaults.items()}
+        return {zone: plain(self.locale.time_zones.get(zone, {}).get("city", default)) for zone, default in defaults.items()}
 
     def _zones(self) -> dict[str, str]:
         """Name the time zones, by their standard time."""
         long = {zone: names.get("long", {}) for zone, names in self.locale.meta_zones.items()}
-        return {zone: _plain(names["standard"]) for zone, names in long.items() if "standard" in names}
+        return {zone: plain(names["standard"]) for zone, names in long.items() if "standard" in names}
 
     def local_time(self, place: str) -> str:
         """Write what time it is by: "France Time"."""
-        return _plain(str(self.locale.zone_formats["region"]) % place)
+        return plain(str(self.locale.zone_formats["region"]) % place)
 
     def listed(self, items: Sequence[str], style: ListStyle) -> str:
         """Join items as `Voice.listed` does; where Babel's data lack a style, with "and"."""
@@ -135,7 +137,7 @@ class Tongue(Voice):
 
 
 def _plain_names(names: Mapping[str, str]) -> dict[str, str]:
-    return {code: _plain(name) for code, name in names.items()}
+    return {code: plain(name) for code, name in names.items()}
 
 
 @cache
@@ -193,7 +195,7 @@ class Stock:
 
     def _owns(self, content: str) -> bool:
         """Tell whether content belongs to this side, from its text and the seed alone."""
-        return _reserved(self.seed, content) == self.held_out
+        return reserved(self.seed, content) == self.held_out
 
     def named(self, kind: str, n_names: int = 1) -> list[Say]:
         """Draw different names."""

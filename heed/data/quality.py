@@ -158,7 +158,7 @@ def _pairs(examples: Iterable[Example], name: str, source: str, target: str) -> 
 
 def hashed(text: str) -> int:
     """Return 8 bytes of BLAKE2b as a number; 0 is left free."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") or 1
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little") or 1
 
 
 def _hashed_pair(source: str, target: str) -> int:

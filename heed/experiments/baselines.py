@@ -36,7 +36,9 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 def build_baseline(kind: str, texts: Sequence[str]) -> Pipeline:
     """Return an untrained baseline, "majority" or "tf-idf", for texts like these."""
     if kind == "majority":
-        return Pipeline([("words", TfidfVectorizer(max_features=1)), ("classifier", DummyClassifier(strategy="prior"))])
+        return Pipeline(
+            [("words", TfidfVectorizer(max_features=1, token_pattern=r"\S+")), ("classifier", DummyClassifier(strategy="prior"))]
+        )
     spaceless = sum(len(SPACELESS.findall(text)) for text in texts) > 0.3 * sum(map(len, texts))
     words = TfidfVectorizer(analyzer="char", ngram_range=(1, 3)) if spaceless else TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+")
     words.set_params(sublinear_tf=True, min_df=2 if len(texts) > 100 else 1, lowercase=True)
@@ -83,7 +85,7 @@ class Baseline:
         return sum(part.coef_.size + part.intercept_.size for part in parts if hasattr(part, "coef_"))
 
 
-def tested_on(run: Run) -> Iterable[Example]:
+def judged_on(run: Run) -> Iterable[Example]:
     """Return the examples that models are judged on: the test data, else the validation data."""
     data = run.config.data
     if data.test is not None or data.valid is not None:
@@ -114,7 +116,7 @@ def measure(kind: str, folder: Path, out: Path) -> dict[str, Any]:
     """Fit a baseline on what a run was trained on, and write its probabilities for what the run is judged on."""
     run = Run.load(folder, device="cpu")
     assert isinstance(run.task, TextClassification)
-    baseline, tested = Baseline(kind, run.task), list(tested_on(run))
+    baseline, tested = Baseline(kind, run.task), list(judged_on(run))
     begun = time.perf_counter()
     baseline.fit(list(trained_on(run)))
     seconds = time.perf_counter() - begun

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from heed import verbs
-from heed.config import merge
 from heed.errors import CheckpointError, ConfigError
 from heed.files import parse_json, replacing
 from heed.report.folds import folds_page
@@ -27,7 +26,7 @@ def crossvalidate(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], 
     Raises:
         ConfigError: validation or test data are named, or `folder` holds folds of other settings.
     """
-    config = resolve(recipe, merge({"data": {"folds": USUAL_FOLDS}}, settings))
+    config = resolve(recipe, settings, base={"data": {"folds": USUAL_FOLDS}})
     if config.data.test is not None:
         raise ConfigError("data.test is not looked at by crossvalidate; leave it out, and evaluate the model you choose on it")
     assert config.data.folds is not None
@@ -66,7 +65,7 @@ def _fold(config: RunConfig, number: int, place: Path, *, quiet: bool) -> dict[s
 def _check_same(place: Path, wanted: RunConfig) -> None:
     """Refuse a fold that was made with other settings; sizes and what was left to the data are filled in meanwhile."""
     there, asked = (content.model_dump() for content in (read_config(place), wanted))
-    for group in ("data", "train", "seed"):
+    for group in ("data", "train", "decode", "seed"):
         if there[group] != asked[group]:
             raise ConfigError(f"{place}: was made with other settings ({group}.*); choose another --to, or remove it")
     for group in ("task", "model"):
@@ -84,7 +83,7 @@ def _seconds(place: Path) -> float:
     found = [parse_json(line).get("seconds", 0.0) for line in lines]
     if not found:
         raise CheckpointError(f"{place / 'metrics.jsonl'}: holds no steps; remove the fold and start again")
-    return float(found[-1])
+    return float(max(found))
 
 
 def _summary(folds: list[dict[str, Any]]) -> dict[str, dict[str, float]]:

@@ -23,7 +23,7 @@ from heed.data.read import Example
 from heed.device import describe_machine
 from heed.errors import ConfigError, HeedError
 from heed.evaluation import evaluate_examples
-from heed.experiments.baselines import ASKED_ALONE, milliseconds, tested_on
+from heed.experiments.baselines import ASKED_ALONE, judged_on, milliseconds
 from heed.experiments.costs import costs
 from heed.experiments.recall import DISTANCES, VALUES, recall
 from heed.files import parse_json, replacing
@@ -42,6 +42,7 @@ BASELINES = {"TF-IDF + logistic regression": "tf-idf", "majority": "majority"}
 WIDTHS = range(16, 1025, 8)  # tried for a model of a given number of parameters
 LENGTHS = (5, 10, 20, 50, 100, 200, 500)  # ends of the buckets, in words
 SIGNIFICANT = 0.05
+SCORES = ("accuracy", "f1_macro", "roc_auc", "log_loss")  # of the page; evaluations/ of each run has all
 
 Say = Callable[[str], None]
 
@@ -76,21 +77,26 @@ def compare_models(
     candidates = [_neural(name, config, folder, say) for name in MIXERS]
     first = Run.load(_place(folder, "Transformer"))
     assert isinstance(first.task, TextClassification)
-    tested = list(tested_on(first))
+    tested = list(judged_on(first))
     for name, kind in BASELINES.items():
         say(f"{name}: fitting")
         candidates.append(_baseline(name, kind, first, first.task, tested))
     content = _content(recipe, config, candidates, tested)
+    _write(content, folder)
     if synthetic:
         say("recall at a distance: training a small Transformer and a small CNN")
         content["recall"] = _recall()
         say("measuring what attention costs")
         content["costs"] = costs()
+        _write(content, folder)
+    return content
+
+
+def _write(content: dict[str, Any], folder: Path) -> None:
     with replacing(folder / "comparison.json") as draft:
         draft.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
     with replacing(folder / "report.html") as draft:
         draft.write_text(comparison_page(content), encoding="utf-8")
-    return content
 
 
 def _place(folder: Path, name: str) -> Path:
@@ -110,7 +116,7 @@ def _neural(name: str, config: RunConfig, folder: Path, say: Say) -> Candidate:
     recipe.write_text(dump_yaml(config.replace(model=model.model_dump()).model_dump()), encoding="utf-8")
     peak = _trained(recipe, place)
     run = Run.load(place)
-    found = evaluate_examples(run, tested_on(run), run.config.decode)
+    found = evaluate_examples(run, judged_on(run), run.config.decode)
     assert isinstance(found.metrics, ClassificationMetrics)
     figures = {
         "parameters": count_parameters(run.model),
@@ -156,14 +162,14 @@ def _training_figures(place: Path) -> dict[str, float]:
     lines = [parse_json(line) for line in (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [line for line in lines if "epoch" in line]
     data = parse_json((place / "data_report.json").read_text(encoding="utf-8"))
-    seconds = float(lines[-1]["seconds"])
+    seconds = max(float(line.get("seconds", 0.0)) for line in lines)
     tokens = sum(data["tokens"].values()) * steps[-1]["epoch"]
     return {"train_seconds": seconds, "train_tokens_per_second": round(tokens / max(seconds, 1e-9), 1)}
 
 
 def _latency(run: Run) -> dict[str, float]:
     """Return milliseconds to answer one text, over some of them."""
-    examples = [example for _, example in zip(range(ASKED_ALONE), tested_on(run), strict=False)]
+    examples = [example for _, example in zip(range(ASKED_ALONE), judged_on(run), strict=False)]
     run.predict(examples[0])
     return milliseconds(run.predict, examples)
 
@@ -199,7 +205,7 @@ def _content(
             classes[label] = classes.get(label, 0) + 1
     data = {"train": config.data.train, judged: config.data.test or config.data.valid or "held out of the training data"}
     return {
-        "title": f"Which kind of model for {config.data.train}?",
+        "title": f"Which kind of model for {Path(str(config.data.train)).parent.name}/{Path(str(config.data.train)).name}?",
         "date": datetime.date.today().isoformat(),
         "machine": describe_machine(),
         "data": {**data, "classes": classes},
@@ -213,7 +219,7 @@ def _content(
 
 def _row(candidate: Candidate, texts: Sequence[str]) -> dict[str, Any]:
     content = candidate.metrics.scores().to_json()
-    scores = {name: value for name, value in content.items() if isinstance(value, dict) and {"value", "low", "high"} <= value.keys()}
+    scores = {name: content[name] for name in SCORES if name in content}
     return {"name": candidate.name, "scores": scores, **candidate.figures, "by_length": list(by_length(texts, candidate.right))}
 
 

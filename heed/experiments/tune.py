@@ -7,9 +7,12 @@ Every trial is a run folder, whose config.yaml makes the same run again. Test da
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from pydantic import model_validator
 
 from heed import verbs
 from heed.config import Settings, find_recipe, merge, read_yaml, validate
@@ -25,12 +28,20 @@ REDUCTION = 3  # of the trials at a rung, the best third goes on
 
 
 class Range(Settings):
-    """Numbers from low to high."""
+    """Numbers from low to high; whole ones when both ends are."""
 
-    low: float
-    high: float
+    low: int | float
+    high: int | float
     log: bool = False
-    step: float | None = None
+    step: int | float | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low={self.low} is not below high={self.high}; name a span, or a list of values")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError(f"log=true needs low above 0, and no step; found low={self.low}, step={self.step}")
+        return self
 
 
 def search_space(recipe: str | Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,11 +63,19 @@ def _flat(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
                 raise ConfigError(f"search.{path}: no values to choose from")
             yield path, value
         elif isinstance(value, Mapping) and {"low", "high"} & value.keys():
-            yield path, validate(Range, value, f"search.{path}")
+            yield path, _range(value, f"search.{path}")
         elif isinstance(value, Mapping):
             yield from _flat(value, f"{path}.")
         else:
             raise ConfigError(f"search.{path}: expected a list of values, or low and high, found {value!r}")
+
+
+def _range(value: Mapping[str, Any], path: str) -> Range:
+    try:
+        return validate(Range, value, path)
+    except ConfigError as error:
+        message = str(error)
+        raise ConfigError(message if message.startswith(path) else f"{path}: {message}") from error
 
 
 def tune(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], folder: Path, *, trials: int, quiet: bool = False) -> dict[str, Any]:
@@ -83,7 +102,8 @@ def tune(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], folder: P
         direction="minimize" if metric in LOWER_IS_BETTER else "maximize",
         pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION),
     )
-    _check_same_study(study, {"metric": metric, "space": _told(space), "data": config.data.train, "seed": config.seed})
+    about = {"metric": metric, "space": _told(space), "data": config.data.train, "seed": config.seed, "settings": fixed}
+    _check_same_study(study, json.loads(json.dumps(about, default=str)))
     study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))  # or a search that goes on would draw the same again
     _take_up_again(optuna, study, folder)
     for _ in range(trials - _n_done(optuna, study)):
@@ -109,12 +129,8 @@ def _check(recipe: str | Mapping[str, Any], fixed: Mapping[str, Any], space: Map
     for path, choices in space.items():
         values = choices if isinstance(choices, list) else [choices.low, choices.high]
         for value in values:
-            resolve(recipe, merge(fixed, _nested(path, _as_setting(value))))
+            resolve(recipe, merge(fixed, _nested(path, value)))
     return resolve(recipe, fixed)
-
-
-def _as_setting(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _nested(path: str, value: Any) -> dict[str, Any]:
@@ -196,9 +212,8 @@ def _try(
 def _suggest(trial: Any, path: str, choices: Any) -> Any:
     if isinstance(choices, list):
         return trial.suggest_categorical(path, choices)
-    whole = all(float(end).is_integer() for end in (choices.low, choices.high)) and not choices.log and choices.high - choices.low >= 1
-    if whole and (choices.step is None or float(choices.step).is_integer()):
-        return trial.suggest_int(path, int(choices.low), int(choices.high), step=int(choices.step or 1))
+    if isinstance(choices.low, int) and isinstance(choices.high, int):
+        return trial.suggest_int(path, choices.low, choices.high, step=int(choices.step or 1), log=choices.log)
     return trial.suggest_float(path, choices.low, choices.high, log=choices.log, step=choices.step)
 
 
@@ -212,7 +227,7 @@ def _outcome(place: Path) -> tuple[float, float]:
     metric = config["train"]["best_metric"]
     lines = [parse_json(line) for line in (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     best = next(line for line in reversed(lines) if line.get("best"))
-    return float(best["valid"][metric]), float(lines[-1]["seconds"])
+    return float(best["valid"][metric]), max(line.get("seconds", 0.0) for line in lines)
 
 
 def _write(optuna: Any, study: Any, recipe: str | Mapping[str, Any], metric: str, folder: Path) -> dict[str, Any]:
@@ -254,7 +269,9 @@ def _write(optuna: Any, study: Any, recipe: str | Mapping[str, Any], metric: str
 def _importance(optuna: Any, study: Any) -> dict[str, float] | None:
     """Return how much of the differences each setting explains; None where Optuna cannot tell."""
     try:
-        found = optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of trials that are equally good
+            found = optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
     except (RuntimeError, ValueError):
         return None
     return {path: float(share) for path, share in found.items()}

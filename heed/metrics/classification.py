@@ -80,7 +80,7 @@ class ClassificationScores:
 
     `scores` has those of `SCORE_NAMES` that are defined for the set, all from 0 to 1 but log_loss (nats, from 0 to 36.04); less is better
     of log_loss and of the calibration errors. A precision, recall or F1 counts 0 where there is no answer, or no example, to divide by.
-    `details` are plain JSON: confusion (rows are the true classes) or confusion_per_label ([[true negatives, false positives],
+    `details` are plain JSON: confusion (rows are the true classes) or confusion_per_label (label: [[true negatives, false positives],
     [false negatives, true positives]], in the order of the labels), calibration, calibration_before, curves ([x, y] points) and abstain.
     """
 
@@ -322,7 +322,7 @@ class ClassificationMetrics:
     def _details(self, sums: Floats) -> dict[str, Any]:
         """Return what explains the scores, as plain JSON; sums (3, C) are those of the classes."""
         details = {
-            **(_label_confusions(sums, len(self.probabilities)) if self.multi_label else self._confusion()),
+            **(_label_confusions(self.labels, sums, len(self.probabilities)) if self.multi_label else self._confusion()),
             "calibration": self._calibration(self.temperature, self.probabilities),
         }
         if self.temperature != 1:
@@ -463,11 +463,11 @@ def _class_scores(labels: Sequence[str], sums: Floats) -> dict[str, ClassScore]:
     return found
 
 
-def _label_confusions(sums: Floats, n: int) -> dict[str, Any]:
+def _label_confusions(labels: Sequence[str], sums: Floats, n: int) -> dict[str, Any]:
     """Count true and false negatives and positives of every label from (3, C) sums."""
     hits, answered, actual = sums.astype(np.int64)
     cells = np.stack([n - answered - actual + hits, answered - hits, actual - hits, hits], axis=1)
-    return {"confusion_per_label": cells.reshape(-1, 2, 2).tolist()}
+    return {"confusion_per_label": dict(zip(labels, cells.reshape(-1, 2, 2).tolist(), strict=True))}
 
 
 def _thinned(points: Floats, travelled: Floats) -> list[list[float]]:

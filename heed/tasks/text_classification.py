@@ -14,14 +14,14 @@ from heed.data.augment import Augmenter, read_synonyms
 from heed.data.batch import Batch
 from heed.data.calibration import Calibration
 from heed.data.labelled import LabelSurvey, labels_of, survey_labelled
-from heed.data.labels import Labels
+from heed.data.labels import Labels, in_order
 from heed.data.parts import Part
 from heed.data.read import Example
 from heed.data.store import Encoded
 from heed.data.text import Tokenizer
 from heed.data.vectors import Vectors, matrix, read_vectors
 from heed.data.words import Preparation, Words
-from heed.errors import ConfigError
+from heed.errors import ConfigError, DataError
 from heed.metrics.calibration import fit_temperature, fit_threshold, rescaled
 from heed.metrics.classification import ClassificationMetrics
 from heed.model.config import ModelConfig
@@ -74,7 +74,9 @@ class TextClassificationSettings(Settings):
     @field_validator("labels", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
-        return [str(label) for label in value] if isinstance(value, list) else value
+        if not isinstance(value, list):
+            return value
+        return [str(label).lower() if isinstance(label, bool) else str(label) for label in value]
 
     @model_validator(mode="after")
     def _fits_task(self) -> "TextClassificationSettings":
@@ -105,6 +107,7 @@ class TextClassification(Task):
     config: TextClassificationSettings
     by_sentence = False  # whether sentences are marked for a hierarchical model
     vectors: Vectors | None = None
+    seen: list[str] | None = None  # the labels of all rows of the source, those that are held out or left out included
 
     def settle(self, example: Example) -> None:
         """Find out whether texts come in pairs."""
@@ -129,16 +132,19 @@ class TextClassification(Task):
         return next((known.explain(label) for label in labels_of(example["label"]) if label not in known.labels), None)
 
     def stratum(self, example: Example) -> str | None:
-        """Return the label, or all labels together."""
-        return "|".join(sorted(labels_of(example["label"])))
+        """Return the label; None where a row may have several, for hardly two have the same."""
+        return None if self.config.multi_label else cast(str, example["label"])
 
     def survey(self, examples: Iterable[Example], others: Mapping[str, Iterable[Example]]) -> LabelSurvey:
         """Count classes, duplicates, contradicting labels and leaks."""
-        return survey_labelled(examples, others, texts=list(self.wanted))
+        found = survey_labelled(examples, others, texts=list(self.wanted))
+        self.seen = in_order(found.classes)
+        return found
 
     def prepare(self, examples: Iterable[Example]) -> dict[str, Part]:
         """Learn the labels and the vocabulary, and read word vectors for it."""
-        labels = Labels.fit((example["label"] for example in examples), given=self.config.labels)
+        given = self.config.labels if self.config.labels is not None else self.seen
+        labels = Labels.fit((example["label"] for example in examples), given=given)
         preparation = Preparation(cleaning=self.config.cleaning, lower=self.config.lower, stop_words=self.config.stop_words)
         texts = (preparation(example[column]) for example in examples for column in self.wanted)
         vocab_size = self.config.vocab_size
@@ -148,6 +154,8 @@ class TextClassification(Task):
         else:
             tokenizer = Words.train(texts, unit=self.config.tokens, vocab_size=vocab_size)
         self.parts = {"labels": labels, "preparation": preparation, "tokenizer": tokenizer}
+        if self.config.synonyms is not None:
+            read_synonyms(self.config.synonyms)  # refused now rather than at the first step
         if self.config.vectors is not None:
             self.vectors = read_vectors(self.config.vectors, set(self._vocabulary()))
         return self.parts
@@ -195,11 +203,15 @@ class TextClassification(Task):
                 f"data.max_length={self.max_length} and a begin token do not fit model.max_length={model.max_length}, the places that "
                 "learned positions know; raise the one or lower the other"
             )
-        if self.config.overlap >= self.max_length:
+        weighed = self.config.class_weights if isinstance(self.config.class_weights, dict) else {}
+        unknown = next((name for name in weighed if name not in self.labels.labels), None)
+        if unknown is not None:
+            raise ConfigError(f"task.class_weights: {self.labels.explain(unknown)}")
+        self.by_sentence = model.hierarchical
+        if not self._cuts and not self.by_sentence and self.config.overlap >= self.max_length:
             raise ConfigError(
                 f"task.overlap={self.config.overlap} does not fit data.max_length={self.max_length}, the tokens of a window; lower it"
             )
-        self.by_sentence = model.hierarchical
         sizes: dict[str, Any] = {"vocab_size": self.tokenizer.vocab_size, "n_classes": len(self.labels.labels)}
         if self.vectors is not None:
             sizes |= {"d_embedding": self.vectors.dimension, "embedding_scale": False, "frozen_embedding": self.config.freeze_vectors}
@@ -280,7 +292,11 @@ class TextClassification(Task):
 
     def augmented(self, encoded: Encoded, draw: np.random.Generator) -> Encoded:
         """Leave out, swap and replace words."""
-        return {**encoded, "text": torch.from_numpy(self._augmenter(encoded["text"].numpy(), draw))}
+        ids = encoded["text"].numpy()
+        ends = np.flatnonzero(ids == Tokenizer.eos_id)  # between two texts, and behind sentences; words do not cross them
+        parts = np.split(ids, np.sort(np.concatenate([ends, ends + 1])))
+        changed = [part if not len(part) or part[0] == Tokenizer.eos_id else self._augmenter(part, draw) for part in parts]
+        return {**encoded, "text": torch.from_numpy(np.concatenate(changed))}
 
     @property
     def _augmenter(self) -> Augmenter:
@@ -288,7 +304,8 @@ class TextClassification(Task):
         if found is None:
             groups = [] if self.config.synonyms is None else read_synonyms(self.config.synonyms)
             starts = np.array([self.tokenizer.starts_word(token) for token in range(self.tokenizer.vocab_size)])
-            synonyms = [self.tokenizer.encode_batch([self.preparation(word) for word in group]) for group in groups]
+            encoded = [self.tokenizer.encode_batch([self.preparation(word) for word in group]) for group in groups]
+            synonyms = [[ids for ids in group if ids and Tokenizer.unk_id not in ids] for group in encoded]
             shares = (self.config.drop_words, self.config.swap_words, self.config.replace_words if synonyms else 0.0)
             found = self.__dict__["_built_augmenter"] = Augmenter(starts, synonyms, *shares)
         return cast(Augmenter, found)
@@ -376,7 +393,13 @@ class TextClassification(Task):
         assert isinstance(metrics, ClassificationMetrics)
         if not answers:
             return
-        shares = np.array([list(answer.details["probabilities"].values()) for answer in answers])
+        names, answered = self.labels.labels, answers[0].details["probabilities"]
+        if set(names) != set(answered):
+            raise DataError(
+                f"answers with {', '.join(answered)} cannot be judged by a run that knows {', '.join(names)}; "
+                "compare runs of one set of labels"
+            )
+        shares = np.array([[answer.details["probabilities"][name] for name in names] for answer in answers])
         metrics.add(shares, torch.stack([self.target(example["label"]) for example in examples]).numpy())
 
     @property
@@ -391,7 +414,8 @@ class TextClassification(Task):
         temperature = fit_temperature(shares, targets, multi_label=self.config.multi_label) if self.config.calibrate else 1.0
         wanted = self.config.abstain_precision
         threshold = None if wanted is None else fit_threshold(rescaled(shares, temperature), targets, wanted)
-        self.parts["calibration"] = Calibration(temperature, threshold, wanted)
+        # The threshold is the probability of one of these answers, which must not miss it by a rounding error when it is given again.
+        self.parts["calibration"] = Calibration(temperature, None if threshold is None else max(0.0, threshold - 1e-6), wanted)
 
     def answer_length(self, answer: Answer) -> int:
         """Return 1: an answer is a class."""
@@ -407,6 +431,8 @@ class TextClassification(Task):
         if self.by_sentence or (self.config.multi_label and not answer.details["labels"]):
             return None
         (encoded,) = self.encode_all([example])
+        if not 0 < len(encoded["text"]) <= WINDOW_TOKENS:
+            return None
         label = answer.details["labels"][0] if self.config.multi_label else answer.text
         weights = self._attribution(model, encoded["text"], self.labels.index(label))
         words = _by_word(self.tokenizer, encoded["text"].tolist(), weights.tolist())
@@ -424,7 +450,7 @@ class TextClassification(Task):
 
         hook = model.stem.embedding.register_forward_hook(keep)
         try:
-            with torch.enable_grad():
+            with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # cuDNN's LSTMs have no gradient when answering
                 logit = model.eval().classify(windows.ids, windows.mask)[:, label].mean()
         finally:
             hook.remove()

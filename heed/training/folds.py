@@ -38,7 +38,7 @@ def fold_numbers(examples: Iterable[Example], task: Task, *, folds: int, group: 
     codes = np.unique([stratum or "" for stratum in strata], return_inverse=True)[1]
     stratified = strata[0] is not None
     if stratified:
-        _check_classes(strata, folds)
+        _check_classes(strata if group else [strata[row] for row in first], folds)
     numbers = _grouped(codes, unit_of, folds, seed, stratified) if group else _dealt(codes[first], folds, seed, stratified)[unit_of]
     if stratified:
         _check_training_sides(np.array(strata), numbers, group)
@@ -58,13 +58,13 @@ def _check_classes(strata: list[str | None], folds: int) -> None:
     if rare[1] < folds:
         raise DataError(
             f"data.folds={folds}: only {rare[1]} {'row has' if rare[1] == 1 else 'rows have'} the label {rare[0]!r}, so some folds would "
-            f"lack it; use at most {max(2, rare[1])} folds, or leave the label out or merge it with another"
+            f"lack it; {f'use at most {rare[1]} folds, or ' if rare[1] > 1 else ''}leave the label out or merge it with another"
         )
 
 
 def _dealt(codes: Numbers, folds: int, seed: int, stratified: bool) -> Numbers:
     """Deal units, given the class of each, into folds from 1."""
-    splitter = (StratifiedKFold if stratified else KFold)(folds, shuffle=True, random_state=seed)
+    splitter = (StratifiedKFold if stratified else KFold)(folds, shuffle=True, random_state=seed % 2**32)
     numbers = np.zeros(len(codes), dtype=np.int64)
     for fold, (_, held_out) in enumerate(splitter.split(codes, codes), start=1):
         numbers[held_out] = fold
@@ -73,7 +73,7 @@ def _dealt(codes: Numbers, folds: int, seed: int, stratified: bool) -> Numbers:
 
 def _grouped(codes: Numbers, groups: Numbers, folds: int, seed: int, stratified: bool) -> Numbers:
     """Deal rows, given the class and the group of each, into folds from 1."""
-    splitter = (StratifiedGroupKFold if stratified else GroupKFold)(folds, shuffle=True, random_state=seed)
+    splitter = (StratifiedGroupKFold if stratified else GroupKFold)(folds, shuffle=True, random_state=seed % 2**32)
     numbers = np.zeros(len(codes), dtype=np.int64)
     for fold, (_, held_out) in enumerate(splitter.split(codes, codes, groups), start=1):
         numbers[held_out] = fold
@@ -82,7 +82,7 @@ def _grouped(codes: Numbers, groups: Numbers, folds: int, seed: int, stratified:
 
 def _check_training_sides(strata: np.ndarray[Any, Any], numbers: Numbers, group: str | None) -> None:
     """Refuse folds that hold all rows of a class, which could not be learned then."""
-    for stratum in np.unique(strata):
+    for stratum in np.unique(strata).tolist():
         folds = np.unique(numbers[strata == stratum])
         if len(folds) == 1:
             why = f"because they all have one value of {group!r}" if group else "because their inputs are equal"

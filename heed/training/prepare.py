@@ -50,7 +50,7 @@ class Split:
 
     def numbered(self) -> Iterator[tuple[int, Example]]:
         """Yield (row number, example), numbers counting every usable row of the source."""
-        self.log = ReadLog()
+        log = ReadLog()
         stream = read_examples(
             self.source,
             required=self.task.columns,
@@ -58,11 +58,12 @@ class Split:
             header=self.data.header,
             bad_rows=self.data.bad_rows,
             check=self.task.fault,
-            log=self.log,
+            log=log,
         )
         for number, example in enumerate(stream):
             if self.chosen is None or self.chosen(number, example):
                 yield number, example
+        self.log = log  # of a reading that came to the end
 
     def __iter__(self) -> Iterator[Example]:
         return (example for _, example in self.numbered())
@@ -87,8 +88,7 @@ def prepare(config: RunConfig, folder: Path, say: Say) -> Prepared:
     data = splits(config, task)
     say(f"reading {data['train'].source}")
     survey, n_kept, share = _divide(config, task, data)
-    report: dict[str, Any] = {"train": survey.to_json(), "filtered": len(survey.keep) - n_kept, "reading": asdict(data["train"].log)}
-    report["reading_others"] = {name: asdict(split.log) for name, split in data.items() if name != "train" and split.log.source}
+    report: dict[str, Any] = {"train": survey.to_json(), "filtered": len(survey.keep) - n_kept}
     if share is not None:
         report["held_out"] = _held_out_words(config, share)
     say(f"fitting {task.name} parts")
@@ -98,6 +98,8 @@ def prepare(config: RunConfig, folder: Path, say: Say) -> Prepared:
     run = Run.create(folder, config, task, about=about)
     train, n_long = _encode(run, data["train"], "train")
     valid, n_long_valid = _encode(run, data["valid"], "valid")
+    others = [name for name in ("valid", "test") if getattr(config.data, name) is not None]
+    report |= {"reading": asdict(data["train"].log), "reading_others": {name: asdict(data[name].log) for name in others}}
     report |= {"too_long": n_long, "too_long_valid": n_long_valid, "max_length": config.data.max_length}
     report |= {"long_examples": task.long_examples, **_figures(run, train, valid)}
     (folder / "data_report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
@@ -186,7 +188,8 @@ def _divide(config: RunConfig, task: Task, data: dict[str, Split]) -> tuple[Surv
         n_rows = max(1, len(keep))
         if config.data.folds is not None:
             data["train"], data["valid"] = _take_fold(data["train"], config)
-            data["train"].chosen = _both(data["train"].chosen, lambda number, _: bool(keep[number]))
+            for split in (data["train"], data["valid"]):
+                split.chosen = _both(split.chosen, lambda number, _: bool(keep[number]))
             data["train"].log = log
             return survey, int(keep.sum()), 1 / config.data.folds
         share = min(max(config.data.valid_share, LEAST_HELD_OUT / n_rows), MOST_HELD_OUT / n_rows, 0.5)

@@ -164,7 +164,8 @@ def test_every_label_has_its_own_confusion() -> None:
     logits, targets = drawn_labels(40, 3, seed=9)
     content = counted(sigmoid(logits), targets).scores(resamples=3).to_json()
     confusions = sklearn_metrics.multilabel_confusion_matrix(targets.astype(int), (logits >= 0).astype(int))
-    assert content["confusion_per_label"] == confusions.tolist()
+    assert list(content["confusion_per_label"].values()) == confusions.tolist()
+    assert list(content["confusion_per_label"]) == content["labels"]
     assert "confusion" not in content
     assert [found["support"] for found in content["per_class"].values()] == targets.sum(axis=0).tolist()
 

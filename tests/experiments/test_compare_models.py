@@ -1,0 +1,304 @@
+"""Comparing kinds of model: equal budgets, the baselines, the verdict, and the tasks made for the question."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from toy_runs import TINY, TINY_TEXTS, toy_texts, write_rows
+
+from heed.data.store import Store
+from heed.errors import ConfigError
+from heed.experiments.baselines import REGULARISATION, Baseline, judged_on, trained_on
+from heed.experiments.costs import slope
+from heed.experiments.models import MIXERS, Candidate, by_length, compare_models, comparison_lines, matched, right_of, verdict
+from heed.experiments.recall import FIRST_NOISE, FIRST_PAIR, KEYS, PAIRS, VALUES, VOCABULARY, recall, sequences
+from heed.metrics.classification import ClassificationMetrics
+from heed.model import ModelConfig, build_model
+from heed.model.describe import count_parameters
+from heed.run import Run
+from heed.tasks.text_classification import TextClassification, TextClassificationSettings
+
+BASELINE = "TF-IDF + logistic regression"
+ROWS = toy_texts(56)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Compare tiny models, without the synthetic tasks; return the folder and what was found."""
+    folder = tmp_path_factory.mktemp("comparison")
+    files = {name: str(write_rows(folder / f"{name}.tsv", rows)) for name, rows in (("train", ROWS[:40]), ("test", ROWS[40:]))}
+    settings = {"data": {**files, "valid_share": 0.2}, "train": {"steps": 6, "average": 2, "evaluate_every": 3, "device": "cpu"}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        found = compare_models(TINY_TEXTS, settings, folder / "kinds", synthetic=False, quiet=True)
+    return folder / "kinds", found
+
+
+def model_of(content: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(model for model in content["models"] if model["name"] == name)
+
+
+def test_all_kinds_are_judged_on_the_same_rows_with_what_they_cost(compared: tuple[Path, dict[str, Any]]) -> None:
+    _, content = compared
+    assert [model["name"] for model in content["models"]] == [*MIXERS, BASELINE, "majority"]
+    for model in content["models"]:
+        assert model["scores"]["accuracy"].keys() == {"value", "low", "high"}
+        assert model["train_seconds"] > 0
+        assert 0 < model["latency_ms"]["median"] <= model["latency_ms"]["p95"]
+        assert model["peak_memory_mib"] > 10
+    assert content["data"]["classes"] == Counter(row["label"] for row in ROWS[40:])
+    assert content["recall"] is content["costs"] is None
+
+
+def test_the_networks_differ_in_what_mixes_their_tokens_and_hardly_in_size(compared: tuple[Path, dict[str, Any]]) -> None:
+    folder, content = compared
+    for name, mixer in MIXERS.items():
+        config = Run.load(folder / name.lower(), device="cpu").config
+        assert config.model.mixer == (mixer or "attention")
+        assert model_of(content, name)["parameters"] == count_parameters(build_model(config.model))
+        assert model_of(content, name)["size"]["mixer"] == config.model.mixer
+    stores = [Store(folder / name.lower() / "store" / split) for split in ("train", "valid") for name in MIXERS]
+    assert stores[0].rows.tolist() == stores[1].rows.tolist() == stores[2].rows.tolist()
+    assert stores[3].rows.tolist() == stores[4].rows.tolist() == stores[5].rows.tolist()
+
+
+def test_scores_of_a_network_are_those_of_its_run_on_the_test_data(compared: tuple[Path, dict[str, Any]]) -> None:
+    folder, content = compared
+    for name in MIXERS:
+        evaluation = json.loads((folder / name.lower() / "evaluations" / "test.json").read_text(encoding="utf-8"))
+        assert model_of(content, name)["scores"]["log_loss"] == pytest.approx(evaluation["log_loss"], abs=2e-4)
+        assert evaluation["n"] == 16
+
+
+def test_baselines_are_fitted_on_the_training_rows_of_the_runs_and_on_no_other(compared: tuple[Path, dict[str, Any]]) -> None:
+    folder, content = compared
+    run = Run.load(folder / "transformer", device="cpu")
+    rows = [ROWS[row] for row in Store(run.folder / "store" / "train").rows]
+    assert [row["text"] for row in trained_on(run)] == [row["text"] for row in rows]
+    assert [row["text"] for row in judged_on(run)] == [row["text"] for row in ROWS[40:]]
+    assert len(rows) < 40
+    most = Counter(row["label"] for row in rows).most_common()
+    frequent = sorted(label for label, n in most if n == most[0][1])[0]
+    expected = np.mean([row["label"] == frequent for row in ROWS[40:]])
+    assert model_of(content, "majority")["scores"]["accuracy"]["value"] == pytest.approx(expected, abs=1e-4)
+    assert model_of(content, BASELINE)["scores"]["log_loss"]["value"] == pytest.approx(
+        -np.log([shares[row["label"]] for shares, row in zip(by_scikit_learn(rows, ROWS[40:]), ROWS[40:], strict=True)]).mean(), abs=1e-4
+    )
+
+
+def test_the_comparison_is_kept_as_json_and_as_a_page(compared: tuple[Path, dict[str, Any]]) -> None:
+    folder, content = compared
+    assert json.loads((folder / "comparison.json").read_text(encoding="utf-8")) == content
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "TF-IDF" in page
+    lines = comparison_lines(content)
+    assert lines[: len(content["verdict"])] == content["verdict"]
+    assert all(any(line.startswith(f"{name} ") for line in lines) for name in (*MIXERS, BASELINE, "majority"))
+
+
+def test_a_folder_that_is_there_and_other_tasks_are_refused(compared: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="exists already and is never overwritten"):
+        compare_models(TINY_TEXTS, {"data": {"train": "t.tsv"}}, compared[0], synthetic=False, quiet=True)
+    with pytest.raises(ConfigError, match="compares text classifiers, found task translation"):
+        compare_models(TINY, {"data": {"train": "t.tsv"}}, tmp_path / "kinds", synthetic=False, quiet=True)
+    assert not (tmp_path / "kinds").exists()
+
+
+@pytest.mark.parametrize("mixer", ["convolution", "lstm"])
+@pytest.mark.parametrize("special", [{}, {"attention": "windowed", "adaptive": True, "n_kv_heads": 2}, {"hierarchical": True}])
+def test_another_kind_has_as_many_parameters_where_widths_allow(mixer: str, special: dict[str, Any]) -> None:
+    sizes = {"vocab_size": 2000, "n_classes": 5, "d_model": 160, "n_heads": 4, "d_ff": 480, "n_layers": 2}
+    transformer = ModelConfig(architecture="encoder", **sizes, **special)
+    other = matched(transformer, mixer)
+    budget = count_parameters(build_model(transformer))
+    assert abs(count_parameters(build_model(other)) - budget) <= 0.05 * budget
+    assert (other.mixer, other.n_layers, other.vocab_size, other.n_classes) == (mixer, 2, 2000, 5)
+    for width in (other.d_model - 8, other.d_model + 8):
+        neighbour = count_parameters(build_model(other.replace(d_model=width, d_ff=width)))
+        assert abs(neighbour - budget) >= abs(count_parameters(build_model(other)) - budget)
+
+
+def candidate(name: str, answers: Sequence[bool]) -> Candidate:
+    """Return a model that is right where `answers` say so, of 200 texts in two classes."""
+    targets = np.arange(len(answers)) % 2
+    metrics = ClassificationMetrics(["no", "yes"])
+    given = np.where(answers, targets, 1 - targets)
+    metrics.add(np.where(given[:, None] == np.arange(2), 0.9, 0.1), targets)
+    return Candidate(name, metrics, right_of(metrics), {})
+
+
+def four(transformer: int, cnn: int, lstm: int, simple: int) -> list[Candidate]:
+    """Return models that are right on so many of 200 texts, other texts for each, and the majority class."""
+    draw = np.random.default_rng(1)
+    names = {"Transformer": transformer, "CNN": cnn, "LSTM": lstm, BASELINE: simple, "majority": 100}
+    return [candidate(name, draw.permutation(200) < n) for name, n in names.items()]
+
+
+def test_the_verdict_names_a_network_that_beats_the_baseline() -> None:
+    first, *others = verdict(four(transformer=190, cnn=150, lstm=140, simple=120))
+    assert first.startswith(f"The Transformer (95.0%) beats the simple {BASELINE} (60.0%) by 35.0 points")
+    assert others == ["Always answering with the most frequent class is right 50.0% of the time."]
+
+
+def test_the_verdict_says_so_when_there_is_no_winner_and_names_the_cheaper_one() -> None:
+    first = verdict(four(transformer=161, cnn=150, lstm=140, simple=160))[0]
+    assert first.startswith(f"No winner: Transformer (80.5%) and the simple {BASELINE} (80.0%) do not differ by more than chance")
+    assert "cheaper: use it" in first
+
+
+def test_the_verdict_says_so_when_the_baseline_wins() -> None:
+    first = verdict(four(transformer=120, cnn=110, lstm=100, simple=190))[0]
+    assert first.startswith(f"The simple baseline wins: {BASELINE} (95.0%) beats the best network, the Transformer (60.0%), by 35.0 points")
+
+
+@pytest.mark.parametrize(("transformer", "sure"), [(110, ", more than chance."), (184, ", no more than chance.")])
+def test_the_verdict_says_which_network_is_ahead_of_the_transformer(transformer: int, sure: str) -> None:
+    first, second, _ = verdict(four(transformer=transformer, cnn=185, lstm=140, simple=120))
+    assert first.startswith("The CNN (92.5%) beats")
+    assert second.startswith(f"Among the networks the CNN is ahead of the Transformer by {(185 - transformer) / 2:.1f} points")
+    assert second.endswith(sure)
+
+
+def test_accuracy_is_told_by_length_where_there_are_ten_texts() -> None:
+    texts = ["one two three"] * 12 + ["a b c d e f"] * 10 + ["w " * 30] * 9 + ["字" * 60] * 10
+    right = np.array([True] * 6 + [False] * 6 + [True] * 10 + [False] * 9 + [True, False] * 5)
+    found = [(one["length"], one["n"], one["accuracy"]["value"]) for one in by_length(texts, right)]
+    assert found == [("1-5", 12, 0.5), ("6-10", 20, 0.75)]
+
+
+def test_several_labels_are_right_when_all_of_them_are() -> None:
+    metrics = ClassificationMetrics(["a", "b"], multi_label=True)
+    metrics.add([[0.9, 0.1], [0.9, 0.9], [0.2, 0.3]], [[1, 0], [1, 0], [0, 0]])
+    assert right_of(metrics).tolist() == [True, False, True]
+
+
+def by_scikit_learn(rows: Sequence[dict[str, str]], asked: Sequence[dict[str, str]], **options: Any) -> list[dict[str, float]]:
+    """Return the probability of each label by a pipeline of scikit-learn's own, labels as text."""
+    words = {"ngram_range": (1, 2), "token_pattern": r"\S+", "sublinear_tf": True, **options}
+    pipeline = make_pipeline(TfidfVectorizer(**words), LogisticRegression(C=REGULARISATION, max_iter=1000))
+    pipeline.fit([row["text"] for row in rows], [row["label"] for row in rows])
+    return [dict(zip(pipeline.classes_, shares, strict=True)) for shares in pipeline.predict_proba([row["text"] for row in asked])]
+
+
+def fitted(kind: str, rows: Sequence[dict[str, Any]], **settings: Any) -> Baseline:
+    task = TextClassification(TextClassificationSettings.model_validate({"tokens": "characters", **settings}))
+    task.settle(rows[0])
+    task.prepare(rows)
+    baseline = Baseline(kind, task)
+    baseline.fit(rows)
+    return baseline
+
+
+CHINESE = [{"text": "".join("好坏天地人"[(i * k + k) % 5] for k in range(3, 9)), "label": "xy"[i % 2]} for i in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "options"),
+    [(ROWS[:40], {}), (toy_texts(130), {"min_df": 2}), (CHINESE, {"analyzer": "char", "ngram_range": (1, 3), "token_pattern": None})],
+    ids=["few", "many", "without spaces"],
+)
+def test_the_simple_classifier_is_that_of_scikit_learn(rows: list[dict[str, str]], options: dict[str, Any]) -> None:
+    baseline = fitted("tf-idf", rows)
+    expected = by_scikit_learn(rows, rows[:20], **options)
+    found = baseline.probabilities(rows[:20])
+    labels = baseline.task.labels.labels
+    np.testing.assert_allclose(found, [[shares[label] for label in labels] for shares in expected], atol=1e-6)
+    classifier = baseline.model.steps[-1][1]
+    assert baseline.n_parameters == classifier.coef_.size + classifier.intercept_.size
+
+
+def test_the_majority_answers_with_the_shares_of_the_classes() -> None:
+    rows = [*ROWS[:30], *(row for row in ROWS[30:] if row["label"] == "cold")]
+    baseline = fitted("majority", rows)
+    counts = Counter(row["label"] for row in rows)
+    expected = [counts[label] / len(rows) for label in baseline.task.labels.labels]
+    np.testing.assert_allclose(baseline.probabilities(ROWS[:7]), [expected] * 7, atol=1e-12)
+    assert baseline.n_parameters == 0
+
+
+def test_the_majority_needs_no_words_of_two_letters() -> None:
+    rows = [{"text": text, "label": label} for text, label in (("a", "x"), ("b c", "y"), ("d", "x"), ("好", "x"))]
+    assert fitted("majority", rows).probabilities(rows[:1]).tolist() == [[0.75, 0.25]]
+
+
+def test_labels_that_training_never_saw_have_no_probability() -> None:
+    rows = [{"text": f"{word} {i}", "label": label} for i, (word, label) in enumerate([("good", "yes"), ("bad", "no")] * 9)]
+    found = fitted("tf-idf", rows, labels=["maybe", "yes", "no"]).probabilities([{"text": "good"}, {"text": "bad"}])
+    assert found[:, 0].tolist() == [0, 0]
+    assert found[0].argmax() == 1
+    assert found[1].argmax() == 2
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("kind", ["tf-idf", "majority"])
+def test_baselines_give_several_labels_too(kind: str) -> None:
+    labels = [["r"] * (i % 2) + ["b"] * (i % 3 == 0) for i in range(30)]
+    words = {"r": "red", "b": "blue"}
+    rows = [{"text": " ".join([*(words[one] for one in some), f"dog {i}"]), "label": some} for i, some in enumerate(labels)]
+    found = fitted(kind, rows, multi_label=True).probabilities([{"text": "red dog"}, {"text": "blue red"}, {"text": "dog"}])
+    assert found.shape == (3, 2)
+    if kind == "majority":
+        np.testing.assert_allclose(found, [[1 / 3, 1 / 2]] * 3)
+    else:
+        assert (found > 0.5).tolist() == [[False, True], [True, True], [False, False]]
+
+
+def test_two_texts_are_joined_for_a_baseline() -> None:
+    rows = [{"text": f"one {i}", "text_pair": f"two {i}", "label": "xy"[i % 2]} for i in range(8)]
+    assert fitted("majority", rows).texts(rows[:1]) == ["one 0 two 0"]
+
+
+@pytest.mark.parametrize("distance", [PAIRS, 8, 33])
+def test_the_pair_that_is_asked_for_stands_at_its_distance_and_its_key_nowhere_else(distance: int) -> None:
+    ids, values = sequences(200, distance, np.random.default_rng(1))
+    assert ids.shape == (200, distance + 1)
+    keys = ids[:, 0] - 4
+    assert bool(((keys >= 0) & (keys < KEYS)).all())
+    assert torch.equal(ids[:, -1], FIRST_PAIR + keys * VALUES + values)
+    assert bool(((values >= 0) & (values < VALUES)).all())
+    inside = ids[:, 1:]
+    is_pair = (inside >= FIRST_PAIR) & (inside < FIRST_NOISE)
+    assert torch.equal(is_pair.sum(1), torch.full((200,), PAIRS))
+    for row, there, key in zip(inside, is_pair, keys.tolist(), strict=True):
+        in_pairs = ((row[there] - FIRST_PAIR) // VALUES).tolist()
+        assert len(set(in_pairs)) == PAIRS
+        assert in_pairs.count(key) == 1
+    assert bool((inside[~is_pair] >= FIRST_NOISE).all())
+    assert int(ids.max()) < VOCABULARY
+    assert len(set(values.tolist())) == VALUES
+    assert len({tuple(row) for row in is_pair.tolist()}) > (1 if distance > PAIRS else 0)
+
+
+def test_the_same_draws_give_the_same_sequences() -> None:
+    (one, _), (again, _), (other, _) = (sequences(9, 20, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_recall_is_told_for_each_distance_with_its_interval() -> None:
+    found = list(recall("convolution", distances=(8, 12), steps=2))
+    assert [one.distance for one in found] == [8, 12]
+    for one in found:
+        assert 0 <= one.accuracy["low"] <= one.accuracy["value"] <= one.accuracy["high"] <= 1
+        assert one.accuracy["value"] < 0.5  # nothing is learned in two steps
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0, 3.0])
+def test_the_slope_of_a_power_is_its_exponent(power: float) -> None:
+    lengths = (256, 512, 1024, 2048, 4096, 8192)
+    assert slope(lengths, [7.5 * n**power for n in lengths]) == pytest.approx(power, abs=1e-9)
+    start = [1.0, 1.0, 1.0]  # what the shorter half costs beside does not count
+    assert slope(lengths, [*start, *(7.5 * n**power for n in lengths[3:])]) == pytest.approx(power, abs=1e-9)
+
+
+def test_a_cost_of_nothing_has_a_finite_slope() -> None:
+    assert math.isfinite(slope((1, 2, 4, 8), [0.0, 0.0, 0.0, 0.0]))
