@@ -131,6 +131,10 @@ def peak_memory_mib(device: torch.device | None = None) -> float:
     """Return the most memory this process has held, in MiB: on the GPU when one is used, else resident."""
     if device is not None and device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("VmHWM"):  # of this program alone; ru_maxrss goes on from the program that started it
+                return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 from heed.errors import CheckpointError
-from heed.files import parse_json
+from heed.files import parse_json, replacing
 
 
 class Part(Protocol):
@@ -38,7 +38,8 @@ def save_parts(folder: Path, parts: Mapping[str, Part]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in parts.items():
         content = {"kind": part.kind, **part.to_json()}
-        (folder / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+        with replacing(folder / f"{name}.json") as draft:
+            draft.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 def load_parts(folder: Path) -> dict[str, Part]:

@@ -40,7 +40,11 @@ def build_baseline(kind: str, texts: Sequence[str]) -> Pipeline:
             [("words", TfidfVectorizer(max_features=1, token_pattern=r"\S+")), ("classifier", DummyClassifier(strategy="prior"))]
         )
     spaceless = sum(len(SPACELESS.findall(text)) for text in texts) > 0.3 * sum(map(len, texts))
-    words = TfidfVectorizer(analyzer="char", ngram_range=(1, 3)) if spaceless else TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+")
+    words = (
+        TfidfVectorizer(analyzer="char", ngram_range=(1, 3))
+        if spaceless
+        else TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]")
+    )
     words.set_params(sublinear_tf=True, min_df=2 if len(texts) > 100 else 1, lowercase=True)
     return Pipeline([("words", words), ("classifier", LogisticRegression(C=REGULARISATION, max_iter=1000))])
 

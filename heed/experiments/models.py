@@ -5,7 +5,6 @@ The page says first, in plain words, whether the Transformer is worth it here.
 
 import datetime
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -37,7 +36,7 @@ from heed.report.comparison import comparison_page
 from heed.run import Run, RunConfig, resolve
 from heed.tasks.text_classification import TextClassification
 
-MIXERS = {"Transformer": None, "CNN": "convolution", "LSTM": "lstm"}
+MIXERS = {"Transformer": "attention", "CNN": "convolution", "LSTM": "lstm"}
 BASELINES = {"TF-IDF + logistic regression": "tf-idf", "majority": "majority"}
 WIDTHS = range(16, 1025, 8)  # tried for a model of a given number of parameters
 LENGTHS = (5, 10, 20, 50, 100, 200, 500)  # ends of the buckets, in words
@@ -74,7 +73,8 @@ def compare_models(
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder}: exists already and is never overwritten; choose another --to")
     folder.mkdir(parents=True, exist_ok=True)
-    candidates = [_neural(name, config, folder, say) for name in MIXERS]
+    kinds = {**MIXERS, "hybrid": "hybrid"} if config.model.mixer == "hybrid" else MIXERS
+    candidates = [_neural(name, mixer, config, folder, say) for name, mixer in kinds.items()]
     first = Run.load(_place(folder, "Transformer"))
     assert isinstance(first.task, TextClassification)
     tested = list(judged_on(first))
@@ -103,18 +103,17 @@ def _place(folder: Path, name: str) -> Path:
     return folder / name.lower()
 
 
-def _neural(name: str, config: RunConfig, folder: Path, say: Say) -> Candidate:
+def _neural(name: str, mixer: str, config: RunConfig, folder: Path, say: Say) -> Candidate:
     """Train one kind in a process of its own, whose memory is then its alone."""
     place = _place(folder, name)
-    model = config.model
-    if MIXERS[name] is not None:
+    model = config.model.replace(mixer=mixer) if mixer in ("attention", "hybrid") else config.model
+    if mixer in ("convolution", "lstm"):
         transformer = Run.load(_place(folder, "Transformer"), device="cpu")
-        model = matched(transformer.config.model, MIXERS[name])
-        model = model.replace(vocab_size=None, n_classes=None)
+        model = matched(transformer.config.model, mixer).replace(vocab_size=None, n_classes=None)
     say(f"{name}: training in {place}")
     recipe = folder / f"{place.name}.yaml"
     recipe.write_text(dump_yaml(config.replace(model=model.model_dump()).model_dump()), encoding="utf-8")
-    peak = _trained(recipe, place)
+    _trained(recipe, place)
     run = Run.load(place)
     found = evaluate_examples(run, judged_on(run), run.config.decode)
     assert isinstance(found.metrics, ClassificationMetrics)
@@ -122,16 +121,17 @@ def _neural(name: str, config: RunConfig, folder: Path, say: Say) -> Candidate:
         "parameters": count_parameters(run.model),
         **_training_figures(place),
         "latency_ms": _latency(run),
-        "peak_memory_mib": round(peak, 1),
+        "peak_memory_mib": _peak_memory(place),
         "run": str(place),
         "size": {key: getattr(run.config.model, key) for key in ("mixer", "d_model", "n_layers", "n_heads", "d_ff")},
     }
     return Candidate(name, found.metrics, right_of(found.metrics), figures)
 
 
-def matched(transformer: ModelConfig, mixer: str | None) -> ModelConfig:
+def matched(transformer: ModelConfig, mixer: str) -> ModelConfig:
     """Return a config of another kind, as deep, whose width brings it nearest to as many parameters."""
     plain = {"attention": "full", "adaptive": False, "hierarchical": False, "weight_rank": None, "n_heads": 1, "n_kv_heads": None}
+    plain |= {"pooling": "mean"}  # the first token of a network without attention sees its neighbours only
     budget = _size(transformer)
     candidates = [transformer.replace(mixer=mixer, d_model=width, d_ff=width, positions="none", **plain) for width in WIDTHS]
     return min(candidates, key=lambda config: abs(_size(config) - budget))
@@ -142,20 +142,17 @@ def _size(config: ModelConfig) -> int:
         return count_parameters(build_model(config))
 
 
-def _trained(recipe: Path, place: Path) -> float:
-    """Train in another process, and return the most memory it held, in MiB."""
+def _trained(recipe: Path, place: Path) -> None:
+    """Train in another process; raises HeedError when that fails."""
     command = [sys.executable, "-m", "heed.cli", "train", str(recipe), "--to", str(place)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        _, status, usage = os.wait4(process.pid, 0)
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
         raise HeedError(f"{place.name} could not be trained; the reason stands above")
-    return usage.ru_maxrss / 1024
+
+
+def _peak_memory(place: Path) -> float:
+    """Return the most memory, in MiB, of the process that trained a run and then scored it."""
+    found = [parse_json(path.read_text(encoding="utf-8")) for path in sorted((place / "evaluations").glob("*.json"))]
+    return max(float(one["cost"]["peak_memory_mib"]) for one in found)
 
 
 def _training_figures(place: Path) -> dict[str, float]:
@@ -239,7 +236,7 @@ def by_length(texts: Sequence[str], right: np.ndarray[Any, Any]) -> Iterator[dic
 def verdict(candidates: Sequence[Candidate]) -> list[str]:
     """Say in plain sentences which kind is best, and whether the difference to the simple baseline is more than chance."""
     accuracies = {one.name: float(one.right.mean()) for one in candidates}
-    neural = max((one for one in candidates if one.name in MIXERS), key=lambda one: accuracies[one.name])
+    neural = max((one for one in candidates if one.name not in BASELINES), key=lambda one: accuracies[one.name])
     simple = next(one for one in candidates if one.name == "TF-IDF + logistic regression")
     test = simple.metrics.compare(neural.metrics)["accuracy"]
     points = f"{100 * abs(test.difference.value):.1f} points"

@@ -68,7 +68,7 @@ def low_rank(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float,
     if k.size(1) != q.size(1):
         k, v = (x.repeat_interleave(q.size(1) // x.size(1), dim=1) for x in (k, v))
     real = q.new_ones(q.size(0), q.size(2), dtype=torch.bool) if mask is None else mask[:, 0, 0]
-    runs = _runs(real, n_landmarks).to(q.dtype)  # (B, M, T)
+    runs = _runs(real, min(n_landmarks, q.size(2))).to(q.dtype)  # (B, M, T)
     used = runs.any(-1)[:, None, None]  # (B, 1, 1, M)
     middle_q, middle_k = runs[:, None] @ q, runs[:, None] @ k  # (B, H, M, E)
     towards = _weights(q, middle_k, used, scale)  # (B, H, T, M)

@@ -77,6 +77,8 @@ def class_loss(logits: Tensor, targets: Tensor, *, smoothing: float = 0.0, weigh
 def decision_loss(logits: Tensor, targets: Tensor, *, smoothing: float = 0.0, weights: Tensor | None = None) -> LossSum:
     """Sum the smoothed binary cross-entropy over decisions: each of C classes may apply to a row or not.
 
+    Right are the decisions of rows in which all are right, so that their share is that of right rows.
+
     Args:
         logits: (B, C); targets: (B, C), True where a class applies.
         weights: (C,), factors on the decisions that a class applies.
@@ -86,7 +88,8 @@ def decision_loss(logits: Tensor, targets: Tensor, *, smoothing: float = 0.0, we
     weights = None if weights is None else weights.to(logits)
     total = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weights, reduction="sum")
     units = torch.tensor(targets.numel(), device=logits.device)
-    return LossSum(total, units, ((logits > 0) == targets.bool()).sum())
+    right_rows = ((logits > 0) == targets.bool()).all(-1).sum()
+    return LossSum(total, units, right_rows * targets.size(-1))
 
 
 class _VocabularyLoss(torch.autograd.Function):

@@ -24,7 +24,7 @@ def classification_advice(scores: Mapping[str, Any], data: Mapping[str, Any], se
 def _classes(scores: Mapping[str, Any], data: Mapping[str, Any], settings: Settings) -> Iterator[str]:
     classes = dict(data.get("train", {}).get("classes", {}))
     per_class = scores.get("per_class", {})
-    n_rows = sum(classes.values())
+    n_rows = data.get("train", {}).get("rows", sum(classes.values()))
     recall = scores.get("recall_macro", {}).get("value", 0.0)
     for name, n in classes.items():
         found = per_class.get(name, {}).get("recall", {}).get("value")

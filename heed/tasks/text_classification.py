@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
@@ -22,7 +23,7 @@ from heed.data.text import Tokenizer
 from heed.data.vectors import Vectors, matrix, read_vectors
 from heed.data.words import Preparation, Words
 from heed.errors import ConfigError, DataError
-from heed.metrics.calibration import fit_temperature, fit_threshold, rescaled
+from heed.metrics.calibration import Floats, Targets, fit_temperature, fit_threshold, rescaled
 from heed.metrics.classification import ClassificationMetrics
 from heed.model.config import ModelConfig
 from heed.model.losses import LossSum, class_loss, decision_loss
@@ -102,7 +103,7 @@ class TextClassification(Task):
     group_names: ClassVar[dict[str, str]] = {
         "best": "Most confidently right",
         "median": "In the middle",
-        "worst": "Most confidently wrong",
+        "worst": "Furthest from the right label",
     }
     config: TextClassificationSettings
     by_sentence = False  # whether sentences are marked for a hierarchical model
@@ -298,17 +299,13 @@ class TextClassification(Task):
         changed = [part if not len(part) or part[0] == Tokenizer.eos_id else self._augmenter(part, draw) for part in parts]
         return {**encoded, "text": torch.from_numpy(np.concatenate(changed))}
 
-    @property
+    @cached_property
     def _augmenter(self) -> Augmenter:
-        found = self.__dict__.get("_built_augmenter")
-        if found is None:
-            groups = [] if self.config.synonyms is None else read_synonyms(self.config.synonyms)
-            starts = np.array([self.tokenizer.starts_word(token) for token in range(self.tokenizer.vocab_size)])
-            encoded = [self.tokenizer.encode_batch([self.preparation(word) for word in group]) for group in groups]
-            synonyms = [[ids for ids in group if ids and Tokenizer.unk_id not in ids] for group in encoded]
-            shares = (self.config.drop_words, self.config.swap_words, self.config.replace_words if synonyms else 0.0)
-            found = self.__dict__["_built_augmenter"] = Augmenter(starts, synonyms, *shares)
-        return cast(Augmenter, found)
+        groups = [] if self.config.synonyms is None else read_synonyms(self.config.synonyms)
+        starts = np.array([self.tokenizer.starts_word(token) for token in range(self.tokenizer.vocab_size)])
+        encoded = [self.tokenizer.encode_batch([self.preparation(word) for word in group]) for group in groups]
+        synonyms = [[ids for ids in group if ids and Tokenizer.unk_id not in ids] for group in encoded]
+        return Augmenter(starts, synonyms, self.config.drop_words, self.config.swap_words, self.config.replace_words if synonyms else 0.0)
 
     def loss(self, model: Model, batch: Batch) -> LossSum:
         """Sum the (binary) cross-entropy of every text."""
@@ -413,9 +410,14 @@ class TextClassification(Task):
         shares, targets = metrics.uncalibrated, metrics.targets
         temperature = fit_temperature(shares, targets, multi_label=self.config.multi_label) if self.config.calibrate else 1.0
         wanted = self.config.abstain_precision
-        threshold = None if wanted is None else fit_threshold(rescaled(shares, temperature), targets, wanted)
-        # The threshold is the probability of one of these answers, which must not miss it by a rounding error when it is given again.
-        self.parts["calibration"] = Calibration(temperature, None if threshold is None else max(0.0, threshold - 1e-6), wanted)
+        threshold = None if wanted is None else self._threshold(rescaled(shares, temperature), targets, wanted)
+        self.parts["calibration"] = Calibration(temperature, threshold, wanted)
+
+    def _threshold(self, shares: Floats, targets: Targets, wanted: float) -> float:
+        """Return the probability below which answers are withheld: 1, which withholds all, where none keeps what is wanted."""
+        found = fit_threshold(shares, targets, wanted)
+        # It is the probability of one of these answers, which must not miss it by a rounding error when it is given again.
+        return 1.0 if found is None else max(0.0, found - 1e-6)
 
     def answer_length(self, answer: Answer) -> int:
         """Return 1: an answer is a class."""

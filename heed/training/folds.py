@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from heed.data.read import Example
+from heed.data.text import clean
 from heed.errors import DataError
 from heed.tasks import Task
 
@@ -49,8 +50,13 @@ def _key(example: Example, row: int, task: Task, group: str | None) -> int:
     """Return a hash of what may not be torn apart."""
     if group is not None and group not in example:
         raise DataError(f"data.group={group}: row {row} has no such column among {', '.join(example)}")
-    content = json.dumps(example[group] if group is not None else [example[key] for key in task.wanted], ensure_ascii=False)
+    content = json.dumps(example[group] if group is not None else [as_compared(example[key]) for key in task.wanted], ensure_ascii=False)
     return int.from_bytes(hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+
+
+def as_compared(value: Any) -> Any:
+    """Return an input as duplicates are found: text as it is once cleaned."""
+    return clean(value) if isinstance(value, str) else value
 
 
 def _check_classes(strata: list[str | None], folds: int) -> None:

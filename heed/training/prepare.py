@@ -22,7 +22,7 @@ from heed.files import parse_json, replacing
 from heed.run import Run, RunConfig
 from heed.tasks import Task
 from heed.tasks.base import Survey
-from heed.training.folds import fold_numbers
+from heed.training.folds import as_compared, fold_numbers
 
 CHUNK = 1000  # examples encoded at a time
 SHOWN_CLASSES = 8
@@ -209,7 +209,7 @@ def _hold_out(split: Split, seed: int, share: float) -> tuple[Split, Split]:
     inputs = list(split.task.wanted)
 
     def held_out(_: int, example: Example) -> bool:
-        content = json.dumps([seed, *(example[key] for key in inputs)], ensure_ascii=False)
+        content = json.dumps([seed, *(as_compared(example[key]) for key in inputs)], ensure_ascii=False)
         return int.from_bytes(hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") < share * 2**64
 
     rest = Split(split.source, split.data, split.task, lambda number, example: not held_out(number, example))

@@ -183,7 +183,7 @@ def test_several_labels_are_right_when_all_of_them_are() -> None:
 
 def by_scikit_learn(rows: Sequence[dict[str, str]], asked: Sequence[dict[str, str]], **options: Any) -> list[dict[str, float]]:
     """Return the probability of each label by a pipeline of scikit-learn's own, labels as text."""
-    words = {"ngram_range": (1, 2), "token_pattern": r"\S+", "sublinear_tf": True, **options}
+    words = {"ngram_range": (1, 2), "token_pattern": r"\w+|[^\w\s]", "sublinear_tf": True, **options}
     pipeline = make_pipeline(TfidfVectorizer(**words), LogisticRegression(C=REGULARISATION, max_iter=1000))
     pipeline.fit([row["text"] for row in rows], [row["label"] for row in rows])
     return [dict(zip(pipeline.classes_, shares, strict=True)) for shares in pipeline.predict_proba([row["text"] for row in asked])]
