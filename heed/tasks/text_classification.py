@@ -23,8 +23,9 @@ from heed.data.text import Tokenizer
 from heed.data.vectors import Vectors, matrix, read_vectors
 from heed.data.words import Preparation, Words
 from heed.errors import ConfigError, DataError
-from heed.metrics.calibration import Floats, Targets, fit_temperature, fit_threshold, rescaled
+from heed.metrics.calibration import Targets, fit_temperature, fit_threshold, rescaled
 from heed.metrics.classification import ClassificationMetrics
+from heed.metrics.intervals import Floats
 from heed.model.config import ModelConfig
 from heed.model.losses import LossSum, class_loss, decision_loss
 from heed.model.models import Encoder, Model
