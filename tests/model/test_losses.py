@@ -244,7 +244,8 @@ def test_the_loss_of_decisions_equals_its_definition_and_torchs_with_weights_and
     gradients = [torch.autograd.grad(total, logits) for total in (loss.total, expected)]
     torch.testing.assert_close(*gradients)
     assert loss.units == applies.numel()
-    assert loss.right == ((logits.sigmoid() > 0.5) == applies).sum()
+    right_rows = sum(bool(((one.sigmoid() > 0.5) == wanted).all()) for one, wanted in zip(logits, applies, strict=True))
+    assert loss.right == right_rows * applies.size(1)
 
 
 @given(texts=judged_texts(), cut=st.integers(0, 9))
