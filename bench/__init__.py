@@ -6,7 +6,21 @@ from pathlib import Path
 
 from heed.errors import ConfigError
 
-NAMES = ("answering", "attention", "classifier", "language", "lengths", "memory", "plan", "quality", "saving", "scale", "start", "training")
+NAMES = (
+    "answering",
+    "attention",
+    "classifier",
+    "language",
+    "lengths",
+    "memory",
+    "plan",
+    "quality",
+    "saving",
+    "scale",
+    "speech",
+    "start",
+    "training",
+)
 
 
 def listing() -> list[str]:

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -15,6 +15,9 @@ from heed.errors import ConfigError, DataError, HeedError
 
 if TYPE_CHECKING:
     from heed.config import DataConfig
+    from heed.tasks.live import Event, LiveSound
+
+LIVE_BYTES = 1 << 16  # of a stream of sound taken at once, at most
 
 app = typer.Typer(
     name="heed",
@@ -83,7 +86,9 @@ def train(
 def crossvalidate(
     recipe: Annotated[str, typer.Argument(help="a YAML file, the name of a recipe that ships, or a task")],
     settings: Settings = None,
-    to: Annotated[Path, typer.Option("--to", help="the folder to make, with a run folder for each fold")] = Path("runs/crossvalidation"),
+    to: Annotated[Path, typer.Option("--to", help="the folder to make, or to go on in, with a run folder for each fold")] = Path(
+        "runs/crossvalidation"
+    ),
     as_json: AsJson = False,
 ) -> None:
     """Train and score on every fold: heed crossvalidate RECIPE folds=5 group=speaker data.train=FILE --to runs/folds."""
@@ -123,7 +128,7 @@ def tune(
 def compare_models(
     recipe: Annotated[str, typer.Argument(help="a YAML file, the name of a recipe that ships, or a task")],
     settings: Settings = None,
-    to: Annotated[Path, typer.Option("--to", help="the folder to make")] = Path("runs/comparison"),
+    to: Annotated[Path, typer.Option("--to", help="the folder to make, or to go on in")] = Path("runs/comparison"),
     synthetic: Annotated[bool, typer.Option(help="also recall at a distance, and what attention costs")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -148,6 +153,9 @@ def evaluate(
     data: Annotated[str, typer.Argument(help="examples to score on")],
     settings: Settings = None,
     as_json: AsJson = False,
+    robustness: Annotated[
+        bool, typer.Option("--robustness", help="score it against disturbances too, such as noise of several levels")
+    ] = False,
     trust: Trust = False,
 ) -> None:
     """Score a run on data, with 95 % intervals."""
@@ -156,7 +164,7 @@ def evaluate(
     from heed.evaluation import score_lines
 
     keep_memory()
-    scores = verbs.evaluate(run, data, settings or [], trust=trust)
+    scores = verbs.evaluate(run, data, settings or [], trust=trust, robust=robustness)
     if as_json:
         print(json.dumps(scores, ensure_ascii=False))
         return
@@ -194,22 +202,52 @@ def predict(
         typer.Option("--file", help="read inputs from a table (.tsv .csv .jsonl .parquet) or lines of text; - is standard input"),
     ] = None,
     as_json: AsJson = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="follow sound on standard input: 16-bit little-endian samples of one channel")
+    ] = False,
+    rate: Annotated[int | None, typer.Option("--rate", min=1000, help="with --stream: its samples a second; default the run's")] = None,
     trust: Trust = False,
 ) -> None:
-    """Answer inputs, one per line, in their order."""
+    """Answer inputs, one per line, in their order; or follow a stream of sound."""
     from heed.device import keep_memory
     from heed.evaluation import evaluation_settings
-    from heed.run import WINDOW, Run
+    from heed.run import Run
 
     keep_memory()
     loaded = Run.load(run, trust=trust)
     texts, pairs = _split_settings(inputs or [])
     data, decode = evaluation_settings(loaded, pairs)
+    if stream:
+        if texts or file is not None:
+            raise ConfigError("--stream reads sound from standard input alone; leave out the inputs and --file")
+        _follow(loaded.live(decode, rate=rate), as_json)
+        return
+    if rate is not None:
+        raise ConfigError("--rate would be ignored without --stream; recordings say their rate themselves")
     if file is None and not texts:
         raise ConfigError("nothing to answer: give inputs on the command line, or --file F, or --file - for standard input")
-    at_once = 1 if file == "-" and sys.stdin.buffer.isatty() else WINDOW  # a person typing wants each answer at once
-    for answer in loaded.answers(_examples(list(loaded.task.wanted), texts, file, data), decode, at_once=at_once):
+    at_once = 1 if file == "-" and sys.stdin.buffer.isatty() else None  # a person typing wants each answer at once
+    for answer in loaded.answers(_examples(loaded.task.wanted, texts, file, data), decode, at_once=at_once):
         print(json.dumps(answer.to_json(), ensure_ascii=False) if as_json else _one_line(answer.text))
+
+
+def _follow(live: "LiveSound", as_json: bool) -> None:
+    """Print what is heard on standard input while it comes: partial texts that change on a terminal, then final ones line by line."""
+    on_terminal = sys.stdout.isatty() and not as_json
+    while raw := os.read(sys.stdin.fileno(), LIVE_BYTES):  # what is there now, however little
+        for event in live.push(raw):
+            _print_event(event, as_json, on_terminal)
+    for event in live.finish():
+        _print_event(event, as_json, on_terminal)
+
+
+def _print_event(event: "Event", as_json: bool, on_terminal: bool) -> None:
+    if as_json:
+        print(json.dumps(event.to_json(), ensure_ascii=False), flush=True)
+    elif on_terminal:
+        print(f"\r\x1b[K{_one_line(event.text)}", end="\n" if event.kind == "final" else "", flush=True)
+    else:
+        print(f"{'...' if event.kind == 'partial' else f'{event.start:.2f}-{event.end:.2f}'}\t{_one_line(event.text)}", flush=True)
 
 
 def _one_line(text: str) -> str:
@@ -225,8 +263,9 @@ def _split_settings(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
     return texts, pairs
 
 
-def _examples(inputs: list[str], texts: Iterable[str], file: str | None, data: "DataConfig") -> Iterator[dict[str, Any]]:
+def _examples(wanted: Mapping[str, str], texts: Iterable[str], file: str | None, data: "DataConfig") -> Iterator[dict[str, Any]]:
     """Yield the inputs of the command line, then those of a file: rows of a table, or lines for the first input column."""
+    inputs = list(wanted)
     yield from (_input(inputs, text) for text in texts)
     if file is None:
         return
@@ -236,7 +275,7 @@ def _examples(inputs: list[str], texts: Iterable[str], file: str | None, data: "
     if file.lower().removesuffix(".gz").rpartition(".")[2] in FORMATS:
         renamed = {name: data.columns[name] for name in inputs if name in data.columns}
         # A row without an answer would shift all answers after it, so bad rows are an error here, whatever training did with them.
-        yield from read_examples(file, required=inputs, rename=renamed, header=data.header)
+        yield from read_examples(file, required=wanted, rename=renamed, header=data.header)
     else:
         yield from (_input(inputs, line) for line in (_standard_input() if file == "-" else read_lines(file)))
 

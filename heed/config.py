@@ -51,9 +51,11 @@ class DataConfig(Settings):
     header: list[str] | None = Field(default=None, description="column names of files that have no header line")
     bad_rows: Literal["error", "skip"] = Field(default="error", description="what a row that cannot be used does")
     allow_leaks: bool = Field(default=False, description="train although training examples stand in the validation or test data too")
-    folds: int | None = Field(default=None, ge=2, description="divide the training data into this many folds, one of which is held out")
-    fold: int = Field(default=1, ge=1, description="which of the folds is held out, from 1")
-    group: str | None = Field(default=None, description="column whose equal values stand in one fold, such as speaker or author")
+    folds: int | None = Field(default=None, ge=2, description="divide the training data into this many folds, one of them the test data")
+    fold: int = Field(default=1, ge=1, description="which of the folds is the test data, from 1")
+    group: str | None = Field(
+        default=None, description="column whose equal values are all trained, validated or tested on, such as speaker or author"
+    )
     filter: bool = Field(default=False, description="drop the rows that the data report counts as faulty")
     max_length: int = Field(
         default=256, ge=1, description="longest example that is trained on, in tokens of its longest side; longer ones are counted"
@@ -71,10 +73,11 @@ class DataConfig(Settings):
             raise ValueError("data.fold and data.group would be ignored without data.folds; leave them out, or set data.folds=5")
         if self.folds is not None and self.fold > self.folds:
             raise ValueError(f"data.fold={self.fold} is more than data.folds={self.folds}; folds count from 1")
-        if self.folds is not None and self.valid is not None:
-            raise ValueError(
-                f"data.valid={self.valid}: data.folds={self.folds} holds out a part of data.train instead; leave one of them out"
-            )
+        for name, given in (("valid", self.valid), ("test", self.test)):
+            if self.folds is not None and given is not None:
+                raise ValueError(
+                    f"data.{name}={given}: data.folds={self.folds} holds out a part of data.train instead; leave one of them out"
+                )
         return self
 
 
@@ -131,18 +134,44 @@ class DecodeConfig(Settings):
     beams: int = Field(default=5, ge=1, description="hypotheses kept; 1 is greedy")
     length_penalty: float = Field(default=1.0, ge=-10, le=10, description="hypotheses are ranked by log p / length ** this")
     n_best: int = Field(default=1, ge=1, description="answers returned for each input, best first")
-    sample: bool = Field(default=False, description="draw tokens instead of searching for the best; implied by temperature, top_k or top_p")
+    sample: bool = Field(
+        default=False, description="draw tokens instead of searching for the best; implied by temperature, top_k, top_p or min_p"
+    )
     temperature: float = Field(default=1.0, gt=0, description="sampling: divides the logits")
     top_k: int = Field(default=0, ge=0, description="sampling: keep the k likeliest tokens; 0 keeps all")
     top_p: float = Field(default=1.0, gt=0, le=1, description="sampling: keep the likeliest tokens that hold this probability")
+    min_p: float = Field(default=0.0, ge=0, le=1, description="sampling: keep tokens at least this share as likely as the likeliest")
+    repetition_penalty: float = Field(
+        default=1.0, gt=0, description="divides the scores of tokens that the text already holds (multiplies those below 0); 1 changes none"
+    )
+    stop: list[str] = Field(default_factory=list, description="texts that end an answer when they are written; not part of it")
     max_length: int = Field(default=256, ge=1, description="longest answer in tokens")
     seed: int = Field(default=0, ge=0, description="sampling: same seed, same answers")
     batch_tokens: int | None = Field(
         default=None, ge=1, description="padded source tokens decoded together; default 1,024 on a CPU, 16,384 on a GPU"
     )
+    language_model: str | None = Field(
+        default=None, description="speech: a language model whose score is added, as a run folder or an n-gram file (.arpa, .arpa.gz)"
+    )
+    language_weight: float = Field(default=0.5, ge=0, description="speech: factor on the language model's log p")
+    label_bonus: float = Field(default=0.0, description="speech: added for every label, against the language model's love of brevity")
+    hot_words: list[str] = Field(default_factory=list, description="speech: words and phrases to expect")
+    hot_word_boost: float = Field(default=2.0, ge=0, description="speech: added for every label of a hot word")
     precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
         default="auto", description="type of matrix products; auto is int8 (CPUs only) or bfloat16 where the hardware is fast at it"
     )
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("stop")
+    @classmethod
+    def _none_empty(cls, value: list[str]) -> list[str]:
+        if "" in value:
+            raise ValueError("an empty text would end every answer at once; leave it out")
+        return value
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -151,12 +180,16 @@ class DecodeConfig(Settings):
                 f"decode.n_best={self.n_best} needs at least as many beams, found decode.beams={self.beams}; "
                 "raise decode.beams, or sample with decode.sample=true"
             )
+        if self.language_model is None and self.language_weight != 0.5:
+            raise ValueError("decode.language_weight would be ignored without decode.language_model; name a language model")
+        if not self.hot_words and self.hot_word_boost != 2.0:
+            raise ValueError("decode.hot_word_boost would be ignored without decode.hot_words; name some, such as decode.hot_words=[Anna]")
         return self
 
     @property
     def sampling(self) -> bool:
         """Whether tokens are drawn rather than searched for."""
-        return self.sample or self.temperature != 1.0 or self.top_k > 0 or self.top_p < 1.0
+        return self.sample or self.temperature != 1.0 or self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0
 
 
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z")  # 007 is text, such as the name of a column

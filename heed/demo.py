@@ -1,12 +1,15 @@
 """`heed demo`: train on a built-in data set, no download, and show what came of it."""
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from heed import verbs
+from heed.data.audio import read_audio
 from heed.data.builtin import write_phrases
 from heed.data.languages import write_languages
+from heed.data.morse import BAND_HZ, SAMPLE_RATE, write_morse
 from heed.data.read import read_examples
 from heed.errors import ConfigError
 from heed.run import Run
@@ -17,7 +20,11 @@ SHOWN = 12
 
 def run_demo(task: str, folder: Path, *, force: bool = False) -> list[str]:
     """Train the demonstration of a task into `folder` and return what to show; raises ConfigError for a task without one."""
-    demos: dict[str, Callable[[Path, bool], list[str]]] = {"text_classification": _text_classification, "translation": _translation}
+    demos: dict[str, Callable[[Path, bool], list[str]]] = {
+        "speech_recognition": _speech_recognition,
+        "text_classification": _text_classification,
+        "translation": _translation,
+    }
     if task not in demos:
         raise ConfigError(f"{task!r} has no demonstration; there is one of: {', '.join(demos)}")
     return demos[task](folder, force)
@@ -38,6 +45,41 @@ def _text_classification(folder: Path, force: bool) -> list[str]:
     assert isinstance(run.task, TextClassification)
     about = f"names and phrases of the Unicode CLDR in {len(run.task.labels.labels)} languages: {data['train'].parent}"
     return [about, "", *_told(run, data["test"]), "", *verbs.conclusion(run), f'try it: heed predict {folder} "vor drei Tagen" "三天前"']
+
+
+def _speech_recognition(folder: Path, force: bool) -> list[str]:
+    """Read Morse code off a noisy, fading channel, then live from a stream."""
+    data = write_morse(folder.with_name(f"{folder.name}-data"))
+    settings = {
+        "data": {name: str(path) for name, path in data.items()},
+        "task": {"spelling": str(data["train"].with_name("spelling.tsv"))},
+    }
+    run = verbs.train_with("demo_speech_recognition", settings, to=folder, force=force)
+    about = f"Morse code at 10 to 35 words a minute over a noisy, fading channel: {data['train'].parent}"
+    return [about, "", *_heard(run, data["test"]), "", *_live(run, data["test"]), "", *verbs.conclusion(run)]
+
+
+def _heard(run: Run, test: Path) -> list[str]:
+    """Show recordings that training never saw."""
+    examples = list(islice(read_examples(str(test), required=run.task.columns), SHOWN))
+    answers = run.predict(examples)
+    assert isinstance(answers, list)
+    lines = [f"held-out messages, the noise as strong as the signal in {BAND_HZ:.0f} Hz around it:"]
+    for example, answer in zip(examples, answers, strict=True):
+        right = answer.text == example["text"]
+        lines.append(f"  {'ok ' if right else 'BAD'} {answer.text}" + ("" if right else f"   (sent: {example['text']})"))
+    return lines
+
+
+def _live(run: Run, test: Path) -> list[str]:
+    """Decode a recording live, in pieces of a tenth of a second, and show how the text grew."""
+    example = next(read_examples(str(test), required=run.task.columns))
+    wave = read_audio(example["audio"], sample_rate=SAMPLE_RATE)
+    live = run.live(run.config.decode)
+    raw = (wave.samples * (1 << 15)).astype("<i2").tobytes()
+    step = 2 * SAMPLE_RATE // 10
+    events = [event for start in range(0, len(raw), step) for event in live.push(raw[start : start + step])] + live.finish()
+    return ["the first of them, live from a stream:", *(f"  {event.end:6.2f} s  {event.kind:<8}{event.text}" for event in events)]
 
 
 def _told(run: Run, test: Path) -> list[str]:

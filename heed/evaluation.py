@@ -5,9 +5,9 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from heed.tasks.base import Metrics, Scores
 
 READ_SETTINGS = ("columns", "header", "bad_rows")
 SHOWN = 5  # examples of each sort in a report
+DISTURBANCE_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -54,20 +55,29 @@ class Evaluation:
 
 
 def evaluate_examples(
-    run: Run, examples: Iterable[Example], options: DecodeConfig, *, lines: Path | None = None, judge: Task | None = None
+    run: Run,
+    examples: Iterable[Example],
+    options: DecodeConfig,
+    *,
+    lines: Path | None = None,
+    judge: Task | None = None,
+    resamples: int = 1000,
 ) -> Evaluation:
     """Answer every example and score the answers, holding a window of them at a time.
 
     Args:
         lines: a file that is given one JSON line per example with its answer.
         judge: the task that counts the answers; by default the run's own.
+        resamples: what intervals rest on; 1 where only the values are wanted.
     """
     judge = judge or run.task
+    examiner = run.task.examiner
+    run = run if examiner is run.task else replace(run, task=examiner)
     metrics = judge.metrics()
     n_examples, n_tokens, seconds = 0, 0, 0.0
     file = None if lines is None else lines.open("w", encoding="utf-8")
     try:
-        for window in _windows(examples):
+        for window in _windows(examples, min(WINDOW, run.window)):
             if n_examples == 0:
                 next(run.answers(window[:1], options))  # packs the weights, and on a new machine waits for the compiler
             begun = time.perf_counter()
@@ -82,12 +92,13 @@ def evaluate_examples(
         if file is not None:
             file.close()
     precision = str(choose_answering_precision(options.precision, run.device)).removeprefix("torch.")
-    return Evaluation(metrics.scores(), metrics, n_examples, seconds, n_tokens, peak_memory_mib(run.device), precision, options)
+    scores = metrics.scores(resamples=resamples)
+    return Evaluation(scores, metrics, n_examples, seconds, n_tokens, peak_memory_mib(run.device), precision, options)
 
 
-def _windows(examples: Iterable[Example]) -> Iterator[list[Example]]:
+def _windows(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
     stream = iter(examples)
-    while window := list(islice(stream, WINDOW)):
+    while window := list(islice(stream, size)):
         yield window
 
 
@@ -97,11 +108,18 @@ def _line(example: Example, answer: Answer) -> str:
 
 
 def evaluate_run(
-    run: Run, source: str, pairs: Sequence[str] = (), *, name: str | None = None, examples: Iterable[Example] | None = None
+    run: Run,
+    source: str,
+    pairs: Sequence[str] = (),
+    *,
+    name: str | None = None,
+    examples: Iterable[Example] | None = None,
+    robust: bool = False,
 ) -> dict[str, Any]:
     """Score a run on a data source and keep the result in its folder under evaluations/.
 
     Args:
+        robust: whether to score it against the task's disturbances too, such as noise; `noise` in the result.
         pairs: settings laid over the run's, data.* (columns, header, bad_rows) and decode.* only.
         name: what the result is called; by default after the data.
         examples: what `source` stands for, when it is not to be read as it is.
@@ -117,11 +135,33 @@ def evaluate_run(
             evaluation = evaluate_examples(run, examples, options, lines=lines)
         content: dict[str, Any] = {"name": name, "data": source, "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
         content |= evaluation.to_json() | {"bad_rows": {"skipped": log.bad, "first": log.bad_examples}}
+        if robust:
+            content["noise"] = robustness(run, source, pairs)
+        content["remarks"] = run.task.remarks
         content |= {"advice": run.task.advice(content, _data_report(run.folder)), "group_names": run.task.group_names}
-        telling = _telling_examples(run, folder / f"{name}.jsonl", evaluation.metrics.qualities())
+        telling = _telling_examples(run, folder / f"{name}.jsonl", evaluation.metrics)
         with replacing(folder / f"{name}.json") as draft:
             draft.write_text(json.dumps({**content, "examples": telling}, ensure_ascii=False), encoding="utf-8")
     return content
+
+
+def robustness(run: Run, source: str, pairs: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Score a run on examples as each of the task's disturbances leaves them; raises ConfigError for a task that knows none."""
+    if not run.task.disturbances:
+        raise ConfigError(f"{run.task.name} knows no disturbances to measure robustness against; leave --robustness out")
+    data, options = evaluation_settings(run, pairs)
+    found = []
+    for disturbance in run.task.disturbances:
+        examples = _disturbed(run, _read(run, source, data, ReadLog()), disturbance)
+        scores = evaluate_examples(run, examples, options).scores.to_json()
+        found.append(disturbance | {name: score for name, score in scores.items() if isinstance(score, dict) and "low" in score})
+    return found
+
+
+def _disturbed(run: Run, examples: Iterable[Example], disturbance: Mapping[str, Any]) -> Iterator[Example]:
+    draw = np.random.default_rng(DISTURBANCE_SEED)
+    for window in _windows(examples, run.window):
+        yield from run.task.disturb(window, disturbance, draw)
 
 
 def compare_runs(run_a: Run, run_b: Run, source: str, pairs: Sequence[str] = ()) -> dict[str, Any]:
@@ -153,7 +193,7 @@ def evaluation_settings(run: Run, pairs: Sequence[str]) -> tuple[DataConfig, Dec
 
 
 def _read(run: Run, source: str, data: DataConfig, log: ReadLog) -> Iterator[Example]:
-    return read_examples(
+    rows = read_examples(
         source,
         required=run.task.columns,
         rename=data.columns,
@@ -162,6 +202,7 @@ def _read(run: Run, source: str, data: DataConfig, log: ReadLog) -> Iterator[Exa
         check=run.task.fault,
         log=log,
     )
+    return chain.from_iterable(map(run.task.divided, rows))
 
 
 def _data_report(folder: Path) -> dict[str, Any]:
@@ -196,11 +237,13 @@ def _free_name(folder: Path, source: str) -> str:
     return name if taken_by == source else f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:6]}"
 
 
-def _telling_examples(run: Run, lines: Path, qualities: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, list[dict[str, Any]]]:
+def _telling_examples(run: Run, lines: Path, metrics: Metrics) -> dict[str, list[dict[str, Any]]]:
     """Return the best, median and worst answers with what can be drawn of them."""
+    qualities, mistakes = metrics.qualities(), run.task.mistakes(metrics)
     order = np.argsort(-qualities, kind="stable")
     middle = max(0, len(order) // 2 - SHOWN // 2)
-    places = {"best": order[:SHOWN], "median": order[middle : middle + SHOWN], "worst": order[-SHOWN:][::-1]}
+    worst = order[::-1] if mistakes is None else mistakes
+    places = {"best": order[:SHOWN], "median": order[middle : middle + SHOWN], "worst": worst[:SHOWN]}
     wanted = {int(i) for chosen in places.values() for i in chosen}
     with lines.open(encoding="utf-8") as file:
         texts = {i: parse_json(line) for i, line in enumerate(file) if i in wanted}
@@ -228,7 +271,8 @@ def score_lines(content: dict[str, Any]) -> list[str]:
     )
     if content.get("bad_rows", {}).get("skipped"):
         lines.append(f"skipped {content['bad_rows']['skipped']:,} bad rows, first: {content['bad_rows']['first'][0]}")
-    return lines + [f"{name}: {signature}" for name, signature in content.get("signatures", {}).items()]
+    lines += [f"{name}: {signature}" for name, signature in content.get("signatures", {}).items()]
+    return [*lines, *content.get("remarks", [])]
 
 
 def comparison_lines(content: dict[str, Any]) -> list[str]:

@@ -27,6 +27,23 @@ def parse_json(text: str) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
+def read_metrics(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of metrics.jsonl that are about a step; those torn by a crash are passed over, for training writes them again."""
+    path = folder / "metrics.jsonl"
+    if path.is_file():
+        with path.open(encoding="utf-8", errors="replace") as file:
+            yield from (line for line in map(_object, file) if isinstance(line.get("step"), int | float))
+
+
+def _object(line: str) -> dict[str, Any]:
+    """Return the JSON object on a line; an empty one for anything else."""
+    try:
+        content = parse_json(line)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a draft path beside `path`; on success it is flushed to disk and takes the place of `path`.

@@ -1,9 +1,10 @@
 """What is in a run folder or in a data file: for a person at a terminal, and as plain JSON values for programs."""
 
 import re
+import textwrap
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,24 +14,31 @@ from typing import Any
 import numpy as np
 
 from heed.config import DataConfig, Settings, parse_overrides, validate
+from heed.data.audio import duration
 from heed.data.keras import split_of
 from heed.data.labelled import survey_labelled
 from heed.data.quality import QUANTILES, survey_pairs
-from heed.data.read import Example, ReadLog, data_files, read_examples
-from heed.errors import ConfigError
-from heed.files import parse_json
+from heed.data.read import Check, Example, ReadLog, data_files, read_examples
+from heed.data.spoken import survey_spoken
+from heed.data.unlabelled import survey_texts
+from heed.errors import ConfigError, DataError
+from heed.files import parse_json, read_metrics
 from heed.model.describe import count_parameters, layer_table, mermaid
 from heed.run import Run
 
-# The columns whose rows are searched for faults, with their kinds, by what such rows are.
+# The columns whose rows are searched for faults, with their kinds, by what such rows are; of several that fit, the first.
 SURVEYED: dict[str, dict[str, str]] = {
     "pairs": {"source": "text", "target": "text"},
+    "spoken": {"audio": "audio", "text": "transcript"},
     "labelled": {"text": "text", "label": "label"},
+    "texts": {"text": "text"},
 }
 PAIR = tuple(SURVEYED["pairs"])
 HONOURED = ("columns", "header", "bad_rows", "valid", "test")  # of data.*; the others are about training
 SHOWN = 3  # rows shown for each fault
-SHOWN_CHARACTERS = 60  # of a text in them
+SHOWN_CHARACTERS = 60  # of a text in them, and of the path of a recording
+SHOWN_SPEAKERS = 10
+LINE_WIDTH = 100  # of a list of characters
 # Control characters, those that turn the direction of writing, and halves of surrogate pairs: a terminal would obey them or fail.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -57,7 +65,7 @@ def inspect_run(folder: Path, *, graph: bool = False) -> tuple[Findings, list[st
         "layers": [row._asdict() for row in layer_table(run.model)],
         "parameters": count_parameters(run.model),
         "bytes": sum(parameter.numel() * parameter.element_size() for parameter in run.model.parameters()),
-        "best": _best(folder / "metrics.jsonl"),
+        "best": _best(folder),
         "scores": _scores(folder / "evaluations"),
         "files": {str(path.relative_to(folder)): path.stat().st_size for path in _files(folder)},
     }
@@ -95,15 +103,12 @@ def _by_path(content: Mapping[str, Any]) -> Findings:
     return {path: value for path, value in paths.items() if path != "task.name"}
 
 
-def _best(path: Path) -> Findings | None:
+def _best(folder: Path) -> Findings | None:
     """Return the last validation that was the best so far, with its step."""
     best = None
-    if path.is_file():
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for line in file:
-                with suppress(ValueError, KeyError, TypeError):  # a line torn by a crash, or about something else
-                    content = parse_json(line)
-                    best = {"step": content["step"], **content["valid"]} if content["best"] is True else best
+    for line in read_metrics(folder):
+        if line.get("best") is True and isinstance(line.get("valid"), dict):
+            best = {"step": line["step"], **line["valid"]}
     return best
 
 
@@ -176,32 +181,31 @@ def _aligned(rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> lis
 
 
 def inspect_data(source: str, pairs: Sequence[str]) -> tuple[Findings, list[str]]:
-    """Look into a data file; bad rows are counted rather than refused, unless data.bad_rows=error is given.
+    """Look into data; bad rows are counted rather than refused, unless data.bad_rows=error is given.
+
+    Rows are pairs, recordings with transcripts, labelled texts or texts without labels, whichever their columns fit first (SURVEYED).
+    Of recordings the headers are read, so those that only decoding shows to be damaged are not among the bad rows.
 
     Args:
         source: what data.train accepts.
-        pairs: data.columns.*, data.header, data.bad_rows; data.valid and data.test are other splits that should share no pair with it.
+        pairs: data.columns.*, data.header, data.bad_rows; data.valid and data.test are other splits that should share no row with it.
     Returns:
-        the findings (`source`, `format`, `encoding`, `files`, `rows`, `bad`, `bad_examples`, `columns` with kinds and lengths,
-        `pairs`: what `PairSurvey.to_json` tells when there are columns source and target, and `labelled`: what `LabelSurvey.to_json`
-        tells when there are columns text and label), and lines for a terminal.
+        the findings (`source`, `format`, `encoding`, `files`, `rows`, `bad`, `bad_examples`, `columns` with kinds and lengths, and
+        four of which at most one is filled: `pairs`, `spoken`, `labelled` and `texts`, what `to_json` of `PairSurvey`,
+        `SpokenSurvey`, `LabelSurvey` and `TextSurvey` tells), and lines for a terminal.
     Raises:
         ConfigError: a setting has no say here.
         DataError: the data cannot be read.
+        MissingExtra: there are recordings, and soundfile is not installed.
     """
     data = _data_settings(pairs)
     named, in_file = _with_columns(source, data)
-    columns, log = _Columns(), ReadLog()
     kind = next((kind for kind, wanted in SURVEYED.items() if wanted.keys() <= in_file), None)
     if kind is None and (data.valid or data.test):
-        raise ConfigError(
-            f"{source}: data.valid and data.test are compared by their pairs or texts, but there are neither columns source and target nor "
-            f"text and label among {', '.join(sorted(in_file))}; leave them out, or name the columns with data.columns.source=NAME "
-            "data.columns.target=NAME"
-        )
-    wanted = {} if kind is None else _wanted(kind, source, named, in_file)
-    rows = columns.watch(_read(source, named, log, wanted))
-    survey = _read_through(rows) if kind is None else _survey(kind, _Rows(rows, source, named, wanted), data, wanted)
+        raise _incomparable(source, in_file)
+    rows = _Rows(source, named, {} if kind is None else _wanted(kind, source, named, in_file), ReadLog(), _Columns())
+    log, columns = rows.log, rows.columns
+    survey = _read_through(rows) if kind is None else _survey(kind, rows, data)
     found: Findings = {
         "source": source,
         "format": log.format,
@@ -211,14 +215,21 @@ def inspect_data(source: str, pairs: Sequence[str]) -> tuple[Findings, list[str]
         "bad": log.bad,
         "bad_examples": log.bad_examples,
         "columns": columns.to_json(),
-        "pairs": survey if kind == "pairs" else {},
-        "labelled": survey if kind == "labelled" else {},
+        **{name: survey if name == kind else {} for name in SURVEYED},
     }
     return found, _data_lines(found)
 
 
+def _incomparable(source: str, in_file: set[str]) -> ConfigError:
+    return ConfigError(
+        f"{source}: data.valid and data.test are compared by their rows, but there are neither columns source and target, audio and text, "
+        f"text and label, nor text alone among {', '.join(sorted(in_file))}; leave them out, or name the columns, as with "
+        "data.columns.source=NAME data.columns.target=NAME"
+    )
+
+
 def _sizes(source: str) -> dict[str, int]:
-    """Return the bytes of each file of a data specification; those of class folders together."""
+    """Return the bytes of each file of a data specification; those of a folder together."""
     sizes = {str(path): path.stat().st_size for path in data_files(source)}
     return {source: sum(sizes.values())} if Path(source).expanduser().is_dir() else sizes
 
@@ -237,10 +248,10 @@ def _data_settings(pairs: Sequence[str]) -> DataConfig:
 
 def _with_columns(source: str, data: DataConfig) -> tuple[DataConfig, set[str]]:
     """Return the settings that name the columns of the file as they are, and these columns."""
-    if Path(source).expanduser().is_dir() or split_of(source) is not None:
-        return data, set(SURVEYED["labelled"])  # class folders, Keras' IMDb
-    if not source.startswith("hf:") and len(data_files(source)) > 1:
-        return data, set(PAIR)  # parallel text
+    if split_of(source) is not None:
+        return data, set(SURVEYED["labelled"])  # Keras' IMDb
+    if _is_parallel(source):
+        return data, set(PAIR)
     first = set(next(_read(source, data, ReadLog(), {})))
     only = next(iter(first), "")
     if len(first) > 1 or ";" not in only:
@@ -250,20 +261,68 @@ def _with_columns(source: str, data: DataConfig) -> tuple[DataConfig, set[str]]:
     return data.replace(columns={name: name for name in names} | data.columns), set(names) | set(data.columns)
 
 
-def _read(source: str, data: DataConfig, log: ReadLog, required: Mapping[str, str]) -> Iterator[Example]:
-    return read_examples(source, required=required, rename=data.columns, header=data.header, bad_rows=data.bad_rows, log=log)
+def _is_parallel(source: str) -> bool:
+    """Tell whether a specification names parallel text: several files, and neither a folder of them nor a pattern."""
+    return not source.startswith("hf:") and "*" not in source and not Path(source).expanduser().is_dir() and len(data_files(source)) > 1
+
+
+def _read(source: str, data: DataConfig, log: ReadLog, required: Mapping[str, str], check: Check | None = None) -> Iterator[Example]:
+    return read_examples(source, required=required, rename=data.columns, header=data.header, bad_rows=data.bad_rows, log=log, check=check)
 
 
 class _Rows:
-    """Rows that are watched when they are read first, and can be read again."""
+    """The rows of a split, which can be read again.
 
-    def __init__(self, first: Iterator[Example], source: str, data: DataConfig, wanted: Mapping[str, str]) -> None:
-        self.first: Iterator[Example] | None = first
+    Args:
+        wanted: the columns that are searched for faults, with their kinds.
+        log: filled by the first reading, as is `columns`.
+    """
+
+    def __init__(self, source: str, data: DataConfig, wanted: Mapping[str, str], log: ReadLog, columns: "_Columns") -> None:
         self.source, self.data, self.wanted = source, data, wanted
+        self.log, self.columns = log, columns
+        self.recordings = [column for column, kind in wanted.items() if kind == "audio"]
+        self.durations = _Durations(source)
+        self.begun = False
 
     def __iter__(self) -> Iterator[Example]:
-        first, self.first = self.first, None
-        return _read(self.source, self.data, ReadLog(), self.wanted) if first is None else first
+        begun, self.begun = self.begun, True
+        check = self.durations.fault if self.recordings else None
+        rows = _read(self.source, self.data, ReadLog() if begun else self.log, self.wanted, check)
+        return rows if begun else self.columns.watch(rows, self.recordings)
+
+
+class _Durations:
+    """How long recordings are, by their headers; that of a file is read once."""
+
+    def __init__(self, source: str) -> None:
+        self.in_folder = Path(source).expanduser().is_dir()
+        self.known: dict[str, float | str] = {}
+
+    def fault(self, example: Example) -> str | None:
+        """Say what is wrong with a recording; None for a good one."""
+        found = self._found(example["audio"])
+        return found if isinstance(found, str) else None
+
+    def seconds(self, example: Example) -> float:
+        """Return the length of a recording that `fault` lets pass."""
+        found = self._found(example["audio"])
+        assert isinstance(found, float)
+        return found
+
+    def _found(self, audio: str | bytes) -> float | str:
+        if isinstance(audio, bytes):
+            return self._measured(audio)
+        if audio not in self.known:
+            self.known[audio] = self._measured(audio)
+        return self.known[audio]
+
+    def _measured(self, audio: str | bytes) -> float | str:
+        """Return the seconds, or what is wrong; of a folder's file without its path, which bad rows there are named by."""
+        try:
+            return duration(audio)
+        except DataError as error:
+            return str(error).removeprefix(f"{audio!s}: ") if self.in_folder else str(error)
 
 
 def _wanted(kind: str, source: str, data: DataConfig, in_file: set[str]) -> dict[str, str]:
@@ -277,17 +336,21 @@ def _wanted(kind: str, source: str, data: DataConfig, in_file: set[str]) -> dict
     return wanted
 
 
-def _survey(kind: str, rows: Iterable[Example], data: DataConfig, wanted: Mapping[str, str]) -> Findings:
-    """Look for faults in pairs or labelled texts, and for those of them that stand in other splits."""
+def _survey(kind: str, rows: _Rows, data: DataConfig) -> Findings:
+    """Look for faults in rows of a kind, and for those of them that stand in other splits."""
     given = {"valid": data.valid, "test": data.test}
-    others = {name: _read(split, data, ReadLog(), wanted) for name, split in given.items() if split is not None}
+    others = {name: _Rows(split, data, rows.wanted, ReadLog(), _Columns()) for name, split in given.items() if split is not None}
     if kind == "pairs":
         return survey_pairs(rows, other_splits=others).to_json()
-    return survey_labelled(rows, others, texts=[name for name, of in wanted.items() if of == "text"]).to_json()
+    if kind == "spoken":
+        return survey_spoken(rows, others, seconds=rows.durations.seconds).to_json()
+    if kind == "texts":
+        return survey_texts(rows, others).to_json()
+    return survey_labelled(rows, others, texts=[name for name, of in rows.wanted.items() if of == "text"]).to_json()
 
 
 def _read_through(rows: Iterable[Example]) -> Findings:
-    """Read rows for the sake of what is counted on the way; there are no pairs to tell of."""
+    """Read rows for the sake of what is counted on the way; there is nothing else to tell of."""
     for _ in rows:
         pass
     return {}
@@ -318,11 +381,15 @@ class _Columns:
     def __init__(self) -> None:
         self.columns: dict[str, _Column] = {}
 
-    def watch(self, rows: Iterable[Example]) -> Iterator[Example]:
-        """Pass rows on, counting what they hold."""
+    def watch(self, rows: Iterable[Example], recordings: Sequence[str]) -> Iterator[Example]:
+        """Pass rows on, counting what they hold; `recordings` are the columns whose texts are paths, which have no length of interest."""
         for row in rows:
             for name, value in row.items():
-                self.columns.setdefault(name, _Column()).add(value)
+                column = self.columns.setdefault(name, _Column())
+                if name in recordings:
+                    column.kinds["recording"] += 1
+                else:
+                    column.add(value)
             yield row
 
     def to_json(self) -> Findings:
@@ -351,7 +418,9 @@ def _data_lines(found: Findings) -> list[str]:
         *_section("columns", _column_lines(found["columns"])),
         *_section("bad rows, the first of them", found["bad_examples"]),
         *(_pair_lines(found["pairs"]) if found["pairs"] else []),
+        *(_spoken_lines(found["spoken"]) if found["spoken"] else []),
         *(_label_lines(found["labelled"]) if found["labelled"] else []),
+        *(_text_lines(found["texts"]) if found["texts"] else []),
     ]
     return [UNPRINTABLE.sub("\ufffd", line) for line in lines]
 
@@ -367,30 +436,99 @@ def _column_lines(columns: Findings) -> list[str]:
 
 
 def _pair_lines(pairs: Findings) -> list[str]:
-    n_rows = max(1, pairs["rows"])
-    counts = [(name, f"{count:,}", f"{count / n_rows:.2%}") for name, count in (("clean", pairs["clean"]), *pairs["counts"].items())]
-    shared = [(f"pairs also in {name}", f"{count:,}", f"{count / n_rows:.2%}") for name, count in pairs["leaks"].items()]
-    shared += [(f"sources also in {name}", f"{count:,}", f"{count / n_rows:.2%}") for name, count in pairs["source_overlap"].items()]
-    lines = _section(
-        "pairs", [*_aligned([*counts, *shared], right={1, 2}), f"{pairs['typical_ratio']:.3g} target characters for each of the source"]
-    )
-    for name, examples in pairs["examples"].items():
-        rows = [(f"row {one['row']:,}", _cut(one["source"]), _cut(one["target"])) for one in islice(examples, SHOWN)]
-        lines += _section(f"{name}, for example", _aligned(rows) if rows else [])
-    return lines
+    counts = {
+        **_faults(pairs),
+        **{f"pairs also in {name}": count for name, count in pairs["leaks"].items()},
+        **{f"sources also in {name}": count for name, count in pairs["source_overlap"].items()},
+    }
+    ratio = f"{pairs['typical_ratio']:.3g} target characters for each of the source"
+    lines = _section("pairs", [*_aligned(_shares(counts, pairs["rows"]), right={1, 2}), ratio])
+    return lines + _example_lines(pairs, lambda one: (_cut(one["source"]), _cut(one["target"])))
+
+
+def _spoken_lines(spoken: Findings) -> list[str]:
+    counts = _faults(spoken) | {f"recordings also in {name}": count for name, count in spoken["leaks"].items()}
+    shared = [(f"recordings both in {names}", f"{count:,}", "") for names, count in spoken["shared"].items()]
+    return [
+        *_section("recordings", [*_aligned([*_shares(counts, spoken["rows"]), *shared], right={1, 2}), f"{spoken['hours']:,.4g} hours"]),
+        *_section("lengths", _length_lines(spoken["lengths"])),
+        *_section("speakers", _speaker_lines(spoken)),
+        *_section("characters of the transcripts", _character_lines(spoken["characters"])),
+        *_example_lines(spoken, lambda one: (_cut_path(one["audio"]), _cut(one["text"]))),
+    ]
+
+
+def _length_lines(lengths: Mapping[str, Mapping[str, float]]) -> list[str]:
+    rows = [(name.replace("_", " "), *(f"{number:,}" for number in one.values())) for name, one in lengths.items() if one]
+    return _aligned([("of", *QUANTILES), *rows], right=range(1, 1 + len(QUANTILES)))
+
+
+def _speaker_lines(spoken: Findings) -> list[str]:
+    """List the busiest speakers, and say how many others there are and which of them other splits know."""
+    speakers = spoken["speakers"]
+    if not speakers["different"]:
+        return []
+    busiest = dict(islice(speakers["rows"].items(), SHOWN_SPEAKERS))
+    more = speakers["different"] - len(busiest)
+    return [
+        *_aligned(_shares(busiest, spoken["rows"]), right={1, 2}),
+        *([f"and {more:,} more"] if more else []),
+        *(f"{others['different']:,} in {name}" for name, others in spoken["speakers_others"].items()),
+        *spoken["warnings"],
+    ]
+
+
+def _character_lines(characters: Findings) -> list[str]:
+    """List characters, the commonest first, and those that occur once."""
+    if not characters["different"]:
+        return []
+    n_shown, n_once = len(characters["counts"]), len(characters["once"])
+    some = "the commonest first" if n_shown == characters["different"] else f"the commonest {n_shown:,}"
+    once = f"{characters['n_once']:,} once only" + (f", of which {n_once:,}" if n_once < characters["n_once"] else "")
+    return [
+        *textwrap.wrap(f"{characters['different']:,} different, {some}: {' '.join(characters['counts'])}", LINE_WIDTH),
+        *(textwrap.wrap(f"{once}: {' '.join(characters['once'])}", LINE_WIDTH) if n_once else []),
+    ]
 
 
 def _label_lines(texts: Findings) -> list[str]:
-    n_rows = max(1, texts["rows"])
-    counts = [(name, f"{count:,}", f"{count / n_rows:.2%}") for name, count in (("clean", texts["clean"]), *texts["counts"].items())]
-    counts += [(f"texts also in {name}", f"{count:,}", f"{count / n_rows:.2%}") for name, count in texts["leaks"].items()]
-    classes = [(name, f"{count:,}", f"{count / n_rows:.2%}") for name, count in texts["classes"].items()]
-    lines = [*_section("texts", _aligned(counts, right={1, 2})), *_section("labels", _aligned(classes, right={1, 2}))]
-    for name, examples in texts["examples"].items():
-        rows = [(f"row {one['row']:,}", _cut(one["label"]), _cut(one["text"])) for one in islice(examples, SHOWN)]
+    counts = _faults(texts) | {f"texts also in {name}": count for name, count in texts["leaks"].items()}
+    shared = [(f"texts both in {names}", f"{count:,}", "") for names, count in texts["shared"].items()]
+    return [
+        *_section("texts", _aligned([*_shares(counts, texts["rows"]), *shared], right={1, 2})),
+        *_section("labels", _aligned(_shares(texts["classes"], texts["rows"]), right={1, 2})),
+        *_example_lines(texts, lambda one: (_cut(one["label"]), _cut(one["text"]))),
+    ]
+
+
+def _text_lines(texts: Findings) -> list[str]:
+    counts = _faults(texts) | {f"texts also in {name}": count for name, count in texts["leaks"].items()}
+    lines = _section("texts", _aligned(_shares(counts, texts["rows"]), right={1, 2}))
+    return lines + _example_lines(texts, lambda one: (_cut(" ".join(one["text"].split())),))
+
+
+def _faults(survey: Findings) -> dict[str, int]:
+    """Return how many rows have no fault, and how many have each."""
+    return {"clean": survey["clean"], **survey["counts"]}
+
+
+def _shares(counts: Mapping[str, int], n_rows: int) -> list[tuple[str, str, str]]:
+    """Write counts by name, each with its share of the rows."""
+    return [(name, f"{count:,}", f"{count / max(1, n_rows):.2%}") for name, count in counts.items()]
+
+
+def _example_lines(survey: Findings, cells: Callable[[Findings], tuple[str, ...]]) -> list[str]:
+    """Show the first rows of each fault, given what to show of one."""
+    lines = []
+    for name, examples in survey["examples"].items():
+        rows = [(f"row {one['row']:,}", *cells(one)) for one in islice(examples, SHOWN)]
         lines += _section(f"{name}, for example", _aligned(rows) if rows else [])
     return lines
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
+
+
+def _cut_path(path: str) -> str:
+    return path if len(path) <= SHOWN_CHARACTERS else f"…{path[-SHOWN_CHARACTERS + 1 :]}"

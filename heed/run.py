@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 import safetensors
@@ -31,9 +31,12 @@ from heed.device import choose_answering_precision, choose_device, side_by_side
 from heed.errors import CheckpointError, ConfigError, DataError
 from heed.files import held, parse_json, replacing, sha256
 from heed.model.config import ModelConfig
-from heed.model.models import Model, build_model
+from heed.model.models import Encoder, Model, Seq2Seq, build_model
 from heed.model.packed import pack
 from heed.tasks import TASKS, Answer, Task, find_task
+
+if TYPE_CHECKING:
+    from heed.tasks.live import LiveSound
 
 FORMAT = 2  # of the run folder; 1 turned other pairs of features by rotary positions
 MOST_TIMES_STORED = 4  # the numbers of a file of weights: what a config may ask for before its shapes are compared
@@ -79,7 +82,7 @@ def resolve(
         ConfigError: no such recipe, or a setting that is unknown, of the wrong type, or does not fit another.
     """
     content = merge(merge(base or {}, _recipe_content(recipe)), _task_mapping(overrides or {}))
-    content = merge({"model": {"architecture": _task_class(content).architecture}}, content)
+    content = merge(_task_class(content).usual(content["task"]), content)
     config = validate(RunConfig, content)
     task = config.build_task()
     return config.replace(task={"name": config.task["name"], **task.config.model_dump()})
@@ -125,6 +128,7 @@ class Run:
     task: Task
     model: Model
     _packed: tuple[tuple[torch.dtype, torch.device, int], Model] | None = field(default=None, repr=False)
+    _lent: tuple[str, Any] | None = field(default=None, repr=False)
 
     @classmethod
     def create(cls, folder: Path, config: RunConfig, task: Task, *, about: Mapping[str, Any]) -> Self:
@@ -210,13 +214,47 @@ class Run:
             return next(self.answers([inputs], decode))
         return list(self.answers(inputs, decode))
 
-    def answers(self, examples: Iterable[Example], options: DecodeConfig, *, at_once: int = WINDOW) -> Iterator[Answer]:
+    def answers(self, examples: Iterable[Example], options: DecodeConfig, *, at_once: int | None = None) -> Iterator[Answer]:
         """Answer a stream of examples in its order, holding a window of it at a time and batching it by length."""
+        self.task.lend(self._helper(options.language_model))
+        at_once = at_once or self.window
         stream = iter(examples)
         first = 1
         while window := list(islice(stream, at_once)):
             yield from self._answer_window(window, first, options)
             first += len(window)
+
+    def live(self, options: DecodeConfig, *, rate: int | None = None) -> "LiveSound":
+        """Begin to follow a stream of sound of so many samples a second (default: the run's); raises ConfigError for other tasks."""
+        from heed.tasks.live import LiveRecognizer, LiveSound
+        from heed.tasks.speech_recognition import SpeechRecognition
+
+        if not isinstance(self.task, SpeechRecognition):
+            raise ConfigError(f"{self.folder}: a {self.task.name} run hears nothing; a stream needs one of speech_recognition")
+        self.task.lend(self._helper(options.language_model))
+        model = self._answering_model(choose_answering_precision(options.precision, self.device))
+        assert isinstance(model, Encoder | Seq2Seq)
+        return LiveSound(LiveRecognizer(self.task, model, options), rate)
+
+    @property
+    def window(self) -> int:
+        """Examples held in memory at a time."""
+        return min(WINDOW, self.task.window or WINDOW)
+
+    def _helper(self, source: str | None) -> Any:
+        """Return the language model that a setting names: an n-gram model in ARPA's form, or a run of heed; loaded once."""
+        if source is None:
+            return None
+        if self._lent is None or self._lent[0] != source:
+            from heed.data.ngrams import Ngrams  # which only those need who name a language model
+            from heed.tasks.listening import LanguageModel
+
+            if source.removesuffix(".gz").endswith(".arpa"):
+                self._lent = source, Ngrams.from_arpa(Path(source))
+            else:
+                other = Run.load(source, device=str(self.device))
+                self._lent = source, LanguageModel(other.task, other._answering_model(torch.float32))
+        return self._lent[1]
 
     def _answer_window(self, window: Sequence[Example], first: int, options: DecodeConfig) -> list[Answer]:
         """Answer a window whose first example is number `first` of the stream."""
@@ -250,9 +288,18 @@ class Run:
     def _check_input(self, example: Example, number: int) -> None:
         for key, kind in self.task.wanted.items():
             if key not in example:
-                raise DataError(f"input {number}: has no {key!r} ({kind}); found {', '.join(map(repr, example)) or 'nothing'}")
+                found = ", ".join(map(repr, example)) or "nothing"
+                raise DataError(f"input {number}: has no {key!r} ({kind}); found {found}{self._hint()}")
+            if kind == "audio" and not isinstance(example[key], str | Path | bytes | np.ndarray):
+                found = type(example[key]).__name__
+                raise DataError(f"input {number}: {key!r} should be a path, bytes or an array of samples, found {found}")
             if kind == "text" and not isinstance(example[key], str):
                 raise DataError(f"input {number}: {key!r} should be text, found {type(example[key]).__name__}")
+
+    def _hint(self) -> str:
+        """Say how several inputs stand in one line, where a task has several."""
+        names = list(self.task.wanted)
+        return f"; in a line of text, a tab stands between {' and '.join(names)}" if len(names) > 1 else ""
 
     def _check_lengths(self, encoded: Sequence[Mapping[str, Tensor]], first: int) -> None:
         limit = self.config.model.max_length
@@ -313,11 +360,25 @@ def check_sizes(config: ModelConfig, path: Path) -> None:
 
 
 def _least_size(config: ModelConfig) -> int:
-    """Return how many numbers a model of this config has at least: its matrices."""
-    n_blocks = config.n_layers + (config.decoder_layers if config.architecture == "seq2seq" else 0)
-    n_rows = (config.vocab_size or 0) + (config.source_vocab_size or 0) + (config.max_length if config.positions == "learned" else 0)
-    in_block = config.d_model if config.mixer in ("convolution", "lstm") or config.weight_rank else config.d_model + 2 * config.d_ff
-    return config.d_model * n_blocks * in_block + (config.d_embedding or config.d_model) * n_rows
+    """Return how many numbers a model of this config has at least: all but biases, norms and what is small beside the rest."""
+    blocks = (config.n_layers + (config.n_document_layers if config.hierarchical else 0)) * _size_of_block(config, config.mixer)
+    blocks += config.decoder_layers * _size_of_block(config, "attention") if config.architecture == "seq2seq" else 0
+    reads_tokens = config.n_features is None
+    n_words = (config.vocab_size or 0) if reads_tokens or config.ctc or config.architecture == "seq2seq" else 0
+    n_rows = (config.source_vocab_size or 0) + (config.n_classes or 0) + (config.max_length if config.positions == "learned" else 0)
+    n_rows += 0 if config.n_features is None else -(-config.n_features // config.subsampling)
+    return blocks + config.d_model * n_rows + (config.d_embedding or config.d_model) * n_words
+
+
+def _size_of_block(config: ModelConfig, mixer: str) -> int:
+    D, d_kv = config.d_model, config.kv_heads * config.d_head
+    of_mixers = {"lstm": 6, "convolution": 2 * config.kernel_size, "hybrid": config.kernel_size, "conformer": 3}
+    near = of_mixers.get(mixer, 0) * D * D
+    if mixer in ("convolution", "lstm"):
+        return near
+    shapes = [(D, D), (D, D), (D, d_kv), (D, d_kv), (D, config.d_ff), (D, config.d_ff)]
+    thin = [n * m if config.weight_rank is None else min(n * m, config.weight_rank * (n + m)) for n, m in shapes]
+    return near + sum(thin)
 
 
 def _check_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, Tensor], path: Path) -> None:

@@ -11,7 +11,7 @@ from heed.files import parse_json
 from heed.report import write_report
 from heed.run import Run, read_config
 from heed.training.plan import Plan, make_plan
-from heed.training.prepare import Split, scored_rows
+from heed.training.prepare import Split, scored_rows, tested_rows
 from heed.training.train import fit_on, fit_recipe
 
 
@@ -52,9 +52,9 @@ def plan(recipe: str | Mapping[str, Any], settings: Mapping[str, Any]) -> Plan:
     return make_plan(recipe, settings)
 
 
-def evaluate(folder: Path, source: str, pairs: Sequence[str] = (), *, trust: bool = False) -> dict[str, Any]:
-    """Score a run on data, keep the result in its folder and refresh its report."""
-    scores = evaluate_run(Run.load(folder, trust=trust), source, pairs)
+def evaluate(folder: Path, source: str, pairs: Sequence[str] = (), *, trust: bool = False, robust: bool = False) -> dict[str, Any]:
+    """Score a run on data (and on it with disturbances such as noise, if that is asked for), keep the result and refresh its report."""
+    scores = evaluate_run(Run.load(folder, trust=trust), source, pairs, robust=robust)
     write_report(folder)
     return scores
 
@@ -75,16 +75,19 @@ def conclusion(run: Run) -> list[str]:
     return [*lines, f"run folder: {run.folder}", f"report: {run.folder / 'report.html'}"]
 
 
-def conclude(run: Run, *, quiet: bool = False) -> Run:
-    """Calibrate a trained run, score it on its validation and test data, and write its report."""
+def conclude(run: Run, *, quiet: bool = False, test: bool = True) -> Run:
+    """Calibrate a trained run, score it on its validation data and, unless that is not to be looked at, its test data; write its report."""
     say = _sayer(quiet)
     data = read_config(run.folder).data
     _calibrate(run, say)
-    held_out = scored_rows(run)
-    if held_out is not None:
-        say("scoring the held-out validation examples")
-        evaluate_run(run, f"held out of {data.train}", name="valid", examples=held_out)
-    for name, source in (("valid", data.valid), ("test", data.test)):
+    held_out = {"valid": (f"held out of {data.train}", scored_rows(run))}
+    if test:
+        held_out["test"] = f"fold {data.fold} of {data.folds} of {data.train}", tested_rows(run)
+    for name, (words, examples) in held_out.items():
+        if examples is not None:
+            say(f"scoring the {name} examples: {words}")
+            evaluate_run(run, words, name=name, examples=examples)
+    for name, source in (("valid", data.valid), ("test", data.test if test else None)):
         if source is not None:
             say(f"scoring {source}")
             _score_if_there(run, source, name, say)

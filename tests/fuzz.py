@@ -7,17 +7,20 @@ with the file that caused it, which is kept. A reader runs in a process of its o
 
 import contextlib
 import gzip
+import io
 import json
 import os
 import random
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,6 +155,46 @@ def parquet_table(folder: Path) -> bytes:
     return path.read_bytes()
 
 
+def vector_files() -> dict[str, bytes]:
+    """Return small files of word vectors by format."""
+    rows = {"the": (0.25, -1.5, 3e-5), "dog": (1.0, 2.0, -0.125), "狗": (0.0, 4.5, 1e10)}
+    lines = "".join(f"{word} {' '.join(map(str, values))}\n" for word, values in rows.items()).encode()
+    records = b"".join(word.encode() + b" " + struct.pack("<3f", *values) + b"\n" for word, values in rows.items())
+    return {"glove": lines, "word2vec": b"3 3\n" + lines, "binary": b"3 3\n" + records}
+
+
+def reviews(folder: Path) -> list[bytes]:
+    """Return Keras' IMDb in small, stored and packed."""
+    import numpy as np
+
+    texts = np.empty(3, dtype=object)
+    texts[:] = [[1, 14, 22, 300], [1, 5], [1, *range(20, 290)]]
+    arrays = {f"x_{split}": texts for split in ("train", "test")} | {f"y_{split}": np.array([1, 0, 1]) for split in ("train", "test")}
+    path, found = folder / "seed.npz", []
+    for save in (np.savez, np.savez_compressed):
+        save(path, **arrays)
+        found.append(path.read_bytes())
+    np.savez(path, **{name: np.array([[0, 1, 5], [1, 7, 9]] if name[0] == "x" else [1, 0]) for name in arrays})
+    return [*found, path.read_bytes()]
+
+
+def classifier_parts(folder: Path) -> dict[str, bytes]:
+    """Return the parts that only classifiers have, by name."""
+    from heed.data.calibration import Calibration
+    from heed.data.labels import Labels
+    from heed.data.parts import save_parts
+    from heed.data.words import Preparation, Words
+
+    parts = {
+        "labels": Labels(["warm", "cold", "plain"], {"warm": 3, "cold": 1}),
+        "words": Words(["<pad>", "<bos>", "<eos>", "<unk>", "the", "dog"], unit="words", chinese=False),
+        "preparation": Preparation(cleaning=True, lower=False, stop_words="en"),
+        "calibration": Calibration(1.25, 0.5, 0.9),
+    }
+    save_parts(folder / "seeds", parts)
+    return {name: (folder / "seeds" / f"{name}.json").read_bytes() for name in parts}
+
+
 def targets(run: Path, folder: Path) -> dict[str, Target]:
     """Return every reader by name; `run` is a whole run folder, of which `folder / "run"` is a copy that is spoiled."""
     from heed.config import parse_overrides
@@ -159,6 +202,8 @@ def targets(run: Path, folder: Path) -> dict[str, Target]:
     from heed.data.parts import load_parts
     from heed.data.read import ReadLog, read_examples
     from heed.data.store import Store
+    from heed.data.vectors import matrix, read_vectors
+    from heed.data.words import Words
     from heed.model import build_model
     from heed.report import write_report
     from heed.run import check_sizes, find_recipe, load_weights, read_config, resolve, verify
@@ -187,6 +232,25 @@ def targets(run: Path, folder: Path) -> dict[str, Target]:
     def parts(path: Path) -> object:
         return [part.encode("the dog") for part in load_parts(path.parent).values()]  # type: ignore[attr-defined]
 
+    def vectors(path: Path) -> object:
+        words = ["<pad>", "<bos>", "<eos>", "<unk>", "the", "dog", "狗"]
+        return matrix(words, read_vectors(path, words), seed=0)
+
+    def keras(path: Path) -> object:
+        sources = [f"{path}:{split}" for split in ("train", "test")]
+        return [list(read_examples(one, required={"text": "text", "label": "label"}, bad_rows="skip")) for one in sources]
+
+    def pickled(path: Path) -> object:
+        """Read texts whose file is whole, so that its checksum does not give the change away."""
+        with zipfile.ZipFile(path.with_name("around.npz"), "w") as archive:
+            for name in ("x_train", "y_train", "x_test", "y_test"):
+                archive.writestr(f"{name}.npy", path.read_bytes() if name[0] == "x" else labels)
+        return keras(path.with_name("around.npz"))
+
+    def classes(path: Path) -> object:
+        (part,) = load_parts(path.parent).values()
+        return part.encode("the dog, 狗") if isinstance(part, Words) else part.to_json()
+
     def metrics(path: Path) -> None:
         with TrainingLog(copy, tensorboard=False, quiet=True) as log:
             write_report(copy)
@@ -201,6 +265,9 @@ def targets(run: Path, folder: Path) -> dict[str, Target]:
     tables = [pairs_table("\t"), pairs_table(","), pairs_table("\t").decode().encode("utf-16"), pairs_table(",").decode().encode("gb18030")]
     lines = [b'{"source": "the dog", "target": "der Hund"}\n{"source": "a cat", "target": "eine Katze", "n": [1, 2.5, null]}\n']
     packed = [gzip.compress(content, mtime=0) for content in tables]
+    packed_reviews = reviews(folder)
+    arrays = [[zipfile.ZipFile(io.BytesIO(content)).read(f"{name}_train.npy") for name in "xy"] for content in packed_reviews]
+    labels = arrays[0][1]
     return {
         "recipe": Target(lambda path: resolve(str(path)), "recipe.yaml", recipes),
         "overrides": Target(overrides, "overrides.txt", settings),
@@ -222,6 +289,11 @@ def targets(run: Path, folder: Path) -> dict[str, Target]:
         "jsonl": Target(table, "table.jsonl", lines),
         "parquet": Target(table, "table.parquet", [parquet_table(folder)]),
         "tsv.gz": Target(table, "table.tsv.gz", packed),
+        "vectors": Target(vectors, "vectors.txt", list(vector_files().values())),
+        "vectors.gz": Target(vectors, "vectors.gz", [gzip.compress(content, mtime=0) for content in vector_files().values()]),
+        "npz": Target(keras, "imdb.npz", packed_reviews),
+        "npz.pickle": Target(pickled, "texts.npy", [texts for texts, _ in arrays]),
+        **{f"{name}.json": Target(classes, f"of {name}/{name}.json", [seed]) for name, seed in classifier_parts(folder).items()},
         "parallel": Target(parallel, "pair.en", [b"the dog\na cat\n", "的狗\n猫\n".encode("gb18030")]),
         "lines": Target(lambda path: sum(1 for _ in read_lines(path)), "lines.txt", tables),
     }

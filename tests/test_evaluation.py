@@ -11,6 +11,7 @@ from heed import verbs
 from heed.config import DecodeConfig
 from heed.errors import ConfigError, DataError
 from heed.evaluation import compare_runs, comparison_lines, evaluate_examples, evaluate_run, evaluation_settings, score_lines
+from heed.metrics import TranslationMetrics, TranslationScores
 from heed.run import Run
 
 pytest_plugins = ["toy_runs"]
@@ -161,3 +162,24 @@ def test_training_scores_validation_and_test_data_once_it_is_done(train: Train, 
     lines = "\n".join(verbs.conclusion(run))
     assert f"test: {toy_data.test}" in lines
     assert f"report: {run.folder / 'report.html'}" in lines
+
+
+def test_fewer_resamples_change_intervals_and_no_value(toy_run: Run) -> None:
+    usual, few = (evaluate_examples(toy_run, PAIRS, GREEDY, resamples=n).scores.to_json() for n in (1000, 1))
+    names = [name for name, score in usual.items() if isinstance(score, dict) and "low" in score]
+    assert {name: usual[name]["value"] for name in names} == {name: few[name]["value"] for name in names}
+    assert any(usual[name] != few[name] for name in names)
+
+
+def test_choosing_the_best_weights_by_a_score_needs_no_resamples(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    scores = TranslationMetrics.scores
+
+    def counted(metrics: TranslationMetrics, *, resamples: int = 1000, seed: int = 0) -> TranslationScores:
+        asked.append(resamples)
+        return scores(metrics, resamples=resamples, seed=seed)
+
+    monkeypatch.setattr(TranslationMetrics, "scores", counted)
+    train(train={"best_metric": "bleu", "evaluate_every": 4})
+    assert asked[:3] == [1, 1, 1]
+    assert set(asked[3:]) == {1000}

@@ -8,7 +8,7 @@ import pytest
 from safetensors import SafetensorError
 
 from heed.errors import DataError, TrainingError
-from heed.files import explain_full_disk, replacing, sha256
+from heed.files import explain_full_disk, read_metrics, replacing, sha256
 
 
 def test_the_new_file_takes_the_place_of_the_old(tmp_path: Path) -> None:
@@ -81,3 +81,18 @@ def test_a_file_may_be_read_by_whom_the_user_lets_read_whatever_wrote_it(tmp_pat
     with replacing(tmp_path / "x") as draft:
         draft.touch(mode=0o600)
     assert (tmp_path / "x").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_lines_of_metrics_are_those_about_a_step_that_are_whole(tmp_path: Path) -> None:
+    assert list(read_metrics(tmp_path)) == []
+    lines = [
+        '{"step": 1, "loss": 2.5}',
+        "[]",
+        '{"loss": 3}',
+        '{"step": "2"}',
+        "[" * 100_000,
+        '{"step": 3, "valid": {"loss": 1}}',
+        '{"step": 9, "va',
+    ]
+    (tmp_path / "metrics.jsonl").write_bytes("\n".join(lines).encode() + b"\xff")
+    assert list(read_metrics(tmp_path)) == [{"step": 1, "loss": 2.5}, {"step": 3, "valid": {"loss": 1}}]

@@ -4,10 +4,14 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from safetensors import safe_open
 from toy_runs import TINY, ToyData, write_pairs
 
+from heed.cli import app
+from heed.data.audio import duration
 from heed.errors import CheckpointError, ConfigError, DataError
 from heed.inspection import inspect_data, inspect_run
 from heed.run import Run
@@ -138,18 +142,18 @@ def test_parallel_text_is_read_as_pairs(tmp_path: Path) -> None:
 
 
 def test_other_columns_show_what_they_hold(tmp_path: Path) -> None:
-    rows = [{"text": "so good", "stars": 5, "tags": ["a"]}, {"text": None, "stars": 2.5, "seen": True}, {"text": "bad", "inner": {"a": 1}}]
+    rows = [{"note": "so good", "stars": 5, "tags": ["a"]}, {"note": None, "stars": 2.5, "seen": True}, {"note": "bad", "inner": {"a": 1}}]
     found, lines = inspect_data(write(tmp_path / "r.jsonl", "".join(json.dumps(row) + "\n" for row in rows)), [])
     kinds = {name: column["kinds"] for name, column in found["columns"].items()}
     assert kinds == {
-        "text": {"text": 2, "null": 1},
+        "note": {"text": 2, "null": 1},
         "stars": {"number": 2},
         "tags": {"list": 1},
         "seen": {"boolean": 1},
         "inner": {"object": 1},
     }
-    assert found["pairs"] == {}
-    assert any(re.match(r"  text +2 text, 1 null +characters +3 ", line) for line in lines)
+    assert (found["pairs"], found["spoken"], found["labelled"], found["texts"]) == ({}, {}, {}, {})
+    assert any(re.match(r"  note +2 text, 1 null +characters +3 ", line) for line in lines)
 
 
 def test_columns_of_the_terminal_lines_end_at_one_place(tmp_path: Path) -> None:
@@ -173,9 +177,9 @@ def test_settings_without_a_say_are_refused(tmp_path: Path, pair: str) -> None:
         inspect_data(source, [pair])
 
 
-def test_other_splits_without_pairs_are_refused(tmp_path: Path) -> None:
-    source = write(tmp_path / "d.tsv", "text\na\n")
-    with pytest.raises(ConfigError, match="neither columns source and target nor text and label among text"):
+def test_other_splits_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
+    source = write(tmp_path / "d.tsv", "word\na\n")
+    with pytest.raises(ConfigError, match="neither columns source and target, audio and text, text and label, nor text alone among word"):
         inspect_data(source, [f"data.valid={source}"])
 
 
@@ -193,3 +197,138 @@ def test_a_real_data_set_has_the_rows_its_files_have(shared_data: Path) -> None:
     found, _ = inspect_data(f"{shared_data}/multi30k/val.{{en,de}}", [])
     with (shared_data / "multi30k" / "val.en").open(encoding="utf-8") as file:
         assert found["rows"] == len(file.readlines())
+
+
+RATE = 1000
+
+
+def record(path: Path, n_samples: int, level: float = 0.25) -> str:
+    """Write a recording of one level; return its name."""
+    path.parent.mkdir(exist_ok=True)
+    soundfile.write(path, np.full(n_samples, level), RATE, subtype="PCM_16")
+    return path.name
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> str:
+    """Recordings of two speakers: 0.5 s, the same under another name, 2 s without a word, 1 s, and one that is no audio."""
+    names = [record(tmp_path / f"{i}.wav", n) for i, n in enumerate((500, 500, 2000, 1000))]
+    (tmp_path / "broken.wav").write_text("no sound", encoding="utf-8")
+    said = zip([*names, "broken.wav"], ["go on", "go on", "", "no", "lost"], ["ann", "ann", "bob", "ann", "cid"], strict=True)
+    return write(tmp_path / "m.tsv", "".join("\t".join(row) + "\n" for row in [("audio", "text", "speaker"), *said]))
+
+
+def test_recordings_are_told_of_by_their_headers_and_transcripts(manifest: str) -> None:
+    found, lines = inspect_data(manifest, [])
+    spoken = found["spoken"]
+    assert (found["rows"], spoken["rows"], spoken["clean"]) == (4, 4, 2)
+    assert spoken["counts"] == {"empty": 1, "duplicates": 1, "contradictions": 0, "leaks": 0}
+    assert spoken["hours"] == round((0.5 + 0.5 + 2 + 1) / 3600, 4)
+    assert (spoken["lengths"]["audio_seconds"]["min"], spoken["lengths"]["audio_seconds"]["max"]) == (0.5, 2.0)
+    assert spoken["lengths"]["text_characters"]["max"] == len("go on")
+    assert spoken["speakers"] == {"different": 2, "rows": {"ann": 3, "bob": 1}}
+    assert spoken["characters"]["counts"] == {"o": 5, "n": 3, "g": 2}
+    assert (found["pairs"], found["labelled"], found["texts"]) == ({}, {}, {})
+    for line in (r"  duplicates +1 +25\.00%", r"  audio seconds +0\.5 .* 2\.0", r"  ann +3 +75\.00%", r"  3 different, .*: o n g"):
+        assert any(re.fullmatch(line, one) for one in lines), line
+    assert as_json(found) == found
+
+
+def test_a_broken_recording_is_a_bad_row_with_its_reason(manifest: str) -> None:
+    found, _ = inspect_data(manifest, [])
+    assert found["bad"] == 1
+    path = Path(manifest).with_name("broken.wav")
+    assert found["bad_examples"][0].startswith(f"{manifest}:6: {path}: is no audio that can be read")
+    with pytest.raises(DataError, match=r"m\.tsv:6: .*broken\.wav: is no audio .*data\.bad_rows=skip"):
+        inspect_data(manifest, ["data.bad_rows=error"])
+
+
+def test_the_column_of_recordings_holds_recordings_and_not_texts(manifest: str) -> None:
+    found, _ = inspect_data(manifest, [])
+    assert found["columns"]["audio"] == {"kinds": {"recording": 4}, "lengths": {}}
+    assert found["columns"]["text"]["kinds"] == {"text": 4}
+
+
+def test_the_header_of_a_file_is_read_once_in_all_readings(manifest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def measured(audio: str) -> float:
+        opened.append(Path(audio).name)
+        return duration(audio)
+
+    monkeypatch.setattr("heed.inspection.duration", measured)
+    found, _ = inspect_data(manifest, [])
+    assert found["spoken"]["examples"]["duplicates"]  # for which the rows are read again
+    assert sorted(opened) == ["0.wav", "1.wav", "2.wav", "3.wav", "broken.wav"]
+
+
+def test_recordings_and_speakers_in_other_splits_are_told(manifest: str, tmp_path: Path) -> None:
+    record(tmp_path / "other" / "same.wav", 1000)
+    record(tmp_path / "other" / "new.wav", 1000, level=-0.5)
+    rows = "audio\ttext\tspeaker\nsame.wav\tno\tbob\nnew.wav\tno\tdee\n"
+    valid = write(tmp_path / "other" / "valid.tsv", rows)
+    found, lines = inspect_data(manifest, [f"data.valid={valid}"])
+    assert found["spoken"]["leaks"] == {"valid": 1}
+    assert found["spoken"]["speakers_others"]["valid"] == {"different": 2, "rows": {"bob": 1, "dee": 1}}
+    assert any(re.fullmatch(r"  recordings also in valid +1 +25\.00%", line) for line in lines)
+    assert any(line.startswith("  speakers in common with data.valid: bob;") for line in lines)
+    assert "  2 in valid" in lines
+
+
+def test_a_folder_of_recordings_is_no_folder_of_classes(tmp_path: Path) -> None:
+    for name, n_samples, said in (("a/1", 300, "one"), ("a/2", 400, "two"), ("b", 500, "three")):
+        record(tmp_path / f"{name}.wav", n_samples)
+        write(tmp_path / f"{name}.txt", f"{said}\n")
+    (tmp_path / "a" / "3.wav").write_bytes(b"")
+    write(tmp_path / "a" / "3.txt", "nothing")
+    found, lines = inspect_data(str(tmp_path), [])
+    assert (found["format"], found["rows"], found["bad"], found["labelled"]) == ("folder", 3, 1, {})
+    assert found["bad_examples"][0].startswith(f"{tmp_path / 'a' / '3.wav'}: is empty")
+    assert found["spoken"]["lengths"]["audio_seconds"]["median"] == 0.4
+    assert sum(found["files"].values()) == sum(path.stat().st_size for path in tmp_path.rglob("*.*"))
+    assert "speakers" not in lines
+
+
+def test_class_folders_of_texts_are_labelled(tmp_path: Path) -> None:
+    for name in ("bad/1", "good/1", "good/2"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / f"{name}.txt", name)
+    found, lines = inspect_data(str(tmp_path), [])
+    assert found["labelled"]["classes"] == {"good": 2, "bad": 1}
+    assert found["spoken"] == {}
+    assert any(re.fullmatch(r"  good +2 +66\.67%", line) for line in lines)
+
+
+def test_texts_without_labels_are_searched_for_duplicates_and_leaks(tmp_path: Path) -> None:
+    rows = [{"text": text, "url": "x"} for text in ("a song\nof two lines", "once", "a song\nof two lines ", "and more")]
+    train = write(tmp_path / "train.jsonl", "".join(json.dumps(row) + "\n" for row in [*rows, {"text": " "}]))
+    test = write(tmp_path / "test.jsonl", json.dumps({"text": "and more"}))
+    found, lines = inspect_data(train, [f"data.test={test}"])
+    texts = found["texts"]
+    assert (found["rows"], found["bad"], texts["rows"], texts["clean"]) == (4, 1, 4, 2)
+    assert texts["counts"] == {"duplicates": 1, "leaks": 1}
+    assert texts["leaks"] == {"test": 1}
+    assert (found["pairs"], found["spoken"], found["labelled"]) == ({}, {}, {})
+    assert any(re.fullmatch(r"  texts also in test +1 +25\.00%", line) for line in lines)
+    assert "  row 3  a song of two lines" in lines
+
+
+@pytest.mark.parametrize("form", ["file", "folder", "pattern"])
+def test_plain_text_is_texts(tmp_path: Path, form: str) -> None:
+    write(tmp_path / "a.txt", "To be, or not to be\n")
+    if form != "file":
+        write(tmp_path / "b.txt", "To be, or not to be")
+    source = {"file": tmp_path / "a.txt", "folder": tmp_path, "pattern": tmp_path / "*.txt"}[form]
+    found, lines = inspect_data(str(source), [])
+    n_files = 1 if form == "file" else 2
+    assert (found["texts"]["rows"], found["texts"]["counts"]["duplicates"]) == (n_files, n_files - 1)
+    assert found["columns"]["text"]["lengths"]["words"]["max"] == 6
+    assert sum(found["files"].values()) == sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert "texts" in lines
+
+
+def test_json_of_recordings_can_be_parsed(manifest: str, capsys: pytest.CaptureFixture[str]) -> None:
+    app(["inspect", manifest, "--json"], standalone_mode=False)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == inspect_data(manifest, [])[0]
+    assert printed["spoken"]["rows"] == 4

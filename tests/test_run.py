@@ -59,10 +59,14 @@ def test_a_recipe_may_be_a_file_a_shipped_name_a_mapping_or_a_task_path(tmp_path
     [
         ("translaton", {}, r"translaton: no such recipe file, and not one that ships \(.*translation.*\)"),
         ("no/such.yaml", {}, r"no/such.yaml: no such recipe file"),
-        ({"task": "translatoin"}, {}, r"task.name: 'translatoin' is not one of text_classification, translation"),
-        ({"train": {"lr": 1}}, {}, r"task.name: expected text_classification or translation"),
-        ({"task": ["translation"]}, {}, r"task.name: expected text_classification or translation"),
-        ({"task": {"name": None}}, {}, r"task.name: expected text_classification or translation"),
+        (
+            {"task": "translatoin"},
+            {},
+            r"task.name: 'translatoin' is not one of speech_recognition, text_classification, text_generation, translation",
+        ),
+        ({"train": {"lr": 1}}, {}, r"task.name: expected speech_recognition or text_classification or"),
+        ({"task": ["translation"]}, {}, r"task.name: expected speech_recognition or text_classification or"),
+        ({"task": {"name": None}}, {}, r"task.name: expected speech_recognition or text_classification or"),
         ("translation", {"task": {"vocabsize": 400}}, r"task.vocabsize: unknown setting.*; did you mean task.vocab_size\?"),
         ("translation", {"train": {"step": 4}}, r"train.step: unknown setting.*; did you mean train.steps\?"),
         ("translation", {"train": {"steps": "many"}}, r"train.steps: .*found 'many'"),

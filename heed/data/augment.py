@@ -1,6 +1,6 @@
 """Augmentation of texts as ids: words left out, words that change places, words replaced by synonyms (Wei & Zou 2019)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,8 @@ from heed.data.encodings import read_lines
 from heed.errors import DataError
 
 Ids = np.ndarray[Any, np.dtype[np.int64]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
+Word = tuple[int, ...]
 
 
 def read_synonyms(path: str) -> list[list[str]]:
@@ -26,27 +28,27 @@ class Augmenter:
     """Changes training texts.
 
     Args:
-        starts: (V,), whether a token starts a word.
-        synonyms: groups of words as their ids.
+        starts: tells of the ids (S,) of a text which start a word, (S,).
+        synonyms: groups of words as their ids; what is one synonym may be several words.
         drop, swap, replace: shares of words that are left out, change places with the next, and are replaced by a synonym.
     """
 
     def __init__(
-        self, starts: np.ndarray[Any, Any], synonyms: Sequence[Sequence[Sequence[int]]], drop: float, swap: float, replace: float
+        self, starts: Callable[[Ids], Bools], synonyms: Sequence[Sequence[Sequence[int]]], drop: float, swap: float, replace: float
     ) -> None:
         self.starts, self.drop, self.swap, self.replace = starts, drop, swap, replace
-        self.others: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+        self.others: dict[Word, list[Word]] = {}
         for group in synonyms:
             words = [tuple(word) for word in group]
             for word in words:
                 self.others.setdefault(word, []).extend(other for other in words if other != word)
+        self.longest = max((len(self._words(np.array(word, dtype=np.int64))) for word in self.others), default=1)
 
     def __call__(self, ids: Ids, draw: np.random.Generator) -> Ids:
         """Return a changed copy of a text (S,); at least one word stays."""
-        bounds = np.flatnonzero(self.starts[ids])
-        bounds = bounds[bounds > 0]
-        words = [tuple(word.tolist()) for word in np.split(ids, bounds)]
+        words = self._words(ids)
         if self.replace:
+            words = self._with_synonyms_whole(words)
             chosen = draw.random(len(words)) < self.replace
             words = [self._synonym(word, draw) if change else word for word, change in zip(words, chosen, strict=True)]
         for i in np.flatnonzero(draw.random(len(words) - 1) < self.swap):
@@ -55,6 +57,20 @@ class Augmenter:
         kept[draw.integers(len(words))] = True
         return np.array([token for word, keep in zip(words, kept, strict=True) if keep for token in word], dtype=np.int64)
 
-    def _synonym(self, word: tuple[int, ...], draw: np.random.Generator) -> tuple[int, ...]:
+    def _words(self, ids: Ids) -> list[Word]:
+        bounds = np.flatnonzero(self.starts(ids))
+        return [tuple(word.tolist()) for word in np.split(ids, bounds[bounds > 0])]
+
+    def _with_synonyms_whole(self, words: list[Word]) -> list[Word]:
+        """Join words that together are one of the synonyms, such as "New York", the longest first."""
+        joined: list[Word] = []
+        place = 0
+        while place < len(words):
+            n = next((n for n in range(self.longest, 1, -1) if sum(words[place : place + n], ()) in self.others), 1)
+            joined.append(sum(words[place : place + n], ()))
+            place += n
+        return joined
+
+    def _synonym(self, word: Word, draw: np.random.Generator) -> Word:
         others = self.others.get(word)
         return word if not others else others[draw.integers(len(others))]

@@ -1,7 +1,7 @@
-"""Class folders: a folder that holds one folder of files per class, such as IMDb as its authors publish it; its name is the label.
+"""Folders as data: class folders, such as IMDb as its authors publish it, and recordings with a text of the same name beside each.
 
-Names are listed before anything is read, and contents come one file at a time. So far the files are texts; a `FileKind` is all that
-sounds or pictures would add. Left out: folders within class folders, which are refused.
+A class folder holds the files of one class, and its name is the label; a `FileKind` says whether these are texts or recordings. Names
+are listed before anything is read, and contents come one file at a time. Left out: folders within class folders, which are refused.
 """
 
 import hashlib
@@ -73,6 +73,43 @@ def class_rows(classes: Iterable[ClassFolder], kind: FileKind, content: str, lab
                 yield str(path), {content: value, label: _storable(one.path.name), "file": _storable(f"{one.path.name}/{name}")}
 
 
+def list_recordings(folder: Path) -> ClassFolder:
+    """List the recordings and texts in a folder at any depth, by their paths in it: in natural order, hidden ones left out.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    names = list(_within(folder))
+    files = [name for name in names if name.lower().endswith((*RECORDINGS.suffixes, *TEXT_FILES.suffixes))]
+    return ClassFolder(folder.absolute(), files, len(names) - len(files))
+
+
+def holds_recordings(listed: ClassFolder) -> bool:
+    """Tell whether a folder is one of recordings rather than of texts: one has its text beside it, or no class has texts."""
+    recordings, texts = _split(listed.files)
+    return bool(recordings) and (bool(recordings.keys() & texts.keys()) or not any("/" in stem for stem in texts))
+
+
+def told_by_folder(listed: ClassFolder) -> bool:
+    """Tell whether the name of a recording's folder says what it holds: all lie in folders of the folder, without texts beside them."""
+    recordings, texts = _split(listed.files)
+    return all(stem.count("/") == 1 for stem in recordings) and not any("/" in stem for stem in texts)
+
+
+def recording_rows(listed: ClassFolder, audio: str, text: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    """Yield the path of each recording with {audio: path, text: of the .txt file of the same name, "file": path in the folder}.
+
+    In place of the columns stands what is wrong: there is no such text, it cannot be read, or there is only the text.
+    """
+    recordings, texts = _split(listed.files)
+    for name in listed.files:
+        stem, path = _stem(name), listed.path / name
+        if not _is_text(name):
+            yield _recording_row(listed.path, name, texts.get(stem), (audio, text))
+        elif stem not in recordings:
+            yield str(path), f"has no recording beside it; expected {' or '.join(path.stem + end for end in RECORDINGS.suffixes)}"
+
+
 def hash_classes(classes: Iterable[ClassFolder]) -> str:
     """Return one SHA-256 for all files: over CLASS/NAME, a NUL and the SHA-256 of the content of each, in order.
 
@@ -91,6 +128,41 @@ def holdings(folder: Path) -> str:
     names = [entry.name + "/" * entry.is_dir() for entry in _entries(folder)]
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     return f"{', '.join(names[:SHOWN_NAMES])}{more}" or "nothing"
+
+
+def _recording_row(folder: Path, name: str, beside: str | None, columns: tuple[str, str]) -> tuple[str, dict[str, Any] | str]:
+    """Return the path of a recording and its columns, or of the file that is wrong and what is."""
+    path = folder / name
+    if beside is None:
+        return str(path), f"has no text beside it; expected {path.stem}.txt with what is said"
+    try:
+        said = read_text(folder / beside).strip()
+    except DataError as error:
+        return str(folder / beside), str(error).removeprefix(f"{folder / beside}: ")
+    return str(path), {columns[0]: str(path), columns[1]: said, "file": _storable(name)}
+
+
+def _split(names: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return recordings and texts by their names without suffix."""
+    names = list(names)
+    return {_stem(name): name for name in names if not _is_text(name)}, {_stem(name): name for name in names if _is_text(name)}
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _is_text(name: str) -> bool:
+    return name.lower().endswith(TEXT_FILES.suffixes)
+
+
+def _within(folder: Path, prefix: str = "") -> Iterator[str]:
+    """Yield the paths of files in a folder and its folders, each folder's in natural order."""
+    for entry in _entries(folder):
+        if entry.is_dir():
+            yield from _within(folder / entry.name, f"{prefix}{entry.name}/")
+        else:
+            yield f"{prefix}{entry.name}"
 
 
 def _listed(path: Path, kind: FileKind) -> ClassFolder:
@@ -145,3 +217,4 @@ def _written_text(path: Path) -> str:
 
 
 TEXT_FILES = FileKind((".txt",), _written_text)
+RECORDINGS = FileKind((".wav", ".flac", ".ogg", ".mp3"), str)  # their paths: they are decoded by whoever needs the sound

@@ -2,12 +2,14 @@
 
 Nothing is run that a pickle asks for, not even NumPy's own functions, which are not made to withstand forged arguments: each name that
 NumPy writes into pickles is given a stand-in that keeps what it is told, and any other is refused. Unlike other sources this one is
-held in memory while it is read. Left out: Keras' other data sets.
+held in memory while it is read, so the sizes that a file declares are compared with its own before memory is taken for them. Left out:
+Keras' other data sets.
 """
 
 import io
 import math
 import pickle
+import pickletools
 import re
 import reprlib
 import struct
@@ -30,6 +32,8 @@ WORD_INDEX = "imdb_word_index.json"
 # Of keras.datasets.imdb.load_data(): what begins a text, what stands for nothing, and what is added to ranks.
 START, UNUSED, INDEX_FROM = 1, 3, 3
 UNKNOWN = "\ufffd"  # stands where a word was left out
+SMALL_MEMBER = 1 << 20  # bytes that a member may unpack to in any case ...
+MOST_TIMES_PACKED = 100  # ... and otherwise so many times its packed size; reviews are a third, padded to one length a thirtieth
 TELLING_IDS = 1000  # of so many English words, some thirty are "a", whose rank in IMDb is UNUSED
 # What the readers of zip files, NumPy's headers and pickles raise for files that are damaged or forged.
 DAMAGES = (
@@ -120,6 +124,7 @@ def _array(archive: zipfile.ZipFile, name: str) -> Array | list[Any]:
     read_header = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
     shape, by_columns, dtype = read_header(file)
     if dtype.hasobject:
+        _check_numbers(file.getvalue()[file.tell() :])
         pickled = _Unpickler(file).load()
         if not isinstance(pickled, _Array):
             raise ValueError(f"{name} is no array")
@@ -136,7 +141,48 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     info = archive.getinfo(name)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is compressed in a way that NumPy does not write")
+    n_packed = min(info.compress_size, Path(str(archive.filename)).stat().st_size)
+    if info.file_size > max(SMALL_MEMBER, MOST_TIMES_PACKED * n_packed):
+        raise ValueError(f"{name} would unpack from {n_packed:,} to {info.file_size:,} bytes, which no reviews do")
     return archive.read(info)
+
+
+def _check_numbers(content: bytes) -> None:
+    """Refuse a pickle that numbers its objects beyond its bytes, because memory is taken for all lower numbers.
+
+    Raises:
+        ValueError, IndexError: it does, or is damaged.
+    """
+    file, place = io.BytesIO(content), 0
+    while (step := STEPS[content[place]]) != STOP:
+        place = place + step if step else _behind(file, place, len(content))
+
+
+def _behind(file: io.BytesIO, place: int, n_bytes: int) -> int:
+    """Return where the instruction ends that begins at a place of a pickle; raises ValueError for a number beyond its bytes."""
+    file.seek(place)
+    instruction = INSTRUCTIONS.get(file.read(1))
+    if instruction is None or instruction.arg is None:
+        raise ValueError("its pickle holds what is no instruction")
+    number = instruction.arg.reader(file)
+    if instruction.name in NUMBERING and number > n_bytes:
+        raise ValueError(f"its pickle numbers an object {number:,}, but has {n_bytes:,} bytes")
+    return file.tell()
+
+
+def _step(instruction: pickletools.OpcodeInfo | None) -> int:
+    """Return the bytes from an instruction to the next; 0 where they depend on what stands there, or where there is more to look at."""
+    if instruction is None or instruction.name in NUMBERING:
+        return 0
+    if instruction.arg is None:
+        return STOP if instruction.name == "STOP" else 1
+    return 1 + instruction.arg.n if instruction.arg.n >= 0 else 0
+
+
+STOP = -1
+NUMBERING = ("PUT", "LONG_BINPUT")  # instructions that give an object a number by which others refer to it, above 255 too
+INSTRUCTIONS = {one.code.encode("latin-1"): one for one in pickletools.opcodes}
+STEPS = [_step(INSTRUCTIONS.get(bytes([code]))) for code in range(256)]
 
 
 class _StandIn:

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heed.data.quality import MAX_EXAMPLES, SHOWN_CHARACTERS, hashed, quantiles
+from heed.data.quality import MAX_EXAMPLES, SHOWN_CHARACTERS, quantiles, row_hash
 from heed.data.read import Example
 from heed.data.text import clean
 
@@ -46,6 +47,7 @@ class LabelSurvey:
         classes: rows of each label, most frequent first; classes_others the same by other split.
         lengths: quantiles of text_characters and text_words, white-space separated, over the rows that are not empty.
         leaks: for each other split, how many rows of this one stand in it.
+        shared: for each two other splits, such as "valid and test", how many rows of the second stand in the first.
     """
 
     flags: NDArray[np.uint8]
@@ -55,6 +57,7 @@ class LabelSurvey:
     classes_others: dict[str, dict[str, int]]
     lengths: dict[str, dict[str, int]]
     leaks: dict[str, int]
+    shared: dict[str, int]
 
     @property
     def counts(self) -> dict[TextFlag, int]:
@@ -85,6 +88,7 @@ class LabelSurvey:
             "classes_others": self.classes_others,
             "lengths": self.lengths,
             "leaks": self.leaks,
+            "shared": self.shared,
         }
 
 
@@ -104,7 +108,7 @@ def survey_labelled(
     hashes, labels = np.array(rows.hashes, dtype=np.uint64), np.array(rows.labels, dtype=np.uint64)
     n_characters = np.array(rows.characters, dtype=np.int64)
     full = n_characters > 0
-    leaking = {name: full & np.isin(hashes, np.array(other.hashes, dtype=np.uint64)) for name, other in others_read.items()}
+    leaking = {name: full & np.isin(hashes, other.texts) for name, other in others_read.items()}
     flags = np.zeros(len(hashes), dtype=np.uint8)
     flags[~full] |= np.uint8(TextFlag.EMPTY)
     flags[full & _repeats(hashes, labels)] |= np.uint8(TextFlag.DUPLICATE)
@@ -122,6 +126,10 @@ def survey_labelled(
             "text_words": quantiles(np.array(rows.words, dtype=np.int64)[full]),
         },
         leaks={name: int(found.sum()) for name, found in leaking.items()},
+        shared={
+            f"{first} and {second}": int(np.isin(others_read[second].texts, others_read[first].texts).sum())
+            for first, second in combinations(others_read, 2)
+        },
     )
 
 
@@ -140,12 +148,17 @@ class _Rows:
         for example in examples:
             cleaned = [clean(example[column]) for column in texts]
             labels = labels_of(example[label])
-            rows.hashes.append(hashed("\0".join(cleaned)))
-            rows.labels.append(hashed("\0".join(sorted(labels))))
+            rows.hashes.append(row_hash(*cleaned))
+            rows.labels.append(row_hash(*sorted(labels)))
             rows.characters.append(sum(map(len, cleaned)))
             rows.words.append(sum(len(text.split()) for text in cleaned))
             rows.classes.update(labels)
         return rows
+
+    @property
+    def texts(self) -> NDArray[np.uint64]:
+        """The hashes of the texts that are not empty."""
+        return np.array(self.hashes, dtype=np.uint64)[np.array(self.characters, dtype=np.int64) > 0]
 
 
 def labels_of(value: str | list[str]) -> list[str]:

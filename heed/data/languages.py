@@ -1,15 +1,14 @@
 """The built-in classification data: in which of 40 languages a short text is written, made without a download.
 
-Every name and pattern is real: it comes from the Unicode CLDR as the Babel package carries it (see `heed.data.builtin`, whose `Voice`
-writes values down). Each phrase is drawn once, from a seed alone, and said in every language, so what a text is about tells nothing of the
-language it is in. Where two languages say a phrase alike (but for case), neither keeps it: every text has exactly one right answer.
+Every name and pattern is real: it comes from the Unicode CLDR as the Babel package carries it (see `heed.data.voice`). Each phrase is drawn
+once, from a seed alone, and said in every language, so what a text is about tells nothing of the language it is in. Where two languages
+say a phrase alike (but for case), neither keeps it: every text has exactly one right answer.
 
 Each name of a country, language, currency, city or time zone belongs either to training or to the held-out splits, and so does each date,
 span of time and quantity. A held-out phrase consists of held-out content alone and no training phrase names any of it. What both sides
 share is the words around it (months, units, "ago", "and") and the way a language spells.
 
-Left out: zero-width joiners (`Voice` drops invisible characters, also where Persian spelling has one), digits other than 0 to 9, and
-the second script of a language that has two.
+Left out: digits other than 0 to 9, and the second script of a language that has two.
 """
 
 import re
@@ -23,8 +22,10 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from heed.data.builtin import KINDS as VALUES
-from heed.data.builtin import UNITS, ListStyle, Voice, plain, reserved, split_codes
+from heed.data.builtin import reserved
+from heed.data.phrases import KINDS as VALUES
+from heed.data.phrases import UNITS, split_codes
+from heed.data.voice import ListStyle, Voice, plain
 from heed.errors import DataError
 from heed.files import replacing
 

@@ -25,11 +25,14 @@ class Part(Protocol):
 def part_kinds() -> dict[str, type[Part]]:
     """Return the classes a part file may name."""
     from heed.data.calibration import Calibration
+    from heed.data.characters import Characters
+    from heed.data.features import Features
     from heed.data.labels import Labels
+    from heed.data.spelling import Spelling
     from heed.data.text import Tokenizer
     from heed.data.words import Preparation, Words
 
-    kinds: tuple[type[Part], ...] = (Tokenizer, Words, Preparation, Labels, Calibration)
+    kinds: tuple[type[Part], ...] = (Tokenizer, Words, Characters, Spelling, Preparation, Labels, Calibration, Features)
     return {part.kind: part for part in kinds}
 
 

@@ -4,6 +4,7 @@ Left out: whether two sentences mean the same, and which language they are in; b
 """
 
 import heapq
+import json
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -158,7 +159,17 @@ def _pairs(examples: Iterable[Example], name: str, source: str, target: str) -> 
 
 def hashed(text: str) -> int:
     """Return 8 bytes of BLAKE2b as a number; 0 is left free."""
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little") or 1
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") or 1
+
+
+def row_hash(*values: Any) -> int:
+    """Return the hash of what rows are compared by: values as `as_compared` leaves them, and a seed where a draw hangs on it."""
+    return hashed(json.dumps(values, ensure_ascii=False))
+
+
+def as_compared(value: Any) -> Any:
+    """Return an input as duplicates are found: text as it is once cleaned."""
+    return clean(value) if isinstance(value, str) else value
 
 
 def _hashed_pair(source: str, target: str) -> int:

@@ -1,22 +1,37 @@
-"""Sources of examples: delimited text, JSON lines, parquet, parallel text, class folders, Keras' IMDb and Hugging Face data sets.
+"""Sources of examples: delimited text, JSON lines, parquet, parallel text, folders, Keras' IMDb and Hugging Face data sets.
 
 Every source gives rows of named columns in the same way, whatever its format, encoding or compression, and is read as a stream: files
-are decoded as they are read, parquet comes in record batches, folders file by file (`imdb.npz` alone is held in memory). Left out:
-manifests, and folders of audio or images, which other tasks need.
+are decoded as they are read, parquet comes in record batches, folders file by file (`imdb.npz` alone is held in memory). Of recordings
+rows hold where they are, or the bytes of their files; `heed.data.audio` decodes them. Left out: folders of images.
 """
 
 import csv
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
+from heed.data.documents import document_files, hash_documents, text_rows
 from heed.data.encodings import CHUNK_BYTES, Scan, decoded_lines, existing, scan_text
-from heed.data.folders import TEXT_FILES, class_folders, class_rows, hash_classes, holdings, list_classes
+from heed.data.folders import (
+    RECORDINGS,
+    TEXT_FILES,
+    ClassFolder,
+    class_folders,
+    class_rows,
+    hash_classes,
+    holdings,
+    holds_recordings,
+    list_classes,
+    list_recordings,
+    recording_rows,
+    told_by_folder,
+)
 from heed.data.keras import imdb_rows, split_of, word_index_beside
 from heed.errors import DataError, MissingExtra
 from heed.files import parse_json, sha256
@@ -32,10 +47,13 @@ T = TypeVar("T")
 
 FORMATS = ("tsv", "csv", "jsonl", "parquet")
 SUPPORTED = (
-    ".tsv, .csv and .jsonl (also .gz), .parquet, parallel text as 'DIR/train.{en,de}' (also .gz; in quotes, for the shell expands "
-    "braces), a folder that holds one folder of .txt files per class, Keras' imdb.npz (imdb.npz:test for the other split), or "
-    "hf:NAME[/CONFIG][:SPLIT] for a data set of the Hugging Face hub"
+    ".tsv, .csv and .jsonl (also .gz), .parquet, plain text (.txt, .txt.gz, a folder of them, or a pattern such as 'src/**/*.py'), "
+    "parallel text as 'DIR/train.{en,de}' (also .gz; in quotes, for the shell expands braces), a folder that holds "
+    "one folder of .txt files per class, a folder of recordings with a .txt file beside each, Keras' imdb.npz "
+    "(imdb.npz:test for the other split), or hf:NAME[/CONFIG][:SPLIT] for a data set of the Hugging Face hub"
 )
+TEXT_AND_LABEL = {"text": "text", "label": "label"}
+AUDIO_AND_TEXT = {"audio": "audio", "text": "transcript"}
 BATCH_ROWS = 1024  # rows of parquet in memory at a time
 FIELD_LIMIT = 1 << 24  # characters in a CSV field; a quotation mark that is never closed stops here instead of filling memory
 MAX_BAD_EXAMPLES = 10
@@ -54,7 +72,7 @@ class ReadLog:
         rows: examples given out.
         bad: rows skipped.
         bad_examples: what was wrong with the first of them.
-        ignored: what lies in class folders beside their texts.
+        ignored: files in folders that are of another kind than those read.
     """
 
     source: str = ""
@@ -68,11 +86,12 @@ class ReadLog:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns a task wants, of which kind, and what the file calls them."""
+    """Which columns a task wants, of which kind, what the file calls them, and the folder that paths in it start from, if any."""
 
     kinds: Mapping[str, str]
     rename: Mapping[str, str]
     header: Sequence[str] | None
+    folder: Path | None = None
 
     def in_file(self, column: str) -> str:
         """Return the file's name of one of our columns."""
@@ -86,7 +105,8 @@ class Columns:
     @cached_property
     def readers(self) -> dict[str, Callable[[object], Any]]:
         """What makes a value of each required column, looked up once rather than for every row."""
-        return {column: KINDS[kind] for column, kind in self.kinds.items()}
+        readers: dict[str, Callable[[object], Any]] = {**KINDS, "audio": partial(_audio, self.folder)}
+        return {column: readers[kind] for column, kind in self.kinds.items()}
 
     @property
     def wanted(self) -> list[str]:
@@ -95,22 +115,26 @@ class Columns:
 
 
 def data_files(source: str) -> list[Path]:
-    """Return the files behind a data specification, every one of class folders among them; none for `hf:` names.
+    """Return the files behind a data specification, every one of a folder's among them; none for `hf:` names.
+
+    The recordings that the rows of a file name are not among them.
 
     Raises:
         DataError: a file is missing, or the specification is of no supported form.
     """
     form, paths = _find(source)
     if form == "folder":
-        return [one.path / name for one in list_classes(paths[0], TEXT_FILES) for name in one.files]
+        return [one.path / name for one in _listing(paths[0]) for name in one.files]
     return paths
 
 
 def hash_files(source: str) -> dict[str, str]:
-    """Return the SHA-256 of each file behind a data specification, by file name; class folders have one, by the folder's name."""
+    """Return the SHA-256 of each file behind a data specification, by file name; a folder has one for all, by its name."""
     form, paths = _find(source)
+    if form == "txt" and len(paths) > 1:
+        return {source: hash_documents(paths)}
     if form == "folder":
-        return {paths[0].absolute().name: hash_classes(list_classes(paths[0], TEXT_FILES))}
+        return {paths[0].absolute().name: hash_classes(_listing(paths[0]))}
     return {path.name: sha256(path) for path in paths}
 
 
@@ -136,6 +160,9 @@ def read_examples(
     - Parallel text fills the required columns in the order of the suffixes.
     - A folder of class folders fills a text with each .txt file, its label with the folder's name, and `file` with `pos/0_9.txt`, in
       natural order. Files beside the class folders, hidden ones and IMDb's `unsup` are left out.
+    - A folder of recordings (.wav, .flac, .ogg, .mp3, at any depth) fills a recording, its transcript with the .txt file of the same
+      name beside it, without white space around it, and `file`. Where all recordings lie in class folders without a .txt file, the
+      folder's name is the transcript.
     - `imdb.npz`, `imdb.npz:train` and `imdb.npz:test` fill a text and its label, "0" or "1", from Keras' IMDb file. Words come from
       `imdb_word_index.json` beside it; without that file each is its rank by frequency (U+FFFD: one was left out).
     - `hf:OWNER/NAME`, `hf:OWNER/NAME/CONFIG` and `hf:NAME`: one slash is always an owner, as nearly every data set has one; a
@@ -146,9 +173,13 @@ def read_examples(
     - `text`: text that is not blank, as it stands.
     - `label`: text, a whole number, or true or false; comes out as text without white space around it, so that 1, 1.0 and "1" are one.
     - `labels`: a list of such values, or one text with "|" between them; comes out as a list that names each once and may be empty.
+    - `transcript`: text as it stands, which may be empty.
+    - `audio`: the path of a recording, which has to be there; one that is not absolute starts from the folder of the file that names
+      it; comes out absolute. Bytes are the content of a file and stay, also from {"bytes": ..., "path": ...}, as parquet files and
+      data sets of the hub have them.
 
     Args:
-        source: a file, parallel text, a folder of class folders, or an `hf:` name.
+        source: a file, parallel text, a folder of class folders or of recordings, or an `hf:` name.
         required: columns that every example has to hold, with the kind of each; `text` where no kinds are given.
         rename: the file's name for a column of ours; sources without names for their columns need none.
         header: names for the columns of a TSV or CSV file without a header row; a first line that holds just these names is still
@@ -163,7 +194,7 @@ def read_examples(
     log = ReadLog() if log is None else log
     log.source = source
     kinds = required if isinstance(required, Mapping) else dict.fromkeys(required, "text")
-    columns = Columns(kinds, rename or {}, header)
+    columns = Columns(kinds, rename or {}, header, _folder_of(source))
     if header is not None:
         _check_given_header(source, columns)
     return _usable(_rows(source, columns, log), columns, bad_rows, log, check)
@@ -273,7 +304,37 @@ def _misfit(value: object, expected: str) -> MisfitError:
     return MisfitError(f"is {found}; expected {expected}")
 
 
-KINDS: dict[str, Callable[[object], Any]] = {"text": _text, "label": _label, "labels": _labels}
+def _transcript(value: object) -> str:
+    """Return a text as it stands, also an empty one, for there are recordings in which nothing is said; raises MisfitError."""
+    if not isinstance(value, str):
+        raise _misfit(value, "text, which may be empty")
+    return value
+
+
+def _audio(folder: Path | None, value: object) -> str | bytes:
+    """Return the absolute path of a recording, or the bytes of its file; raises MisfitError for what is neither, or not there.
+
+    Args:
+        folder: where paths start from; None for a source that lies in no folder.
+        value: a path, bytes, or an object that holds either.
+    """
+    if isinstance(value, dict) and value.keys() & {"bytes", "path"}:
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise _misfit(value, "the path of a recording")
+    if not value.strip():
+        raise MisfitError("is empty; expected the path of a recording")
+    path = os.path.join(folder or "", os.path.expanduser(value))
+    if not os.path.isabs(path):
+        raise MisfitError(f"names {path!r}, but this source lies in no folder; expected the content of the recording")
+    if not os.path.isfile(path):
+        raise MisfitError(f"names {path!r}, which is {'a folder' if os.path.isdir(path) else 'not there'}")
+    return path
+
+
+KINDS: dict[str, Callable[[object], Any]] = {"text": _text, "label": _label, "labels": _labels, "transcript": _transcript}
 
 
 def _shortened(value: object) -> str:
@@ -307,7 +368,7 @@ def _bracketed(names: Iterable[str]) -> str:
 
 
 def _find(source: str) -> tuple[str, list[Path]]:
-    """Return the format of a data specification and its files; for class folders the folder they lie in.
+    """Return the format of a data specification and its files; for a folder the folder itself.
 
     Raises:
         DataError: a file is missing or of no supported form.
@@ -318,9 +379,12 @@ def _find(source: str) -> tuple[str, list[Path]]:
     braces = re.fullmatch(r"(.*)\{([^{}]*)\}([^{}/]*)", source, re.DOTALL)
     if braces and not path.exists():
         return "parallel", _sides(source, *braces.groups())
+    recordings = path.is_dir() and holds_recordings(list_recordings(path))
+    if not recordings and (files := document_files(source)) is not None:
+        return "txt", files
     if path.is_dir():
-        if not class_folders(path):
-            raise DataError(f"{source}: is a folder that holds {holdings(path)}; expected {SUPPORTED}")
+        if not class_folders(path) and not holds_recordings(list_recordings(path)):
+            raise _unsuitable(source, path)
         return "folder", [path]
     if npz := split_of(source):
         file = existing(npz[0])
@@ -331,6 +395,15 @@ def _find(source: str) -> tuple[str, list[Path]]:
     if not known and ("." in name or path.exists()):  # without a dot it was to be a folder, which is not there
         raise DataError(f"{source}: its form is not known by its name; expected {SUPPORTED}")
     return suffix, [existing(path)]
+
+
+def _unsuitable(source: str, folder: Path) -> DataError:
+    return DataError(f"{source}: is a folder that holds {holdings(folder)}; expected {SUPPORTED}")
+
+
+def _folder_of(source: str) -> Path | None:
+    """Return the folder that the paths in a file start from; none for `hf:` names."""
+    return None if source.startswith("hf:") else Path(source).expanduser().absolute().parent
 
 
 def _sides(source: str, start: str, suffixes: str, end: str) -> list[Path]:
@@ -345,33 +418,58 @@ def _rows(source: str, columns: Columns, log: ReadLog) -> Iterator[Row]:
     """Open what a data specification stands for and return its rows."""
     log.format, paths = _find(source)
     if log.format == "hf":
-        return _hub_rows(source)
+        return _hub_rows(source, columns)
     if log.format == "folder":
         return _folder_rows(source, paths[0], columns, log)
     if log.format == "keras":
-        text, label = _text_and_label(source, "Keras' IMDb fills", columns)
+        text, label = _filled(source, "Keras' IMDb fills one text and its label", columns, TEXT_AND_LABEL)
         return imdb_rows(source, text=text, label=label)
+    if log.format == "txt":
+        (text,) = _filled(source, "plain text fills one text", columns, {"text": "text"})
+        return text_rows(paths, text)
     if log.format == "parquet":
         return _parquet_rows(paths[0], columns)
     return _text_rows(source, paths, columns, log)
 
 
+def _listing(folder: Path) -> list[ClassFolder]:
+    """List the files of a folder for any task: recordings and texts where it is one of recordings, else the texts of its classes."""
+    recordings = list_recordings(folder)
+    return [recordings] if holds_recordings(recordings) else list_classes(folder, TEXT_FILES)
+
+
 def _folder_rows(source: str, folder: Path, columns: Columns, log: ReadLog) -> Iterator[Row]:
-    """List class folders and return a row for each file."""
-    text, label = _text_and_label(source, "class folders fill", columns)
+    """List a folder of recordings, or class folders of texts, as the task asks for, and return a row for each file."""
+    if "audio" in columns.kinds.values() or (not columns.kinds and holds_recordings(list_recordings(folder))):
+        return _recording_rows(source, folder, columns, log)
+    text, label = _filled(source, "class folders fill one text and its label", columns, TEXT_AND_LABEL)
     classes = list_classes(folder, TEXT_FILES)
+    if not classes:
+        raise _unsuitable(source, folder)
     log.ignored = sum(one.n_ignored for one in classes)
     return class_rows(classes, TEXT_FILES, text, label)
 
 
-def _text_and_label(source: str, what: str, columns: Columns) -> tuple[str, str]:
-    """Return the names under which a source that knows one text and its label, and no names, has to give them."""
-    kinds = columns.kinds or {"text": "text", "label": "label"}
-    by_kind = {kind: columns.in_file(column) for column, kind in kinds.items()}
-    if len(kinds) != 2 or by_kind.keys() != {"text", "label"}:
-        asked = ", ".join(f"{column} ({kind})" for column, kind in kinds.items())
-        raise DataError(f"{source}: {what} one text and its label, but this task asks for {asked}; name data of another form")
-    return by_kind["text"], by_kind["label"]
+def _recording_rows(source: str, folder: Path, columns: Columns, log: ReadLog) -> Iterator[Row]:
+    """List recordings and return a row for each."""
+    audio, text = _filled(source, "a folder of recordings fills one recording and its transcript", columns, AUDIO_AND_TEXT)
+    listed = list_recordings(folder)
+    if not holds_recordings(listed):
+        raise _unsuitable(source, folder)
+    by_folder = told_by_folder(listed)
+    classes = list_classes(listed.path, RECORDINGS) if by_folder else [listed]
+    log.ignored = sum(one.n_ignored for one in classes)
+    return class_rows(classes, RECORDINGS, audio, text) if by_folder else recording_rows(listed, audio, text)
+
+
+def _filled(source: str, what: str, columns: Columns, kinds: Mapping[str, str]) -> list[str]:
+    """Return the names, in the order of `kinds`, under which a source that fills columns of just these kinds has to give them."""
+    asked = columns.kinds or kinds
+    by_kind = {kind: columns.in_file(column) for column, kind in asked.items()}
+    if len(asked) != len(kinds) or by_kind.keys() != set(kinds.values()):
+        found = ", ".join(f"{column} ({kind})" for column, kind in asked.items())
+        raise DataError(f"{source}: {what}, but this task asks for {found}; name data of another form")
+    return [by_kind[kind] for kind in kinds.values()]
 
 
 def _text_rows(source: str, paths: Sequence[Path], columns: Columns, log: ReadLog) -> Iterator[Row]:
@@ -572,8 +670,8 @@ def _batched(path: Path, file: Any) -> Iterator[Row]:
         raise DataError(f"{path}: is damaged ({error}); write it again") from error
 
 
-def _hub_rows(source: str) -> Iterator[Row]:
-    """Open a data set of the Hugging Face hub as a stream."""
+def _hub_rows(source: str, columns: Columns) -> Iterator[Row]:
+    """Open a data set of the Hugging Face hub as a stream; recordings come as the bytes of their files."""
     address, _, split = source.removeprefix("hf:").partition(":")
     parts = address.split("/")
     if len(parts) > 3 or not all(parts[1:]) or not address:
@@ -583,7 +681,13 @@ def _hub_rows(source: str) -> Iterator[Row]:
     except ImportError as error:
         raise MissingExtra("datasets", "datasets", f"reading {source}") from error
     name, config = "/".join(filter(None, parts[:2])), parts[2] if len(parts) == 3 else None
-    return _streamed(source, lambda: load_dataset(name, config, split=split or "train", streaming=True))
+    encoded = "audio" in columns.kinds.values()
+
+    def load() -> Iterable[Example]:
+        rows: Any = load_dataset(name, config, split=split or "train", streaming=True)
+        return cast(Iterable[Example], rows.decode(False) if encoded else rows)
+
+    return _streamed(source, load)
 
 
 def _streamed(source: str, load: Callable[[], Iterable[Example]]) -> Iterator[Row]:

@@ -27,6 +27,7 @@ Encoded = dict[str, Tensor]  # key -> (L, ...) sequence of any length, or a scal
 _WIDTHS: dict[torch.dtype, type[np.generic]] = {
     torch.int64: np.int32,
     torch.int32: np.int32,
+    torch.int16: np.int16,
     torch.float32: np.float32,
     torch.float16: np.float16,
     torch.bool: np.bool_,

@@ -11,12 +11,13 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, cached_property
 from html.entities import html5
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
@@ -125,11 +126,17 @@ def join_surrogates(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+# Scripts that put no spaces between words, where a sub-word is the nearest thing to a word: Thai, Lao, Tibetan, Myanmar, Khmer; Chinese
+# and Japanese with their punctuation and forms of full width.
+SPACELESS = "\u0e00-\u109f\u1780-\u17ff\u2e80-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uff9f\U00020000-\U0003ffff"
+_SPACELESS = re.compile(f"[{SPACELESS}]+")
+
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 MIN_VOCAB_SIZE = len(SPECIALS) + 256
 
 # Words are letters with their marks and joiners, digits stand alone, symbols form runs (an emoji keeps its modifiers); each takes
-# the one space before it. Text without spaces needs no rule of its own: a clause is one long word.
+# the one space before it. Text without spaces needs no rule of its own here: a clause is cut like one long word, and only
+# `word_starts` looks closer.
 WORDS = (
     f" ?[\\p{{L}}\\p{{M}}{JOINERS}]+"
     r"| ?\p{N}"
@@ -139,7 +146,6 @@ WORDS = (
 # Holds every special token, several scripts and control characters; a tokenizer file that changes it is broken.
 PROBE = f"{''.join(SPECIALS)} A naïve 好的，１２ 42% 🙂\x00\n {SPECIALS[2]}"
 
-SPACE = "\u0120"  # how the library writes the byte of a space
 SEED_FACTOR = 4  # a unigram vocabulary is pruned from this many times its size
 KEPT_SHARE = 0.75  # pruned in steps of a quarter, as in Kudo 2018, section 3.2
 EM_STEPS = 2  # re-estimations between two prunings
@@ -209,6 +215,11 @@ class Tokenizer:
         spaced = [f" {text}" if text else "" for text in map(prepare, texts)]
         return [encoding.ids for encoding in self.backend.encode_batch_fast(spaced, add_special_tokens=False)]
 
+    def encode_inside(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text as it stands inside a clause of a script without spaces: without the space before it."""
+        prepare = clean if self.cleaning else join_surrogates
+        return [encoding.ids for encoding in self.backend.encode_batch_fast([*map(prepare, texts)], add_special_tokens=False)]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, special tokens skipped; bytes that are no UTF-8 become U+FFFD.
 
@@ -226,13 +237,32 @@ class Tokenizer:
         """Return one sub-word for the eye: "▁" is a space, "\\xe5" a byte that is no character by itself."""
         if self._known(index) < len(SPECIALS):
             return SPECIALS[index]
-        piece = self.backend.id_to_token(index) or ""
-        text = bytes(byte_values()[char] for char in piece).decode("utf-8", "backslashreplace").replace(" ", "▁")
+        text = self._pieces[index].decode("utf-8", "backslashreplace").replace(" ", "▁")
         return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
-    def starts_word(self, index: int) -> bool:
-        """Return whether a sub-word starts with the space before a word, or is a special token."""
-        return self._known(index) < len(SPECIALS) or (self.backend.id_to_token(index) or "").startswith(SPACE)
+    def word_starts(self, ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which sub-words (S,) of a text start a word.
+
+        These are the first, a special token and what follows it, and each that begins with a space. In scripts without spaces every
+        sub-word is a word, and what follows it in another script is one too; but a sub-word that begins inside a character belongs to
+        the one before, and a lone space to the one behind.
+        """
+        chosen = np.asarray(ids, dtype=np.int64)
+        special = chosen < len(SPECIALS)
+        pieces = [self._pieces[index] for index in chosen.tolist()]
+        places = accumulate(map(len, pieces), initial=0)
+        raw = b"".join(pieces)
+        starts = np.array([_starts_word(raw, place) for place, _ in zip(places, pieces, strict=False)], dtype=np.bool_)
+        starts[:1] = True
+        starts[1:] |= special[:-1]
+        return starts | special
+
+    @cached_property
+    def _pieces(self) -> list[bytes]:
+        """The bytes of each sub-word (V,), none of special tokens."""
+        values = byte_values()
+        names = (self.backend.id_to_token(index) or "" for index in range(len(SPECIALS), self.n_ids))
+        return [b""] * len(SPECIALS) + [bytes(values[char] for char in name) for name in names]
 
     def _known(self, index: int) -> int:
         if not 0 <= index < self.n_ids:
@@ -259,6 +289,22 @@ class Tokenizer:
         if fault:
             raise CheckpointError(f"not a tokenizer of heed: {fault}; restore the run folder from a copy")
         return cls(backend, algorithm=algorithm, cleaning=cleaning)
+
+
+def is_spaceless(text: str) -> bool:
+    """Return whether a text stands in scripts without spaces alone."""
+    return _SPACELESS.fullmatch(text) is not None
+
+
+def _starts_word(raw: bytes, place: int) -> bool:
+    """Return whether a word starts at a place of a text's bytes that is not its first and where a sub-word starts."""
+    if raw.startswith(b" ", place):
+        return True
+    if place == len(raw) or raw[place] & 0xC0 == 0x80:  # inside a character
+        return False
+    char, before = raw[place : place + 4].decode("utf-8", "replace")[0], raw[max(0, place - 4) : place].decode("utf-8", "replace")[-1:]
+    belongs = before == " " or char in JOINERS or unicodedata.category(char)[0] == "M"
+    return not belongs and (is_spaceless(char) or is_spaceless(before))
 
 
 def _fault(backend: Backend, algorithm: object, cleaning: object) -> str | None:

@@ -15,6 +15,9 @@ from importlib.util import find_spec
 from itertools import chain, groupby, islice
 from typing import Any, ClassVar, Literal, Self, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from heed.data.stopwords import CHINESE, ENGLISH
 from heed.data.text import JOINERS, SPECIALS, clean, join_surrogates
 from heed.errors import CheckpointError, ConfigError, DataError, MissingExtra
@@ -204,9 +207,9 @@ class Words:
         word = self.words[self._known(index)].replace(" ", "▁")
         return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in word)
 
-    def starts_word(self, index: int) -> bool:
-        """Return True: each word starts one, and a character counts as a word; raises ValueError for an id outside the vocabulary."""
-        return self._known(index) >= 0
+    def word_starts(self, ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which ids (S,) start a word: all, for a character counts as a word."""
+        return np.ones(len(ids), dtype=np.bool_)
 
     def unknown_share(self, texts: Iterable[str]) -> float:
         """Return how much of some texts is not in the vocabulary, as a share of their words or characters; 0 for no text."""

@@ -1,6 +1,8 @@
-"""From a model's scores to sequences of ids: greedy, beam and sampling. Never sees a tokenizer."""
+"""From a model's scores to sequences of ids: greedy, beam and sampling, and those of CTC. Never sees a tokenizer."""
 
-from heed.decode.generate import generate
+from heed.decode.ctc import CTCHypothesis, PrefixBeam
+from heed.decode.generate import Watcher, generate, stream
 from heed.decode.search import Hypothesis
+from heed.decode.windowed import Windowed
 
-__all__ = ["Hypothesis", "generate"]
+__all__ = ["CTCHypothesis", "Hypothesis", "PrefixBeam", "Watcher", "Windowed", "generate", "stream"]

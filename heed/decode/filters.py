@@ -1,5 +1,7 @@
 """What may change a model's scores before a token is chosen. Each filter maps logits (R, V) to logits (R, V)."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,6 +38,17 @@ def forbid(logits: Tensor, ids: Tensor) -> Tensor:
     return logits.index_fill_(1, ids, NEVER)
 
 
+def discourage(logits: Tensor, past: Tensor, penalty: float) -> Tensor:
+    """Make tokens that stand in `past` (R, T) less likely: a score above 0 is divided by the penalty, one below multiplied.
+
+    Source: Keskar et al. 2019, section 4.1, for scores above 0; for those below 0 as it has been used since.
+    """
+    if penalty == 1:
+        return logits
+    scores = logits.gather(1, past)
+    return logits.scatter(1, past, torch.where(scores > 0, scores / penalty, scores * penalty))
+
+
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
     """Sharpen (below 1) or flatten (above 1) the distribution."""
     # The highest becomes 0, so that not even the smallest temperature turns a difference into infinity minus infinity.
@@ -59,3 +72,10 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     before = probabilities.cumsum(-1) - probabilities  # held by the tokens likelier than this one
     dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, before >= p)
     return logits.masked_fill(dropped, NEVER)
+
+
+def keep_min_p(logits: Tensor, p: float) -> Tensor:
+    """Keep the tokens that are at least p times as likely as the likeliest (Nguyen et al. 2024)."""
+    if p <= 0:
+        return logits
+    return logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(p), NEVER)

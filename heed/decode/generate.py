@@ -1,18 +1,31 @@
 """The generation loop: knows ids only. Translation, speech, free text, captions and next items all run through it."""
 
 import hashlib
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from heed.config import DecodeConfig
-from heed.decode.filters import NEVER, apply_temperature, forbid, keep_top_k, keep_top_p, log_probabilities
+from heed.decode.filters import (
+    NEVER,
+    apply_temperature,
+    discourage,
+    forbid,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    log_probabilities,
+)
 from heed.decode.search import BeamSearch, Hypothesis
+from heed.errors import ConfigError
 from heed.model.cache import DecoderState
 
 Source = TypeVar("Source", bound=Tensor | None)
 Source_contra = TypeVar("Source_contra", bound=Tensor | None, contravariant=True)
+# Is told the tokens of an answer as they are chosen, and says after each whether the answer ends there.
+Watcher = Callable[[int], bool]
 
 
 class Decoder(Protocol[Source_contra]):
@@ -36,6 +49,7 @@ def generate(
     options: DecodeConfig,
     limits: list[int] | None = None,
     never: tuple[int, ...] = (),
+    watch: Callable[[int], Watcher] | None = None,
 ) -> list[list[Hypothesis]]:
     """Answer every source with its n best hypotheses.
 
@@ -46,9 +60,12 @@ def generate(
         end: the id that ends an answer.
         limits: longest answer of each source, the end token included; at most and by default options.max_length.
         never: ids that are never generated, such as padding.
+        watch: returns who watches an answer to the source of a number, and may end it early; its last token then stays in it. Searches
+            with several beams are not watched.
     Returns:
         for each source up to options.n_best hypotheses, best first; none where every answer has probability 0. Probabilities
-        are the model's own over the tokens that are allowed, whatever temperature, top_k and top_p make of them when sampling.
+        are the model's own over the tokens that are allowed, whatever temperature, top_k and the like make of them when sampling;
+        when searching, options.repetition_penalty counts.
     Raises:
         TrainingError: the model's scores are no numbers.
     """
@@ -57,71 +74,149 @@ def generate(
     limits = [min(limit, options.max_length) for limit in limits or [options.max_length] * prefix.size(0)]
     state = model.start(inputs, mask, prefix)
     banned = torch.tensor(never, dtype=torch.long, device=prefix.device)
-    if not options.sampling:
-        return _search(model, state, prefix[:, -1], limits=limits, end=end, options=options, never=banned)
+    past = prefix if inputs is not None or mask is None else torch.where(mask, prefix, prefix[:, -1:])
+    if not options.sampling and (watch is None or options.beams > 1):
+        return _search(model, state, past, limits=limits, end=end, options=options, never=banned)
     n = options.n_best
     rows = torch.arange(len(limits)).repeat_interleave(n)
     if n > 1:
         state.select(rows.to(prefix.device))
     limits = [limits[row] for row in rows.tolist()]
     points = _points(_seeds(prefix if inputs is None else inputs, mask, options), limits)
-    samples = _sample(model, state, prefix[rows, -1], points, limits=limits, end=end, options=options, never=banned)
+    watchers = None if watch is None else [watch(row) for row in rows.tolist()]
+    draws = _draws(model, state, past[rows], points, limits=limits, end=end, options=options, never=banned, watchers=watchers)
+    samples = _collected(draws, len(limits), end, options)
     groups = [samples[i : i + n] for i in range(0, len(samples), n)]
     return [sorted((one for one in group if one.score > NEVER), key=lambda one: -one.score) for group in groups]
 
 
+@torch.inference_mode()
+def stream(
+    model: Decoder[Source],
+    inputs: Source,
+    prefix: Tensor,
+    *,
+    end: int,
+    options: DecodeConfig,
+    never: tuple[int, ...] = (),
+    watch: Callable[[int], Watcher] | None = None,
+) -> Iterator[int]:
+    """Yield the ids of one answer as they are chosen: those that `generate` returns.
+
+    Args:
+        inputs: (1, S); prefix: (1, P); all other arguments as for `generate`.
+    Raises:
+        ConfigError: the options ask for several answers, or for a search whose answer is known at its end only.
+    """
+    if options.n_best > 1 or not (options.sampling or options.beams == 1):
+        raise ConfigError(
+            f"decode.n_best={options.n_best}, decode.beams={options.beams}: what is written token by token is one answer that is sampled "
+            "or greedy; set decode.n_best=1, and decode.sample=true or decode.beams=1"
+        )
+    state, limits = model.start(inputs, None, prefix), [options.max_length]
+    points = _points(_seeds(prefix if inputs is None else inputs, None, options), limits)
+    banned = torch.tensor(never, dtype=torch.long, device=prefix.device)
+    watchers = None if watch is None else [watch(0)]
+    for draw in _draws(model, state, prefix, points, limits=limits, end=end, options=options, never=banned, watchers=watchers):
+        if draw.tokens[0] != end:
+            yield draw.tokens[0]
+
+
 def _search(
-    model: Decoder[Source], state: DecoderState, tokens: Tensor, *, limits: list[int], end: int, options: DecodeConfig, never: Tensor
+    model: Decoder[Source], state: DecoderState, past: Tensor, *, limits: list[int], end: int, options: DecodeConfig, never: Tensor
 ) -> list[list[Hypothesis]]:
+    """Search on from `past` (B, P), of which the state has read all but the last token."""
     search = BeamSearch(limits, beams=options.beams, length_penalty=options.length_penalty, n_best=options.n_best, end=end)
-    logits = model.step(tokens, state).repeat_interleave(options.beams, dim=0)  # all beams of a source begin alike
+    logits = model.step(past[:, -1], state).repeat_interleave(options.beams, dim=0)  # all beams of a source begin alike
     state.expand(options.beams)
-    while (step := search.advance(forbid(logits, never))) is not None:
+
+    def allowed() -> Tensor:
+        forbid(logits, never)
+        if options.repetition_penalty == 1:
+            return logits
+        sources = torch.tensor([source.index for source in search.active]).repeat_interleave(options.beams)
+        written = torch.from_numpy(search.ids).to(past.device)
+        return discourage(logits, torch.cat([past[sources], written], dim=1), options.repetition_penalty)
+
+    while (step := search.advance(allowed())) is not None:
         if step.rows is not None:
             state.select(step.rows.to(logits.device))
         logits = model.step(step.tokens.to(logits.device), state)
     return search.results()
 
 
-def _sample(
+class _Draw(NamedTuple):
+    """One step: the rows that go on, the token each chose, and its log p by the model."""
+
+    rows: list[int]
+    tokens: list[int]
+    log_p: list[float]
+
+
+def _draws(
     model: Decoder[Source],
     state: DecoderState,
-    tokens: Tensor,
+    past: Tensor,
     points: Tensor,
     *,
     limits: list[int],
     end: int,
     options: DecodeConfig,
     never: Tensor,
-) -> list[Hypothesis]:
-    """Draw one answer per row (R,), at the random numbers `points` (R, T); a row leaves the batch when it has drawn the end."""
-    drawn = torch.full(points.shape, end)  # (R, T)
-    log_p = torch.zeros(len(limits), dtype=torch.float64)
-    rows, last = torch.arange(len(limits)), torch.tensor(limits) - 1
+    watchers: list[Watcher] | None,
+) -> Iterator[_Draw]:
+    """Choose one token per row of `past` (R, P) at a time, at the random numbers `points` (R, T), until every row has left.
+
+    A row leaves when it has chosen the end, when its watcher says so, or when it cannot go on.
+    """
+    rows, last, tokens = torch.arange(len(limits)), torch.tensor(limits) - 1, past[:, -1]
     for t in range(points.size(1)):
-        scores = log_probabilities(forbid(model.step(tokens, state), never))
-        tokens = _draw(_shape_distribution(scores, options), points[rows, t].to(scores.device))
+        logits = forbid(model.step(tokens, state), never)
+        scores = log_probabilities(logits)
+        tokens = _choice(logits, scores, past, points[rows, t], options)
         tokens = tokens.masked_fill((last[rows] <= t).to(tokens.device), end)
-        drawn[rows, t] = tokens.cpu()
-        log_p[rows] += scores.gather(1, tokens[:, None])[:, 0].double().cpu()
-        going_on = ((drawn[rows, t] != end) & (log_p[rows] > NEVER)).nonzero()[:, 0]
+        draw = _Draw(rows.tolist(), tokens.tolist(), scores.gather(1, tokens[:, None])[:, 0].tolist())
+        yield draw
+        going_on = torch.tensor([i for i in range(len(draw.rows)) if _goes_on(draw, i, end, watchers)], dtype=torch.long)
         if going_on.numel() == 0:
-            break
+            return
         if going_on.numel() < rows.numel():
             rows, kept = rows[going_on], going_on.to(tokens.device)
-            tokens = tokens[kept]
+            tokens, past = tokens[kept], past[kept]
             state.select(kept)
-    return [_hypothesis(ids, p, end, options) for ids, p in zip(drawn.tolist(), log_p.tolist(), strict=True)]
+        if options.repetition_penalty != 1:
+            past = torch.cat([past, tokens[:, None]], dim=1)
 
 
-def _hypothesis(drawn: list[int], log_p: float, end: int, options: DecodeConfig) -> Hypothesis:
-    ids = drawn[: drawn.index(end)] if end in drawn else drawn
-    return Hypothesis(ids, log_p / (len(ids) + 1) ** options.length_penalty, log_p)
+def _goes_on(draw: _Draw, i: int, end: int, watchers: list[Watcher] | None) -> bool:
+    if draw.tokens[i] == end or draw.log_p[i] == NEVER:
+        return False
+    return watchers is None or not watchers[draw.rows[i]](draw.tokens[i])
+
+
+def _collected(draws: Iterator[_Draw], n_rows: int, end: int, options: DecodeConfig) -> list[Hypothesis]:
+    """Return the answer of each row."""
+    ids: list[list[int]] = [[] for _ in range(n_rows)]
+    log_p = [0.0] * n_rows
+    for draw in draws:
+        for row, token, p in zip(*draw, strict=True):
+            log_p[row] += p
+            if token != end:
+                ids[row].append(token)
+    return [Hypothesis(one, p / (len(one) + 1) ** options.length_penalty, p) for one, p in zip(ids, log_p, strict=True)]
+
+
+def _choice(logits: Tensor, scores: Tensor, past: Tensor, points: Tensor, options: DecodeConfig) -> Tensor:
+    """Choose a token per row (R,), from logits (R, V) and the same as log p."""
+    scores = scores if options.repetition_penalty == 1 else discourage(logits, past, options.repetition_penalty)
+    if not options.sampling:
+        return scores.argmax(-1)
+    return _draw(_shape_distribution(scores, options), points.to(scores.device))
 
 
 def _shape_distribution(logits: Tensor, options: DecodeConfig) -> Tensor:
     logits = apply_temperature(logits, options.temperature)
-    return keep_top_p(keep_top_k(logits, options.top_k), options.top_p)
+    return keep_min_p(keep_top_p(keep_top_k(logits, options.top_k), options.top_p), options.min_p)
 
 
 def _draw(logits: Tensor, points: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from heed.data.store import Store
 from heed.device import peak_memory_mib
 from heed.run import Run
 from heed.tasks.text_classification import TextClassification
-from heed.training.prepare import Split, scored_rows
+from heed.training.prepare import Split, tested_rows
 
 SPACELESS = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")  # scripts that put no spaces between words
 ASKED_ALONE = 100  # texts answered one by one for latency
@@ -90,11 +90,11 @@ class Baseline:
 
 
 def judged_on(run: Run) -> Iterable[Example]:
-    """Return the examples that models are judged on: the test data, else the validation data."""
+    """Return the examples that models are judged on, which chose nothing: the test data, or the fold that is held out as such."""
     data = run.config.data
-    if data.test is not None or data.valid is not None:
-        return Split(str(data.test or data.valid), data, run.task)
-    held_out = scored_rows(run)
+    if data.test is not None:
+        return Split(data.test, data, run.task)
+    held_out = tested_rows(run)
     assert held_out is not None
     return held_out
 

@@ -1,4 +1,4 @@
-"""Cross-validation: a run for each fold of the training data, everything fitted anew inside it."""
+"""Cross-validation: a run for each fold of the training data, everything fitted anew inside it and the fold scored once at the end."""
 
 import json
 import statistics
@@ -8,79 +8,65 @@ from pathlib import Path
 from typing import Any
 
 from heed import verbs
-from heed.errors import CheckpointError, ConfigError
-from heed.files import parse_json, replacing
+from heed.errors import CheckpointError
+from heed.experiments.records import Json, check_data, experiment, has_begun, record_of
+from heed.files import parse_json, read_metrics, replacing
 from heed.report.folds import folds_page
-from heed.run import RunConfig, read_config, resolve
-
-USUAL_FOLDS = 5
+from heed.run import RunConfig, resolve
+from heed.training.folds import USUAL_FOLDS
 
 
 def crossvalidate(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], folder: Path, *, quiet: bool = False) -> dict[str, Any]:
     """Train on all folds but one and score on that one, for each; what is there already from an earlier call is kept.
+
+    The weights and the temperature of a run are chosen on rows held out of the folds that it is trained on.
 
     Args:
         settings: data.folds (default 5) and data.group among them.
     Returns:
         the content of crossvalidation.json: `folds` with their scores and run folders, `summary` with mean and standard deviation.
     Raises:
-        ConfigError: validation or test data are named, or `folder` holds folds of other settings.
+        ConfigError: validation or test data are named, or `folder` holds something else.
+        DataError: the data changed since an earlier call.
+        TrainingError: another process is at work in `folder`.
     """
     config = resolve(recipe, settings, base={"data": {"folds": USUAL_FOLDS}})
-    if config.data.test is not None:
-        raise ConfigError("data.test is not looked at by crossvalidate; leave it out, and evaluate the model you choose on it")
     assert config.data.folds is not None
-    folds = [_fold(config, number, folder / f"fold-{number}", quiet=quiet) for number in range(1, config.data.folds + 1)]
-    content = {
-        "recipe": recipe if isinstance(recipe, str) else config.task["name"],
-        "data": config.data.train,
-        "group": config.data.group,
-        "folds": folds,
-        "summary": _summary([fold["scores"] for fold in folds]),
-    }
-    with replacing(folder / "crossvalidation.json") as draft:
-        draft.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-    with replacing(folder / "report.html") as draft:
-        draft.write_text(folds_page(content), encoding="utf-8")
+    record = record_of(config)
+    with experiment(folder, record):
+        folds = [_fold(config, number, folder / f"fold-{number}", record, quiet=quiet) for number in range(1, config.data.folds + 1)]
+        content = {
+            "recipe": recipe if isinstance(recipe, str) else config.task["name"],
+            "data": config.data.train,
+            "group": config.data.group,
+            "folds": folds,
+            "summary": _summary([fold["scores"] for fold in folds]),
+        }
+        with replacing(folder / "crossvalidation.json") as draft:
+            draft.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+        with replacing(folder / "report.html") as draft:
+            draft.write_text(folds_page(content), encoding="utf-8")
     return content
 
 
-def _fold(config: RunConfig, number: int, place: Path, *, quiet: bool) -> dict[str, Any]:
+def _fold(config: RunConfig, number: int, place: Path, record: Json, *, quiet: bool) -> dict[str, Any]:
     """Train and score one fold, or go on with it, or take what is there."""
-    wanted = config.replace(data={**config.data.model_dump(), "fold": number})
     if not quiet:
         print(f"fold {number} of {config.data.folds}: {place}", file=sys.stderr)  # noqa: T201 (progress)
-    scored = place / "evaluations" / "valid.json"
-    if (place / "config.yaml").is_file():
-        _check_same(place, wanted)
-        if not scored.is_file():
-            verbs.resume(place, quiet=quiet)
-    else:
-        verbs.train_with(wanted.model_dump(), {}, to=place, quiet=quiet)
+    scored = place / "evaluations" / "test.json"
+    if not has_begun(place):
+        fold = config.replace(data={**config.data.model_dump(), "fold": number})
+        verbs.train_with(fold.model_dump(), {}, to=place, quiet=quiet)
+    elif not scored.is_file():
+        verbs.resume(place, quiet=quiet)
+    check_data(place, record)
     content = parse_json(scored.read_text(encoding="utf-8"))
     scores = {name: value for name, value in content.items() if isinstance(value, dict) and {"value", "low", "high"} <= value.keys()}
     return {"fold": number, "run": str(place), "n": content["cost"]["examples"], "scores": scores, "seconds": _seconds(place)}
 
 
-def _check_same(place: Path, wanted: RunConfig) -> None:
-    """Refuse a fold that was made with other settings; sizes and what was left to the data are filled in meanwhile."""
-    there, asked = (content.model_dump() for content in (read_config(place), wanted))
-    for group in ("data", "train", "decode", "seed"):
-        if there[group] != asked[group]:
-            raise ConfigError(f"{place}: was made with other settings ({group}.*); choose another --to, or remove it")
-    for group in ("task", "model"):
-        for name, value in asked[group].items():
-            if value is not None and there[group][name] not in (value, None) and not _filled_in(group, name):
-                raise ConfigError(f"{place}: was made with {group}.{name}={there[group][name]}; choose another --to, or remove it")
-
-
-def _filled_in(group: str, name: str) -> bool:
-    return group == "model" and name in ("embedding_scale", "frozen_embedding")
-
-
 def _seconds(place: Path) -> float:
-    lines = (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    found = [parse_json(line).get("seconds", 0.0) for line in lines]
+    found = [line.get("seconds", 0.0) for line in read_metrics(place)]
     if not found:
         raise CheckpointError(f"{place / 'metrics.jsonl'}: holds no steps; remove the fold and start again")
     return float(max(found))

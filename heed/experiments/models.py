@@ -8,8 +8,10 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ from heed.evaluation import evaluate_examples
 from heed.experiments.baselines import ASKED_ALONE, judged_on, milliseconds
 from heed.experiments.costs import costs
 from heed.experiments.recall import DISTANCES, VALUES, recall
-from heed.files import parse_json, replacing
+from heed.experiments.records import Json, check_data, experiment, has_begun, record_of
+from heed.files import parse_json, read_metrics, replacing
 from heed.metrics import bootstrap
 from heed.metrics.calibration import decisions
 from heed.metrics.classification import ClassificationMetrics
@@ -35,13 +38,16 @@ from heed.model.models import build_model
 from heed.report.comparison import comparison_page
 from heed.run import Run, RunConfig, resolve
 from heed.tasks.text_classification import TextClassification
+from heed.training.folds import USUAL_FOLDS
+from heed.training.prepare import check_metric
 
 MIXERS = {"Transformer": "attention", "CNN": "convolution", "LSTM": "lstm"}
 BASELINES = {"TF-IDF + logistic regression": "tf-idf", "majority": "majority"}
 WIDTHS = range(16, 1025, 8)  # tried for a model of a given number of parameters
 LENGTHS = (5, 10, 20, 50, 100, 200, 500)  # ends of the buckets, in words
 SIGNIFICANT = 0.05
-SCORES = ("accuracy", "f1_macro", "roc_auc", "log_loss")  # of the page; evaluations/ of each run has all
+SCORES = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "roc_auc", "log_loss")  # of the page; evaluations/ of each run has all
+UNFINISHED = "Not all kinds of model are done yet; the verdict comes with the last of them. The same command goes on."
 
 Say = Callable[[str], None]
 
@@ -59,70 +65,185 @@ class Candidate:
 def compare_models(
     recipe: str | Mapping[str, Any], settings: Mapping[str, Any], folder: Path, *, synthetic: bool = True, quiet: bool = False
 ) -> dict[str, Any]:
-    """Train every kind on the recipe's data, score all on its test data (else its validation data), and write a page.
+    """Train every kind on the recipe's data, score all on rows that chose nothing, and write a page.
+
+    The page is written after each kind; what an earlier call has trained is kept.
 
     Args:
         synthetic: whether to try recall at a distance and the cost of attention too, which take some minutes.
     Raises:
-        ConfigError: the recipe is not one of text classification, or `folder` is there already.
+        ConfigError: the recipe is not one of text classification, or `folder` holds something else.
+        DataError: the data changed since an earlier call.
+        TrainingError: another process is at work in `folder`.
     """
     say: Say = (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr))  # noqa: T201 (progress)
-    config = resolve(recipe, settings)
-    if not isinstance(config.build_task(), TextClassification):
-        raise ConfigError(f"compare-models compares text classifiers, found task {config.task['name']}")
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder}: exists already and is never overwritten; choose another --to")
-    folder.mkdir(parents=True, exist_ok=True)
-    kinds = {**MIXERS, "hybrid": "hybrid"} if config.model.mixer == "hybrid" else MIXERS
-    candidates = [_neural(name, mixer, config, folder, say) for name, mixer in kinds.items()]
-    first = Run.load(_place(folder, "Transformer"))
-    assert isinstance(first.task, TextClassification)
-    tested = list(judged_on(first))
-    for name, kind in BASELINES.items():
-        say(f"{name}: fitting")
-        candidates.append(_baseline(name, kind, first, first.task, tested))
-    content = _content(recipe, config, candidates, tested)
-    _write(content, folder)
-    if synthetic:
-        say("recall at a distance: training a small Transformer and a small CNN")
-        content["recall"] = _recall()
-        say("measuring what attention costs")
-        content["costs"] = costs()
-        _write(content, folder)
-    return content
+    asked = resolve(recipe, settings)
+    task = asked.build_task()
+    if not isinstance(task, TextClassification):
+        raise ConfigError(f"compare-models compares text classifiers, found task {asked.task['name']}")
+    check_metric(asked, task)
+    config = with_test_data(asked)
+    record = record_of(config)
+    with experiment(folder, record):
+        say(judged_words(asked, config))
+        comparison = _Comparison(config, folder, record, recipe if isinstance(recipe, str) else config.task["name"], say)
+        comparison.content["notes"].insert(0, judged_words(asked, config))
+        comparison.train_all()
+        if synthetic:
+            comparison.add_synthetic()
+    return comparison.content
 
 
-def _write(content: dict[str, Any], folder: Path) -> None:
-    with replacing(folder / "comparison.json") as draft:
-        draft.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-    with replacing(folder / "report.html") as draft:
-        draft.write_text(comparison_page(content), encoding="utf-8")
+def with_test_data(config: RunConfig) -> RunConfig:
+    """Return the settings with data to judge on that choose nothing: those given, else the validation data, else a fold.
+
+    Validation data that are judged on choose no weights: that is left to rows held out of the training data.
+    """
+    data = config.data
+    if data.test is not None or data.folds is not None:
+        return config
+    if data.valid is not None:
+        return config.replace(data={**data.model_dump(), "valid": None, "test": data.valid})
+    return config.replace(data={**data.model_dump(), "folds": USUAL_FOLDS})
+
+
+def judged_words(asked: RunConfig, config: RunConfig) -> str:
+    """Say what models are judged on, and why."""
+    data = config.data
+    if asked.data.test is not None:
+        return f"Judged on data.test={data.test}, which chose nothing."
+    if asked.data.valid is not None:
+        return (
+            f"Judged on {data.test}, as there is no data.test: given as data.valid, it chooses nothing here; weights and temperature are "
+            "chosen on rows held out of the training data."
+        )
+    why = "" if asked.data.folds is not None else f", as there is no data.test (data.folds={data.folds} data.fold={data.fold})"
+    return f"Judged on fold {data.fold} of {data.folds} of the training data{why}; it is held out of training and chose nothing."
+
+
+class _Comparison:
+    """A comparison that is under way; `content` is that of comparison.json."""
+
+    def __init__(self, config: RunConfig, folder: Path, record: Json, recipe: str, say: Say) -> None:
+        self.config, self.folder, self.record, self.say = config, folder, record, say
+        self.kinds = {**MIXERS, "hybrid": "hybrid"} if config.model.mixer == "hybrid" else MIXERS
+        self.content = {**_head(config), "notes": notes(config, len(self.kinds)), "models": [], **_earlier(folder)}
+        self.content["settings"] = {"recipe": recipe, "seed": str(config.seed)}
+
+    def train_all(self) -> None:
+        """Train and score one kind after the other, and write down what is known after each."""
+        candidates: list[Candidate] = []
+        for name, mixer in self.kinds.items():
+            candidates.append(self._network(name, mixer))
+            self._tell(candidates)
+        for name, kind in BASELINES.items():
+            self.say(f"{name}: fitting")
+            candidates.append(_baseline(name, kind, self.first, self.tested))
+            self._tell(candidates)
+
+    @cached_property
+    def first(self) -> Run:
+        """The Transformer's run."""
+        return Run.load(_place(self.folder, "Transformer"))
+
+    @cached_property
+    def tested(self) -> list[Example]:
+        """The examples that all are judged on."""
+        return list(judged_on(self.first))
+
+    def _tell(self, candidates: Sequence[Candidate]) -> None:
+        """Write down what is known of those that are done."""
+        texts = [example["text"] for example in self.tested]
+        classes = Counter(label for example in self.tested for label in labels_of(example["label"]))
+        self.content["data"]["classes"] = dict(classes)
+        self.content["models"] = [_row(candidate, texts) for candidate in candidates]
+        self.content["verdict"] = verdict(candidates) if {*self.kinds, *BASELINES} <= {one.name for one in candidates} else [UNFINISHED]
+        self._write()
+
+    def add_synthetic(self) -> None:
+        """Measure recall at a distance and the costs of attention, where that is not done yet."""
+        if self.content["recall"] is None:
+            self.say("recall at a distance: training a small Transformer and a small CNN")
+            self.content["recall"] = _recall()
+            self._write()
+        if self.content["costs"] is None:
+            self.say("measuring what attention costs")
+            self.content["costs"] = costs()
+            self._write()
+
+    def _write(self) -> None:
+        with replacing(self.folder / "comparison.json") as draft:
+            draft.write_text(json.dumps(self.content, ensure_ascii=False, indent=1), encoding="utf-8")
+        with replacing(self.folder / "report.html") as draft:
+            draft.write_text(comparison_page(self.content), encoding="utf-8")
+
+    def _network(self, name: str, mixer: str) -> Candidate:
+        """Train one kind in a process of its own, whose memory is then its alone, unless that is done."""
+        place = _place(self.folder, name)
+        recipe = self.folder / f"{place.name}.yaml"
+        recipe.write_text(dump_yaml(self.config.replace(model=self._model(mixer).model_dump()).model_dump()), encoding="utf-8")
+        if not has_begun(place):
+            self.say(f"{name}: training in {place}")
+            _train(place, str(recipe), "--to", str(place))
+        elif not (place / "evaluations" / "test.json").is_file():
+            self.say(f"{name}: going on with training in {place}")
+            _train(place, "--resume", str(place))
+        check_data(place, self.record)
+        return _measured(name, Run.load(place))
+
+    def _model(self, mixer: str) -> ModelConfig:
+        """Return the settings of a kind's network; those of others than attention are as large as the Transformer's."""
+        if mixer in ("attention", "hybrid"):
+            return self.config.model.replace(mixer=mixer)
+        return matched(self.first.config.model, mixer).replace(vocab_size=None, n_classes=None)
+
+
+def _head(config: RunConfig) -> dict[str, Any]:
+    """Return what there is to tell before anything is trained."""
+    data = config.data
+    test = data.test or f"fold {data.fold} of {data.folds} of the training data"
+    return {
+        "title": f"Which kind of model for {Path(str(data.train)).parent.name}/{Path(str(data.train)).name}?",
+        "date": datetime.date.today().isoformat(),
+        "machine": describe_machine(),
+        "data": {"train": data.train, "test": test, "classes": {}},
+        "verdict": [UNFINISHED],
+    }
+
+
+def notes(config: RunConfig, n_networks: int) -> list[str]:
+    """Say how far the comparison goes."""
+    return [
+        f"Each network was trained once, with seed {config.seed}: another seed moves its scores too, and the intervals, which are over the "
+        "rows that were judged, do not tell how far.",
+        f"The best of {n_networks} networks is picked on these same rows. Its p-value against the baseline is therefore multiplied by "
+        f"{n_networks}, that against the Transformer by {n_networks - 1} (Bonferroni); intervals of differences are not corrected.",
+    ]
+
+
+def _earlier(folder: Path) -> dict[str, Any]:
+    """Return what an earlier call measured that does not depend on the data."""
+    try:
+        found = parse_json((folder / "comparison.json").read_text(encoding="utf-8"))
+        return {"recall": found["recall"], "costs": found["costs"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"recall": None, "costs": None}
 
 
 def _place(folder: Path, name: str) -> Path:
     return folder / name.lower()
 
 
-def _neural(name: str, mixer: str, config: RunConfig, folder: Path, say: Say) -> Candidate:
-    """Train one kind in a process of its own, whose memory is then its alone."""
-    place = _place(folder, name)
-    model = config.model.replace(mixer=mixer) if mixer in ("attention", "hybrid") else config.model
-    if mixer in ("convolution", "lstm"):
-        transformer = Run.load(_place(folder, "Transformer"), device="cpu")
-        model = matched(transformer.config.model, mixer).replace(vocab_size=None, n_classes=None)
-    say(f"{name}: training in {place}")
-    recipe = folder / f"{place.name}.yaml"
-    recipe.write_text(dump_yaml(config.replace(model=model.model_dump()).model_dump()), encoding="utf-8")
-    _trained(recipe, place)
-    run = Run.load(place)
+def _measured(name: str, run: Run) -> Candidate:
+    """Score a trained network and gather what it cost."""
     found = evaluate_examples(run, judged_on(run), run.config.decode)
     assert isinstance(found.metrics, ClassificationMetrics)
     figures = {
         "parameters": count_parameters(run.model),
-        **_training_figures(place),
+        **_training_figures(run.folder),
         "latency_ms": _latency(run),
-        "peak_memory_mib": _peak_memory(place),
-        "run": str(place),
+        "peak_memory_mib": _peak_memory(run.folder),
+        "run": str(run.folder),
         "size": {key: getattr(run.config.model, key) for key in ("mixer", "d_model", "n_layers", "n_heads", "d_ff")},
     }
     return Candidate(name, found.metrics, right_of(found.metrics), figures)
@@ -142,11 +263,11 @@ def _size(config: ModelConfig) -> int:
         return count_parameters(build_model(config))
 
 
-def _trained(recipe: Path, place: Path) -> None:
+def _train(place: Path, *arguments: str) -> None:
     """Train in another process; raises HeedError when that fails."""
-    command = [sys.executable, "-m", "heed.cli", "train", str(recipe), "--to", str(place)]
+    command = [sys.executable, "-m", "heed.cli", "train", *arguments]
     if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
-        raise HeedError(f"{place.name} could not be trained; the reason stands above")
+        raise HeedError(f"{place.name} could not be trained; the reason stands above, and the same command goes on from here")
 
 
 def _peak_memory(place: Path) -> float:
@@ -156,12 +277,12 @@ def _peak_memory(place: Path) -> float:
 
 
 def _training_figures(place: Path) -> dict[str, float]:
-    lines = [parse_json(line) for line in (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    steps = [line for line in lines if "epoch" in line]
-    data = parse_json((place / "data_report.json").read_text(encoding="utf-8"))
-    seconds = max(float(line.get("seconds", 0.0)) for line in lines)
-    tokens = sum(data["tokens"].values()) * steps[-1]["epoch"]
-    return {"train_seconds": seconds, "train_tokens_per_second": round(tokens / max(seconds, 1e-9), 1)}
+    """Return how long training took, evaluations included, and the tokens an update reads in a second: the median of those logged."""
+    lines = list(read_metrics(place))
+    updates = [line for line in lines if "tokens_per_second" in line]
+    warm = updates[1:] or updates  # the first waits for memory and for compilers
+    speed = float(np.median([line["tokens_per_second"] for line in warm]))
+    return {"train_seconds": max(float(line.get("seconds", 0.0)) for line in lines), "train_tokens_per_second": round(speed, 1)}
 
 
 def _latency(run: Run) -> dict[str, float]:
@@ -171,8 +292,10 @@ def _latency(run: Run) -> dict[str, float]:
     return milliseconds(run.predict, examples)
 
 
-def _baseline(name: str, kind: str, run: Run, task: TextClassification, tested: Sequence[Example]) -> Candidate:
+def _baseline(name: str, kind: str, run: Run, tested: Sequence[Example]) -> Candidate:
     """Fit a baseline on what the Transformer was trained on, in a process whose memory is its alone, and score it."""
+    task = run.task
+    assert isinstance(task, TextClassification)
     with tempfile.TemporaryDirectory() as folder:
         answers = Path(folder) / "answers.npy"
         command = [sys.executable, "-m", "heed.experiments.baselines", kind, str(run.folder), str(answers)]
@@ -189,29 +312,6 @@ def _baseline(name: str, kind: str, run: Run, task: TextClassification, tested: 
 def right_of(metrics: ClassificationMetrics) -> np.ndarray[Any, Any]:
     """Return which answers were right, for several labels all of them, (n,) bool."""
     return np.asarray(decisions(metrics.probabilities, metrics.targets, multi_label=metrics.multi_label)[1].all(axis=1))
-
-
-def _content(
-    recipe: str | Mapping[str, Any], config: RunConfig, candidates: Sequence[Candidate], tested: Sequence[Example]
-) -> dict[str, Any]:
-    task_texts = [example["text"] for example in tested]
-    judged = "test" if config.data.test else "valid"
-    classes: dict[str, int] = {}
-    for example in tested:
-        for label in labels_of(example["label"]):
-            classes[label] = classes.get(label, 0) + 1
-    data = {"train": config.data.train, judged: config.data.test or config.data.valid or "held out of the training data"}
-    return {
-        "title": f"Which kind of model for {Path(str(config.data.train)).parent.name}/{Path(str(config.data.train)).name}?",
-        "date": datetime.date.today().isoformat(),
-        "machine": describe_machine(),
-        "data": {**data, "classes": classes},
-        "models": [_row(candidate, task_texts) for candidate in candidates],
-        "verdict": verdict(candidates),
-        "recall": None,
-        "costs": None,
-        "settings": {"recipe": recipe if isinstance(recipe, str) else config.task["name"], "seed": str(config.seed)},
-    }
 
 
 def _row(candidate: Candidate, texts: Sequence[str]) -> dict[str, Any]:
@@ -236,28 +336,42 @@ def by_length(texts: Sequence[str], right: np.ndarray[Any, Any]) -> Iterator[dic
 def verdict(candidates: Sequence[Candidate]) -> list[str]:
     """Say in plain sentences which kind is best, and whether the difference to the simple baseline is more than chance."""
     accuracies = {one.name: float(one.right.mean()) for one in candidates}
-    neural = max((one for one in candidates if one.name not in BASELINES), key=lambda one: accuracies[one.name])
+    networks = [one for one in candidates if one.name not in BASELINES]
+    best = max(networks, key=lambda one: accuracies[one.name])
     simple = next(one for one in candidates if one.name == "TF-IDF + logistic regression")
-    test = simple.metrics.compare(neural.metrics)["accuracy"]
-    points = f"{100 * abs(test.difference.value):.1f} points"
-    span = f"95 % interval of the difference {100 * test.difference.low:+.1f} to {100 * test.difference.high:+.1f} points"
-    a, b = (f"{name} ({accuracies[name]:.1%})" for name in (neural.name, simple.name))
-    if test.p_value >= SIGNIFICANT:
-        lines = [f"No winner: {a} and the simple {b} do not differ by more than chance ({span}). The simple one is cheaper: use it."]
-    elif test.difference.value > 0:
-        lines = [f"The {a} beats the simple {b} by {points} ({span})."]
-    else:
-        lines = [f"The simple baseline wins: {b} beats the best network, the {a}, by {points} ({span}). Use the simple one here."]
     transformer = next(one for one in candidates if one.name == "Transformer")
-    if neural is not transformer:
-        difference = transformer.metrics.compare(neural.metrics)["accuracy"]
-        sure = "more than chance" if difference.p_value < SIGNIFICANT else "no more than chance"
-        lines.append(
-            f"Among the networks the {neural.name} is ahead of the Transformer by {100 * difference.difference.value:.1f} points, {sure}."
-        )
-    majority = accuracies["majority"]
-    lines.append(f"Always answering with the most frequent class is right {majority:.1%} of the time.")
-    return lines
+    lines = [_against_simple(best, simple, accuracies, len(networks))]
+    if best is not transformer:
+        test = transformer.metrics.compare(best.metrics)["accuracy"]
+        p_value = corrected(test.p_value, len(networks) - 1)
+        sure = "more than chance" if p_value < SIGNIFICANT else "no more than chance"
+        points = 100 * test.difference.value
+        ahead = f"the {best.name} is ahead of the Transformer by {points:.1f} points"
+        lines.append(f"Among the networks {ahead}, {sure} ({_p_words(p_value)}).")
+    return [*lines, f"Always answering with the most frequent class is right {accuracies['majority']:.1%} of the time."]
+
+
+def _against_simple(best: Candidate, simple: Candidate, accuracies: Mapping[str, float], n_networks: int) -> str:
+    """Say whether the best network is worth it."""
+    test = simple.metrics.compare(best.metrics)["accuracy"]
+    p_value = corrected(test.p_value, n_networks)
+    low, value, high = (100 * end for end in (test.difference.low, test.difference.value, test.difference.high))
+    span = f"95 % interval of the difference {low:+.1f} to {high:+.1f} points, {_p_words(p_value)}"
+    a, b = (f"{name} ({accuracies[name]:.1%})" for name in (best.name, simple.name))
+    if p_value >= SIGNIFICANT:
+        return f"No winner: {a} and the simple {b} do not differ by more than chance ({span}). The simple one is cheaper: use it."
+    if value > 0:
+        return f"The {a} beats the simple {b} by {value:.1f} points ({span})."
+    return f"The simple baseline wins: {b} beats the best network, the {a}, by {-value:.1f} points ({span}). Use the simple one here."
+
+
+def corrected(p_value: float, n_comparisons: int) -> float:
+    """Correct a p-value for being that of the best of several comparisons (Bonferroni's inequality)."""
+    return min(1.0, n_comparisons * p_value)
+
+
+def _p_words(p_value: float) -> str:
+    return f"corrected p = {p_value:.3f}"
 
 
 def _recall() -> dict[str, Any]:
@@ -269,13 +383,13 @@ def _recall() -> dict[str, Any]:
 def comparison_lines(content: Mapping[str, Any]) -> list[str]:
     """Return a comparison as lines for a terminal."""
     width = max(len(model["name"]) for model in content["models"])
-    lines = [*content["verdict"], ""]
+    lines = [*content["verdict"], *content["notes"], ""]
     for model in content["models"]:
-        accuracy = model["scores"]["accuracy"]
+        accuracy, f1 = model["scores"]["accuracy"], model["scores"]["f1_macro"]
         speed = model["train_tokens_per_second"]
         lines.append(
             f"{model['name']:<{width}}  accuracy {accuracy['value']:.1%} [{accuracy['low']:.1%}, {accuracy['high']:.1%}]"
-            f"  {model['parameters']:>10,} parameters  trained in {model['train_seconds']:.0f} s"
+            f"  macro F1 {f1['value']:.1%}  {model['parameters']:>10,} parameters  trained in {model['train_seconds']:.0f} s"
             f"{f' at {speed:,.0f} tokens/s' if speed else ''}  {model['latency_ms']['median']:.2g} ms a text"
         )
     if content["recall"]:

@@ -9,6 +9,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,11 +18,13 @@ from pydantic import model_validator
 from heed import verbs
 from heed.config import Settings, find_recipe, merge, read_yaml, validate
 from heed.errors import ConfigError, HeedError, MissingExtra, TrainingError
-from heed.files import parse_json, replacing
+from heed.experiments.records import Json, check_data, experiment, record_of
+from heed.files import read_metrics, replacing
+from heed.metrics import LESS_IS_BETTER
 from heed.report.trials import trials_page
 from heed.run import Run, RunConfig, resolve
+from heed.training.prepare import check_metric
 from heed.training.train import fit_recipe
-from heed.training.trainer import LOWER_IS_BETTER
 
 USUAL_SEARCH: dict[str, Any] = {"train.lr": {"low": 5e-4, "high": 8e-3, "log": True}, "model.dropout": {"low": 0.0, "high": 0.4}}
 REDUCTION = 3  # of the trials at a rung, the best third goes on
@@ -85,33 +88,27 @@ def tune(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], folder: P
         the content of tuning.json: the trials, and the number, settings and run folder of the best.
     Raises:
         MissingExtra: Optuna is not installed.
-        ConfigError: the space holds an unknown setting or a value that does not fit.
+        ConfigError: the space holds an unknown setting or a value that does not fit, or `folder` holds something else.
+        DataError: the data changed since an earlier call.
+        TrainingError: another process is at work in `folder`.
     """
     optuna = _optuna()
     space = search_space(recipe, settings)
     fixed = {name: value for name, value in settings.items() if name != "search"}
     fixed = merge(fixed, {"data": {"test": None}})
     config = _check(recipe, fixed, space)
-    folder.mkdir(parents=True, exist_ok=True)
-    metric = config.train.best_metric
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "study.journal")))
-    study = optuna.create_study(
-        study_name="heed",
-        storage=storage,
-        load_if_exists=True,
-        direction="minimize" if metric in LOWER_IS_BETTER else "maximize",
-        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION),
-    )
-    about = {"metric": metric, "space": _told(space), "data": config.data.train, "seed": config.seed, "settings": fixed}
-    _check_same_study(study, json.loads(json.dumps(about, default=str)))
-    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))  # or a search that goes on would draw the same again
-    _take_up_again(optuna, study, folder)
-    for _ in range(trials - _n_done(optuna, study)):
-        _try(study, recipe, fixed, space, folder, quiet=quiet)
-        _write(optuna, study, recipe, metric, folder)
-    content = _write(optuna, study, recipe, metric, folder)
-    if content["best"] is not None:
-        verbs.conclude(Run.load(content["best_run"]), quiet=quiet)
+    record = record_of(config, search=_told(space))
+    record["data_sha256"] = {split: files for split, files in record["data_sha256"].items() if f"data.{split}" not in space}
+    with experiment(folder, record):
+        study = _study(optuna, folder, config)
+        search = _Search(optuna, study, recipe, fixed, space, folder, record, config.train.best_metric, quiet)
+        search.take_up_again()
+        for _ in range(trials - search.n_done):
+            search.try_one()
+            search.write()
+        content = search.write()
+        if content["best"] is not None:
+            verbs.conclude(Run.load(content["best_run"]), quiet=quiet, test=False)
     return content
 
 
@@ -124,13 +121,29 @@ def _optuna() -> Any:
     return optuna
 
 
+def _study(optuna: Any, folder: Path, config: RunConfig) -> Any:
+    """Begin a study, or open the one that is there."""
+    study = optuna.create_study(
+        study_name="heed",
+        storage=optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "study.journal"))),
+        load_if_exists=True,
+        direction="minimize" if config.train.best_metric in LESS_IS_BETTER else "maximize",
+        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION),
+    )
+    # Another seed for every call, or a search that goes on would draw the same again.
+    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
+    return study
+
+
 def _check(recipe: str | Mapping[str, Any], fixed: Mapping[str, Any], space: Mapping[str, Any]) -> RunConfig:
     """Refuse a space that holds settings no run could have, before any trial."""
     for path, choices in space.items():
         values = choices if isinstance(choices, list) else [choices.low, choices.high]
         for value in values:
             resolve(recipe, merge(fixed, _nested(path, value)))
-    return resolve(recipe, fixed)
+    config = resolve(recipe, fixed)
+    check_metric(config, config.build_task())
+    return config
 
 
 def _nested(path: str, value: Any) -> dict[str, Any]:
@@ -144,69 +157,128 @@ def _told(space: Mapping[str, Any]) -> dict[str, Any]:
     return {path: choices if isinstance(choices, list) else choices.model_dump() for path, choices in space.items()}
 
 
-def _check_same_study(study: Any, about: dict[str, Any]) -> None:
-    """Refuse to go on with a search for something else."""
-    before = study.user_attrs.get("about")
-    if before is None:
-        study.set_user_attr("about", about)
-    elif before != about:
-        name = next(key for key in about if before.get(key) != about[key])
-        raise ConfigError(f"tune: this folder holds a search with another {name} ({before.get(name)}); choose another --to")
+@dataclass(frozen=True)
+class _Search:
+    """A search that is under way.
 
+    Attributes:
+        recipe, fixed: what all trials share: the recipe, and the settings laid over it.
+        space: what varies.
+        record: what the folder remembers of the experiment.
+        metric: which validation figure is searched by.
+    """
 
-def _take_up_again(optuna: Any, study: Any, folder: Path) -> None:
-    """Give trials that were cut off back to the queue."""
-    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        shutil.rmtree(_place(folder, trial.number), ignore_errors=True)
-        study.enqueue_trial(trial.params)
+    optuna: Any
+    study: Any
+    recipe: str | Mapping[str, Any]
+    fixed: Mapping[str, Any]
+    space: Mapping[str, Any]
+    folder: Path
+    record: Json
+    metric: str
+    quiet: bool
 
+    def place(self, number: int) -> Path:
+        """Return the run folder of a trial."""
+        return self.folder / f"trial-{number:03}"
 
-def _place(folder: Path, number: int) -> Path:
-    return folder / f"trial-{number:03}"
+    @property
+    def n_done(self) -> int:
+        """Trials that have come to an end of their own."""
+        states = (self.optuna.trial.TrialState.COMPLETE, self.optuna.trial.TrialState.PRUNED)
+        return len(self.study.get_trials(states=states))
 
+    def take_up_again(self) -> None:
+        """Give trials that were cut off back to the queue."""
+        for trial in self.study.get_trials(states=(self.optuna.trial.TrialState.RUNNING,)):
+            self.study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
+            shutil.rmtree(self.place(trial.number), ignore_errors=True)
+            self.study.enqueue_trial(trial.params)
 
-def _n_done(optuna: Any, study: Any) -> int:
-    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    return len(study.get_trials(states=states))
+    def try_one(self) -> None:
+        """Make one trial; raises DataError when it found other data than the search was begun with."""
+        trial = self.study.ask()
+        chosen = {path: _suggest(trial, path, choices) for path, choices in self.space.items()}
+        self._say(f"trial {trial.number}: " + "  ".join(f"{path}={_short(value)}" for path, value in chosen.items()))
+        place = self.place(trial.number)
+        try:
+            pruned = self._train(trial, chosen, place)
+        except (TrainingError, ConfigError) as error:
+            self._failed(trial, error)
+            return
+        check_data(place, self.record)
+        value, seconds = _outcome(place, self.metric)
+        trial.set_user_attr("seconds", seconds)
+        trial.set_user_attr("value", value)
+        states = self.optuna.trial.TrialState
+        self.study.tell(trial, None if pruned else value, state=states.PRUNED if pruned else states.COMPLETE)
+        shutil.rmtree(place / "checkpoints", ignore_errors=True)
+        self._say(f"  {'pruned' if pruned else 'complete'}: {value:.4g} after {seconds:.0f} s")
 
+    def _say(self, text: str) -> None:
+        if not self.quiet:
+            print(text, file=sys.stderr)  # noqa: T201 (progress)
 
-def _try(
-    study: Any, recipe: str | Mapping[str, Any], fixed: Mapping[str, Any], space: Mapping[str, Any], folder: Path, *, quiet: bool
-) -> None:
-    """Make one trial."""
-    optuna = _optuna()
-    trial = study.ask()
-    chosen = {path: _suggest(trial, path, choices) for path, choices in space.items()}
-    settings: dict[str, Any] = dict(fixed)
-    for path, value in chosen.items():
-        settings = merge(settings, _nested(path, value))
-    if not quiet:
-        print(f"trial {trial.number}: " + "  ".join(f"{path}={_short(value)}" for path, value in chosen.items()), file=sys.stderr)  # noqa: T201
-    pruned = False
+    def _train(self, trial: Any, chosen: Mapping[str, Any], place: Path) -> bool:
+        """Train with the settings that were chosen; returns whether it was stopped for doing worse than others."""
+        settings: dict[str, Any] = dict(self.fixed)
+        for path, value in chosen.items():
+            settings = merge(settings, _nested(path, value))
+        pruned = False
 
-    def stop(n_evaluations: int, value: float) -> bool:
-        nonlocal pruned
-        trial.report(value, n_evaluations)
-        pruned = bool(trial.should_prune())
+        def stop(n_evaluations: int, value: float) -> bool:
+            nonlocal pruned
+            trial.report(value, n_evaluations)
+            pruned = bool(trial.should_prune())
+            return pruned
+
+        fit_recipe(self.recipe, settings, place, force=False, quiet=True, stop=stop)
         return pruned
 
-    place = _place(folder, trial.number)
-    try:
-        fit_recipe(recipe, settings, place, force=False, quiet=True, stop=stop)
-    except (TrainingError, ConfigError) as error:
+    def _failed(self, trial: Any, error: HeedError) -> None:
+        """Note a trial that could not be trained; raises HeedError when none of the first ones could."""
+        states = self.optuna.trial.TrialState
         trial.set_user_attr("error", str(error))
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        if not any(done.state == optuna.trial.TrialState.COMPLETE for done in study.trials) and trial.number >= 2:
+        self.study.tell(trial, state=states.FAIL)
+        if not any(done.state == states.COMPLETE for done in self.study.trials) and trial.number >= 2:
             raise HeedError(f"tune: no trial could be trained; the last one: {error}") from error
-        return
-    value, seconds = _outcome(place)
-    trial.set_user_attr("seconds", seconds)
-    trial.set_user_attr("value", value)
-    study.tell(trial, None if pruned else value, state=optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.COMPLETE)
-    shutil.rmtree(place / "checkpoints", ignore_errors=True)
-    if not quiet:
-        print(f"  {study.trials[trial.number].state.name.lower()}: {value:.4g} after {seconds:.0f} s", file=sys.stderr)  # noqa: T201
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        """Yield what there is to tell of every trial that has ended."""
+        names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+        for trial in self.study.trials:
+            told = trial.user_attrs
+            if trial.state.name in names and (trial.state.name != "FAIL" or "error" in told):
+                yield {
+                    "number": trial.number,
+                    "state": names[trial.state.name],
+                    "value": told.get("value"),
+                    "settings": trial.params,
+                    "seconds": told.get("seconds"),
+                    "run": str(self.place(trial.number)),
+                    "error": told.get("error"),
+                }
+
+    def write(self) -> dict[str, Any]:
+        """Write tuning.json and the page."""
+        rows = list(self._rows())
+        n_complete = sum(row["state"] == "complete" for row in rows)
+        content: dict[str, Any] = {
+            "recipe": self.recipe if isinstance(self.recipe, str) else "settings",
+            "metric": self.metric,
+            "direction": self.study.direction.name.lower(),
+            "trials": rows,
+            "best": None,
+            "importance": _importance(self.optuna, self.study) if n_complete > 3 else None,
+        }
+        if n_complete:
+            best = self.study.best_trial.number
+            content |= {"best": best, "best_run": str(self.place(best)), "best_settings": self.study.best_params}
+        with replacing(self.folder / "tuning.json") as draft:
+            draft.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+        with replacing(self.folder / "report.html") as draft:
+            draft.write_text(trials_page(content), encoding="utf-8")
+        return content
 
 
 def _suggest(trial: Any, path: str, choices: Any) -> Any:
@@ -221,49 +293,11 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _outcome(place: Path) -> tuple[float, float]:
+def _outcome(place: Path, metric: str) -> tuple[float, float]:
     """Return the best validation value of a run, and its seconds."""
-    config = read_yaml(place / "config.yaml")
-    metric = config["train"]["best_metric"]
-    lines = [parse_json(line) for line in (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = list(read_metrics(place))
     best = next(line for line in reversed(lines) if line.get("best"))
     return float(best["valid"][metric]), max(line.get("seconds", 0.0) for line in lines)
-
-
-def _write(optuna: Any, study: Any, recipe: str | Mapping[str, Any], metric: str, folder: Path) -> dict[str, Any]:
-    """Write tuning.json and the page, and the report of the best run."""
-    names = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
-    rows = [
-        {
-            "number": trial.number,
-            "state": names[trial.state.name],
-            "value": trial.user_attrs.get("value"),
-            "settings": trial.params,
-            "seconds": trial.user_attrs.get("seconds"),
-            "run": str(_place(folder, trial.number)),
-            "error": trial.user_attrs.get("error"),
-        }
-        for trial in study.trials
-        if trial.state.name in names and not (trial.state.name == "FAIL" and "error" not in trial.user_attrs)
-    ]
-    complete = [row for row in rows if row["state"] == "complete"]
-    content: dict[str, Any] = {
-        "recipe": recipe if isinstance(recipe, str) else "settings",
-        "metric": metric,
-        "direction": study.direction.name.lower(),
-        "trials": rows,
-        "best": None,
-        "importance": _importance(optuna, study) if len(complete) > 3 else None,
-    }
-    if complete:
-        content["best"] = study.best_trial.number
-        content["best_run"] = str(_place(folder, study.best_trial.number))
-        content["best_settings"] = study.best_params
-    with replacing(folder / "tuning.json") as draft:
-        draft.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-    with replacing(folder / "report.html") as draft:
-        draft.write_text(trials_page(content), encoding="utf-8")
-    return content
 
 
 def _importance(optuna: Any, study: Any) -> dict[str, float] | None:

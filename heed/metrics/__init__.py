@@ -5,7 +5,15 @@ from heed.metrics.classification import ClassificationMetrics, ClassificationSco
 from heed.metrics.intervals import Comparison, Score, ScoreFunction, bootstrap, interval, paired_bootstrap, resampled_sums
 from heed.metrics.translation import SCORE_FUNCTIONS, Bucket, TranslationMetrics, TranslationScores, detect_language
 
+LESS_IS_BETTER = frozenset(
+    {
+        *("loss", "perplexity", "log_loss", "nll", "brier", "bits_per_byte", "bits_per_character"),
+        *("ter", "wer", "cer", "calibration_error", "calibration_error_before", "hamming_loss"),
+    }
+)
+
 __all__ = [
+    "LESS_IS_BETTER",
     "SCORE_FUNCTIONS",
     "Bucket",
     "ClassScore",

@@ -161,13 +161,34 @@ def fit_threshold(probabilities: Floats, targets: Targets, wanted_precision: flo
     """
     if not 0 < wanted_precision <= 1:
         raise ConfigError(f"wanted precision: {wanted_precision} is no share of right answers; give a number above 0 and up to 1")
+    levels, n_answered, precision = _levels(probabilities, targets)
+    good = (n_answered >= MIN_ROWS) & (precision >= wanted_precision)
+    return float(levels[good][-1]) if good.any() else None
+
+
+def best_precision(probabilities: Floats, targets: Targets) -> tuple[float, float] | None:
+    """Return the highest rate of right answers at and above any confidence, with MIN_ROWS or more examples answered, and their share.
+
+    Args:
+        probabilities: (N, C); targets: (N,) class ids.
+    Returns:
+        the rate and the largest share of examples that are answered at it; None for fewer than MIN_ROWS examples.
+    """
+    _, n_answered, precision = _levels(probabilities, targets)
+    enough = n_answered >= MIN_ROWS
+    if not enough.any():
+        return None
+    best = float(precision[enough].max())
+    return best, float(n_answered[enough & (precision == best)].max() / len(targets))
+
+
+def _levels(probabilities: Floats, targets: Targets) -> tuple[Floats, npt.NDArray[np.intp], Floats]:
+    """Return the confidences that occur, the highest first, how many answers are as confident, and the rate of right ones; (L,) each."""
     confidence, right = decisions(probabilities, targets)
     order = np.argsort(-confidence[:, 0], kind="stable")
-    levels = confidence[order, 0]
+    levels: Floats = confidence[order, 0]
     ends = np.flatnonzero(np.diff(levels, append=-1.0))  # examples of one confidence are answered together
-    n_answered = ends + 1
-    good = (n_answered >= MIN_ROWS) & (np.cumsum(right[order, 0])[ends] / n_answered >= wanted_precision)
-    return float(levels[ends[good]][-1]) if good.any() else None
+    return levels[ends], ends + 1, np.cumsum(right[order, 0])[ends] / (ends + 1)
 
 
 def _bins(confidence: Floats) -> npt.NDArray[np.intp]:

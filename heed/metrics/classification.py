@@ -5,11 +5,11 @@ classes that have one: scikit-learn gives no ROC-AUC, and counts an average prec
 
 Left out: costs of errors, hierarchies of classes, and scores that only order matters for (top-k accuracy).
 
-Shapes: `N` examples, `C` classes, `R` resamples, `K` counts per example; `G` ranks, the distinct scores of a class from the highest down.
+Shapes: `N` examples, `C` classes, `R` resamples, `K` counts per example.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -31,9 +31,9 @@ from heed.metrics.calibration import (
     rescaled,
 )
 from heed.metrics.intervals import Comparison, Floats, Score, ScoreFunction, interval, paired_bootstrap, resampled_sums
+from heed.metrics.ranking import divide, precision_recall_curve, rank_codes, rank_counts, ranking_areas, roc_curve
 
 Counts = npt.NDArray[np.uint8]
-Places = npt.NDArray[np.integer]
 Number = TypeVar("Number", bound=np.generic)
 
 PARTS = ("precision", "recall", "f1")
@@ -53,10 +53,8 @@ COMPARED = ("accuracy", "f1_macro", "f1_weighted", "log_loss")
 
 ZERO_DIVISION = 0.0  # a precision, recall or F1 of nothing
 CLASS_BLOCK = 64  # classes whose counts are resampled at once; with the blocks of rows it bounds the memory whatever C is
-RANKING_BLOCK = 2**18  # draws held at a time by the resamples of ranking scores
 RANKING_DRAWS = 2**27  # draws these may take in all, examples x classes x resamples (some seconds); beyond it there are fewer resamples …
 RANKING_FEWEST = 200  # … but never fewer than these
-CURVE_POINTS = 101
 CURVE_LABELS = 12
 
 
@@ -217,13 +215,20 @@ class ClassificationMetrics:
         return {name: paired_bootstrap(ours[name], theirs[name], functions[name], resamples=resamples, seed=seed) for name in COMPARED}
 
     def qualities(self) -> Floats:
-        """Return 100 x the probability each right answer was given, (N,), when multi_label averaged over the labels.
-
-        The lowest are the answers that are most confidently wrong.
-        """
+        """Return 100 x the probability each right answer was given, (N,), when multi_label averaged over the labels."""
         given = given_to_truth(self.probabilities, self.targets, multi_label=self.multi_label)
         qualities: Floats = 100 * given.mean(axis=1)
         return qualities
+
+    def mistakes(self) -> npt.NDArray[np.intp]:
+        """Return which examples were answered wrongly, the most confident answer first; of several labels the surest wrong one counts.
+
+        Answers that a threshold withholds are taken as given.
+        """
+        confidence, right = self._decisions(self.probabilities)
+        wrong: Floats = np.where(right, -1.0, confidence).max(axis=1)  # (N,), -1 where nothing is wrong
+        order = np.argsort(-wrong, kind="stable")
+        return order[wrong[order] >= 0]
 
     def _checked_probabilities(self, rows: Floats) -> Floats:
         """Refuse probabilities that are not (n, C) numbers from 0 to 1."""
@@ -303,7 +308,7 @@ class ClassificationMetrics:
         classes = self._ranked_classes()
         draws = len(self.probabilities) * len(classes)
         resamples = min(resamples, max(RANKING_FEWEST, RANKING_DRAWS // draws))
-        values = np.stack([_ranking_areas(*self._of_class(i), resamples=resamples, seed=seed) for i in classes])  # (classes, 2, 1 + R)
+        values = np.stack([ranking_areas(*self._of_class(i), resamples=resamples, seed=seed) for i in classes])  # (classes, 2, 1 + R)
         roc_auc, average_precision = _mean_of_defined(values)
         return {"roc_auc": roc_auc, "average_precision": average_precision}
 
@@ -348,7 +353,7 @@ class ClassificationMetrics:
         chosen = ranked[np.argsort(-support[ranked], kind="stable")][:CURVE_LABELS].tolist()
         curves: dict[str, dict[str, list[list[float]]]] = {"roc": {}, "precision_recall": {}}
         for i in chosen:
-            counts = _rank_counts(*_rank_codes(*self._of_class(i)))[0]
+            counts = rank_counts(*rank_codes(*self._of_class(i)))[0]
             misses, hits = counts.sum(axis=0)
             if hits and misses:
                 curves["roc"][self.labels[i]] = roc_curve(counts)
@@ -359,14 +364,14 @@ class ClassificationMetrics:
 
 def share_score(sums: Floats) -> Floats:
     """Divide the first sum by the second, NaN where that is 0; (..., 2) -> (...)."""
-    return _divide(sums[..., 0], sums[..., 1], nothing=math.nan)
+    return divide(sums[..., 0], sums[..., 1], nothing=math.nan)
 
 
 def class_scores(sums: Floats) -> Floats:
     """Compute precision, recall and F1 from right answers, answers and examples; (..., 3, C) -> (..., 3, C)."""
     hits, answered, actual = (sums[..., i, :] for i in range(3))
     pairs = ((hits, answered), (hits, actual), (2 * hits, answered + actual))
-    return np.stack([_divide(over, under, nothing=ZERO_DIVISION) for over, under in pairs], axis=-2)
+    return np.stack([divide(over, under, nothing=ZERO_DIVISION) for over, under in pairs], axis=-2)
 
 
 def average_scores(sums: Floats, *, every: bool) -> dict[str, Floats]:
@@ -387,72 +392,6 @@ def average_scores(sums: Floats, *, every: bool) -> dict[str, Floats]:
     return {f"{part}_{kind}": values[..., i] for kind, values in averages.items() for i, part in enumerate(PARTS)}
 
 
-def roc_curve(counts: Places) -> list[list[float]]:
-    """Return the points [false positive rate, true positive rate] of a ranking, (G, 2) negatives and positives per rank."""
-    rates = np.cumsum(counts, axis=0) / counts.sum(axis=0)
-    rates = np.concatenate([np.zeros((1, 2)), rates])
-    return _thinned(rates, rates.sum(axis=1))
-
-
-def precision_recall_curve(counts: Places) -> list[list[float]]:
-    """Return the points [recall, precision] of a ranking, (G, 2) negatives and positives per rank; it starts level, at recall 0."""
-    found = np.cumsum(counts, axis=0)
-    points = np.stack([found[:, 1] / found[-1, 1], found[:, 1] / found.sum(axis=1)], axis=1)
-    points = np.concatenate([np.array([[0.0, points[0, 1]]]), points])
-    return _thinned(points, points[:, 0])
-
-
-def _ranking_areas(scores: Floats, positive: Bools, *, resamples: int, seed: int) -> Floats:
-    """Compute ROC-AUC and average precision of the set and of its resamples, (2, 1 + R), NaN where undefined; scores, positive (N,)."""
-    if not positive.any():
-        return np.full((2, 1 + resamples), math.nan)
-    codes, n_codes = _rank_codes(scores, positive)
-    blocks = [_areas(_rank_counts(codes, n_codes)), *map(_areas, _resampled_rank_counts(codes, n_codes, resamples, seed))]
-    return np.concatenate(blocks, axis=1)
-
-
-def _rank_codes(scores: Floats, positive: Bools) -> tuple[Places, int]:
-    """Number each example by its rank and whether it is positive: 2 rank + positive, (N,), and how many numbers there are.
-
-    Sorted once, a resample is a count of these numbers; equal scores share a rank, so that ties need no care afterwards.
-    """
-    values, ranks = np.unique(-scores, return_inverse=True)
-    return 2 * ranks.astype(np.int64) + positive, 2 * len(values)
-
-
-def _rank_counts(codes: Places, n_codes: int) -> Places:
-    """Count negatives and positives per rank, (r, N) or (N,) -> (r, G, 2)."""
-    rows = np.atleast_2d(codes)
-    cells = rows + n_codes * np.arange(len(rows))[:, None]
-    return np.bincount(cells.ravel(), minlength=len(rows) * n_codes).reshape(len(rows), -1, 2)
-
-
-def _resampled_rank_counts(codes: Places, n_codes: int, resamples: int, seed: int) -> Iterator[Places]:
-    """Yield the counts of resamples, (r, G, 2) at a time; the draws depend on the seed and N alone, so that classes share them."""
-    rng = np.random.default_rng(seed)
-    n = len(codes)
-    step = max(1, RANKING_BLOCK // n)
-    for start in range(0, resamples, step):
-        drawn = rng.integers(n, size=(min(step, resamples - start), n))
-        yield _rank_counts(codes[drawn], n_codes)
-
-
-def _areas(counts: Places) -> Floats:
-    """Compute ROC-AUC and average precision from negatives and positives per rank, (r, G, 2) -> (2, r); NaN where undefined.
-
-    ROC-AUC is the share of pairs of a negative and a positive in which the positive ranks higher, ties counting half; average precision is
-    the precision at each rank averaged over the positives.
-    """
-    found = np.cumsum(counts, axis=1)
-    misses, hits = counts[..., 0], counts[..., 1]
-    n_misses, n_hits = found[:, -1].T
-    ordered = (misses * (found[..., 1] - hits / 2)).sum(axis=1)
-    precision = _divide(found[..., 1], found.sum(axis=2), nothing=0.0)
-    roc_auc = _divide(ordered, n_hits * n_misses, nothing=math.nan)
-    average_precision = _divide((hits * precision).sum(axis=1), n_hits, nothing=math.nan)
-    return np.stack([roc_auc, average_precision])
-
-
 def _class_scores(labels: Sequence[str], sums: Floats) -> dict[str, ClassScore]:
     """Score every class by (1 + R, 3, C) sums."""
     values = class_scores(sums)
@@ -470,13 +409,6 @@ def _label_confusions(labels: Sequence[str], sums: Floats, n: int) -> dict[str, 
     return {"confusion_per_label": dict(zip(labels, cells.reshape(-1, 2, 2).tolist(), strict=True))}
 
 
-def _thinned(points: Floats, travelled: Floats) -> list[list[float]]:
-    """Choose at most CURVE_POINTS of points (P, 2) at even steps of `travelled`, (P,) and never falling; the first is always there."""
-    places = np.unique(np.searchsorted(travelled, np.linspace(travelled[0], travelled[-1], CURVE_POINTS)))
-    chosen: list[list[float]] = points[places].round(4).tolist()
-    return chosen
-
-
 def _one_average(sums: Floats, *, name: str, every: bool) -> Floats:
     """Compute one of AVERAGED from sums of class counts, (..., 3 C) -> (...)."""
     return average_scores(sums.reshape(*sums.shape[:-1], 3, -1), every=every)[name]
@@ -485,13 +417,13 @@ def _one_average(sums: Floats, *, name: str, every: bool) -> Floats:
 def _weighted_mean(values: Floats, weights: Floats) -> Floats:
     """Average (..., 3, C) values with (..., C) weights over the classes, (..., 3); ZERO_DIVISION where all weights are 0."""
     weights = weights[..., None, :]
-    return _divide((values * weights).sum(axis=-1), weights.sum(axis=-1), nothing=ZERO_DIVISION)
+    return divide((values * weights).sum(axis=-1), weights.sum(axis=-1), nothing=ZERO_DIVISION)
 
 
 def _mean_of_defined(values: Floats) -> Floats:
     """Average over the first axis what is not NaN; NaN where nothing is."""
     defined = ~np.isnan(values)
-    return _divide(np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0), nothing=math.nan)
+    return divide(np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0), nothing=math.nan)
 
 
 def _defined_interval(scores: Floats) -> Score | None:
@@ -500,13 +432,6 @@ def _defined_interval(scores: Floats) -> Score | None:
         return None
     drawn = scores[1:][~np.isnan(scores[1:])]
     return interval(np.append(scores[:1], drawn if drawn.size else scores[:1]))
-
-
-def _divide(over: npt.NDArray[Any], under: npt.NDArray[Any], *, nothing: float) -> Floats:
-    """Divide, with `nothing` where there is nothing to divide by."""
-    over, under = np.broadcast_arrays(over, under)
-    quotient: Floats = np.divide(over, under, out=np.full(over.shape, nothing), where=under > 0)
-    return quotient
 
 
 def _joined(chunks: list[npt.NDArray[Number]]) -> npt.NDArray[Number]:

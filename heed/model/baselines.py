@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from heed.model.block import ACTIVATIONS, Block, Residual, Stack, build_norm
 from heed.model.config import ModelConfig
+from heed.model.conformer import ConformerBlock
 
 
 class Convolution(nn.Module):
@@ -99,6 +100,10 @@ def build_stack(config: ModelConfig, n_layers: int) -> Stack | BaselineStack:
     """Return the stack of an encoder, of the kind `model.mixer` names."""
     if config.mixer in ("convolution", "lstm"):
         return BaselineStack(config, n_layers)
+    if config.mixer == "conformer":
+        stack = Stack(config, 0)
+        stack.blocks = nn.ModuleList(ConformerBlock(config) for _ in range(n_layers))
+        return stack
     stack = Stack(config, n_layers)
     if config.mixer == "hybrid":
         stack.blocks = nn.ModuleList(HybridBlock(config) for _ in range(n_layers))

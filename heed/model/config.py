@@ -41,17 +41,26 @@ class ModelConfig(Settings):
         default=None, ge=1, description="width of the embeddings when it is not d_model, to which a linear map then leads; set by the task"
     )
     frozen_embedding: bool = Field(default=False, description="embeddings are not trained; set by the task")
-    mixer: Literal["attention", "convolution", "lstm", "hybrid"] = Field(
+    n_features: int | None = Field(default=None, ge=1, description="features of a frame of audio, which stand for tokens; set by the task")
+    subsampling: Literal[1, 2, 4, 8] = Field(
+        default=4, description="frames of audio that become one place behind the stem; read where there are n_features"
+    )
+    mixer: Literal["attention", "convolution", "lstm", "hybrid", "conformer"] = Field(
         default="attention",
         description="what lets tokens see each other: attention; convolutions or a bidirectional LSTM instead of it; hybrid: a "
-        "convolution before each attention (encoders only)",
+        "convolution before each attention (encoders only); conformer: one behind each, between two feed-forwards (encoders, also that "
+        "of seq2seq)",
     )
     kernel_size: int = Field(default=3, ge=1, description="tokens a convolution sees, an odd number")
-    attention: Literal["full", "windowed", "low_rank"] = Field(
-        default="full", description="windowed and low_rank take time and memory linear in the length (encoders only)"
+    attention: Literal["full", "windowed", "low_rank", "chunked"] = Field(
+        default="full",
+        description="windowed and low_rank take time and memory linear in the length (encoders only); so does chunked, which can follow "
+        "a stream (encoders, also that of seq2seq)",
     )
     window: int = Field(default=64, ge=1, description="windowed attention: tokens seen on each side")
     landmarks: int = Field(default=32, ge=1, description="low-rank attention: the rank of the matrix of weights")
+    chunk: int = Field(default=16, ge=1, description="chunked attention: places of a chunk, which all see each other")
+    left_chunks: int = Field(default=4, ge=0, description="chunked attention: chunks before its own that a place sees")
     adaptive: bool = Field(default=False, description="each head learns how sharply it looks, from the usual sharpness at the start")
     weight_rank: int | None = Field(
         default=None, ge=1, description="rank of the weights in attention and feed-forward, as products of two thin matrices; default full"
@@ -64,6 +73,7 @@ class ModelConfig(Settings):
         default="mean", description="how the tokens of a text become one vector, for a head that judges texts"
     )
     n_classes: int | None = Field(default=None, ge=1, description="classes of a head that judges texts; set by the task")
+    ctc: bool = Field(default=False, description="a head scores labels at every place of the encoder, for CTC; set by the task")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -77,17 +87,26 @@ class ModelConfig(Settings):
             raise ValueError(f"model.source_vocab_size would be ignored by architecture={self.architecture}; leave it out")
         if self.n_decoder_layers is not None and self.architecture != "seq2seq":
             raise ValueError(f"model.n_decoder_layers would be ignored by architecture={self.architecture}; leave it out")
+        self._fits_the_architecture()
         self._fits_the_mixer()
+        self._fits_audio()
         if self.norm_place == "rezero" and self.norm != "layer":
             raise ValueError(f"model.norm={self.norm} would be ignored by norm_place=rezero, which has no norms; leave it out")
         return self
 
+    def _fits_the_architecture(self) -> None:
+        """Refuse what the stacks of an architecture would ignore."""
+        of_encoders = {"mixer": "attention", "attention": "full", "hierarchical": False, "n_classes": None, "d_embedding": None}
+        of_any_encoder = {"n_features": None, "ctc": False}
+        for name, usual in (*of_encoders.items(), *of_any_encoder.items()):
+            value = getattr(self, name)
+            also_seq2seq = name in of_any_encoder or value in ("conformer", "chunked")
+            wanted = ("encoder", "seq2seq") if also_seq2seq else ("encoder",)
+            if value != usual and self.architecture not in wanted:
+                raise ValueError(f"model.{name}={value} needs architecture={' or '.join(wanted)}, found {self.architecture}; leave it out")
+
     def _fits_the_mixer(self) -> None:
         """Refuse kinds of mixing that the other settings would ignore."""
-        special = {"mixer": "attention", "attention": "full", "hierarchical": False, "n_classes": None, "d_embedding": None}
-        for name, usual in special.items():
-            if self.architecture != "encoder" and getattr(self, name) != usual:
-                raise ValueError(f"model.{name}={getattr(self, name)} needs architecture=encoder, found {self.architecture}; leave it out")
         if self.kernel_size % 2 == 0:
             raise ValueError(
                 f"model.kernel_size={self.kernel_size}: a convolution sees as many tokens on either side; choose an odd number"
@@ -101,6 +120,20 @@ class ModelConfig(Settings):
             raise ValueError(f"model.attention and model.adaptive would be ignored by mixer={self.mixer}, which has none; leave them out")
         if self.attention != "full" and self.positions == "relative":
             raise ValueError(f"model.positions=relative needs attention=full, found {self.attention}; choose rotary")
+        if self.attention == "chunked" and self.mixer not in ("attention", "conformer"):
+            raise ValueError(f"model.attention=chunked needs mixer=attention or conformer, found {self.mixer}, which sees beyond its chunk")
+        if self.mixer == "conformer" and self.norm_place != "before":
+            raise ValueError(f"model.norm_place={self.norm_place}: mixer=conformer needs before; leave it out")
+
+    def _fits_audio(self) -> None:
+        """Refuse what a stem for audio, or a head at every place, would ignore."""
+        if self.hierarchical and (self.n_features is not None or self.ctc):
+            raise ValueError("model.hierarchical is for sentences of tokens, found model.n_features or model.ctc; leave it out")
+        if self.n_features is None:
+            return
+        for name in ("source_vocab_size", "d_embedding"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"model.{name} would be ignored by model.n_features, which stand for the source's tokens; leave it out")
 
     @property
     def d_head(self) -> int:

@@ -6,7 +6,9 @@ from torch import nn
 
 from heed.model.baselines import BaselineStack, BidirectionalLSTM, HybridBlock, MixingBlock
 from heed.model.block import Block, Stack
-from heed.model.models import Encoder, HierarchicalEncoder, Model, Seq2Seq
+from heed.model.conformer import ConformerBlock
+from heed.model.models import Encoder, HierarchicalEncoder, Model, Reader, Seq2Seq
+from heed.model.stems import AudioStem, TokenStem
 
 
 class Row(NamedTuple):
@@ -45,19 +47,24 @@ def mermaid(model: Model) -> str:
     """Draw the model as a Mermaid flow chart: stems, every sub-layer of every block, heads, and who looks at whom."""
     chart = _Chart()
     if isinstance(model, Seq2Seq):
-        source = chart.node("source ids", chart.start("source"))
-        memory = chart.stack(model.encoder, source, "encoder")
-        target = chart.node("target ids so far", chart.start("target"))
-        last = chart.stack(model.decoder, target, "decoder", memory)
+        memory = chart.stack(model.encoder, chart.stem(model.source_stem, "source"), "encoder")
+        _label_scores(chart, model, memory)
+        last = chart.stack(model.decoder, chart.stem(model.target_stem, "target"), "decoder", memory)
     else:
-        last = chart.stack(model.stack, chart.node("ids", chart.start("ids")), "stack")
+        last = chart.stack(model.stack, chart.stem(model.stem, "ids"), "stack")
+        _label_scores(chart, model, last)
     if isinstance(model, HierarchicalEncoder):
         last = chart.stack(model.document, chart.add("attention pooling over each sentence", last), "document")
     if not isinstance(model, Encoder):
-        chart.node("vocabulary scores", last)
+        chart.add("vocabulary scores", last)
     elif model.pooling is not None:
         chart.add("class scores", chart.add(f"{model.pooling.kind} pooling", last))
     return "\n".join(["flowchart TD", *chart.lines])
+
+
+def _label_scores(chart: "_Chart", model: Model, memory: str) -> None:
+    if isinstance(model, Reader) and model.ctc_head is not None:
+        chart.add("label scores", memory)
 
 
 class _Chart:
@@ -68,8 +75,13 @@ class _Chart:
     def start(self, text: str) -> str:
         return self.add(text, None, ("([", "])"))
 
-    def node(self, text: str, before: str) -> str:
-        return self.add("embedding + positions" if text.endswith(("ids", "so far")) else text, before)
+    def stem(self, stem: TokenStem | AudioStem, text: str) -> str:
+        if isinstance(stem, TokenStem):
+            return self.add("embedding + positions", self.start(text))
+        before = self.start("frames of audio")
+        for _ in stem.layers:
+            before = self.add("convolution with stride 2", before)
+        return self.add("linear map + positions", before)
 
     def add(self, text: str, before: str | None, shape: tuple[str, str] = ("[", "]")) -> str:
         name = f"n{self.count}"
@@ -88,6 +100,8 @@ class _Chart:
                 before = self._block(block.far, self._mixing(block.near, before, name), name, memory)
             elif isinstance(block, Block):
                 before = self._block(block, before, name, memory)
+            elif isinstance(block, ConformerBlock):
+                before = self._conformer(before, name)
         return before if stack.norm is None else self.add(f"{title}: norm", before)
 
     def _mixing(self, block: MixingBlock, before: str, title: str) -> str:
@@ -99,6 +113,11 @@ class _Chart:
         if block.cross_attention is not None and memory is not None:
             before = self._sub_layer(f"{title}: cross-attention", before, memory)
         return self._sub_layer(f"{title}: feed-forward", before)
+
+    def _conformer(self, before: str, title: str) -> str:
+        for kind in ("half a feed-forward", "self-attention", "convolution", "half a feed-forward"):
+            before = self._sub_layer(f"{title}: {kind}", before)
+        return before
 
     def _sub_layer(self, text: str, before: str, memory: str | None = None) -> str:
         layer = self.add(text, before)

@@ -25,6 +25,18 @@ class VocabularyHead(nn.Module):
         return F.linear(hidden, self.weight) if self.product is None else self.product(hidden).float()
 
 
+class LabelHead(VocabularyHead):
+    """One score per label at every place, for CTC (Graves et al. 2006); a bias learns how often nothing new is said."""
+
+    def __init__(self, d_model: int, n_labels: int) -> None:
+        super().__init__(d_model, n_labels)
+        self.bias = nn.Parameter(torch.zeros(n_labels))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (..., D) to logits (..., V)."""
+        return F.linear(hidden, self.weight, self.bias) if self.product is None else self.product(hidden).float()
+
+
 class Pooling(nn.Module):
     """Many vectors to one: their mean, a mean whose weights are learned (Yang et al. 2016, eq. 8 to 10), or the first of them."""
 

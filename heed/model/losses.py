@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 CHUNK_LOGITS = 1 << 21  # logits held at a time: 8 MiB in float32, which stay in the cache between the passes over them
 FEWEST_ROWS = 256  # but no fewer tokens: the gradient of all weights is read and written once for each chunk
+BLANK = 0  # CTC's label for nothing new; no token has it, for it is the id of padding
 
 
 class LossSum(NamedTuple):
@@ -90,6 +91,39 @@ def decision_loss(logits: Tensor, targets: Tensor, *, smoothing: float = 0.0, we
     units = torch.tensor(targets.numel(), device=logits.device)
     right_rows = ((logits > 0) == targets.bool()).all(-1).sum()
     return LossSum(total, units, right_rows * targets.size(-1))
+
+
+def ctc_loss(logits: Tensor, mask: Tensor, targets: Tensor, target_mask: Tensor) -> LossSum:
+    """Sum -log p(labels | logits), where p adds up all ways to spread the labels over the places (Graves et al. 2006, eq. 3 and 8).
+
+    A row whose labels do not fit its places, which takes as many as there are labels and one between any two that are alike, adds
+    nothing to the loss and has no gradient. Units are labels, one for a row without any. Right are those of rows whose greedy answer is
+    exactly right: with right / units, accuracy is the share of labels that stand in faultless rows.
+
+    Args:
+        logits: (B, S, V), scores of the labels at each place; label 0, the id of padding, is the blank.
+        mask: (B, S), True = real, on the left.
+        targets: (B, L), labels from 1; target_mask: (B, L), True = real, on the left.
+    """
+    lengths, target_lengths = mask.sum(1), target_mask.sum(1)
+    targets = targets.masked_fill(~target_mask, BLANK)
+    log_p = _at_least_float32(logits).log_softmax(-1).transpose(0, 1)
+    total = F.ctc_loss(log_p, targets, lengths, target_lengths, blank=BLANK, reduction="sum", zero_infinity=True)
+    units = target_lengths.clamp(min=1)
+    found = _collapsed(logits.argmax(-1).masked_fill(~mask, BLANK), targets.size(1))
+    right_rows = (found == F.pad(targets, (0, 1))).all(1)
+    return LossSum(total, units.sum(), (units * right_rows).sum())
+
+
+def _collapsed(ids: Tensor, n_labels: int) -> Tensor:
+    """Leave out repetitions and blanks of ids (B, S).
+
+    Returns:
+        (B, n_labels + 1), as many labels with 0 where there are fewer, and another that is not 0 where there are more.
+    """
+    new = (ids != BLANK) & (ids != F.pad(ids, (1, 0), value=BLANK)[:, :-1])
+    places = torch.where(new, new.cumsum(1) - 1, n_labels).clamp(max=n_labels)
+    return ids.new_zeros(ids.size(0), n_labels + 1).scatter_reduce(1, places, ids * new, "amax")
 
 
 class _VocabularyLoss(torch.autograd.Function):

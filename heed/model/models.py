@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heed.errors import ConfigError
-from heed.model.baselines import build_stack
+from heed.model.baselines import BaselineStack, build_stack
 from heed.model.block import Stack
 from heed.model.cache import DecoderState
 from heed.model.config import ModelConfig
-from heed.model.heads import ClassHead, Pooling, VocabularyHead
-from heed.model.stems import TokenStem, build_positions
+from heed.model.heads import ClassHead, LabelHead, Pooling, VocabularyHead
+from heed.model.stems import AudioStem, TokenStem, build_positions
 
 END = 2  # the id that ends a sentence
 
@@ -25,29 +25,90 @@ def required_size(size: int | None, name: str) -> int:
     return size
 
 
-class Encoder(nn.Module):
+class Reader(nn.Module):
+    """What models share that read a whole source with an encoder: ids (B, S), or frames of audio (B, T, F), of which S places are left.
+
+    With model.ctc it has a head that scores labels at every place.
+    """
+
+    config: ModelConfig
+    ctc_head: LabelHead | None
+
+    def encode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Read the source, ids (B, S) or frames (B, T, F), with its mask (B, S) or (B, T), True = real -> memory (B, S, D)."""
+        raise NotImplementedError
+
+    def memory_mask(self, mask: Tensor) -> Tensor:
+        """Return which places of the memory are real, (B, S): for audio fewer than frames (B, T), which `mask` is of."""
+        raise NotImplementedError
+
+    def labels(self, memory: Tensor) -> Tensor:
+        """Score labels at every place: memory (B, S, D) -> logits (B, S, V), for `ctc_loss`."""
+        if self.ctc_head is None:
+            raise ConfigError("model.ctc is not set, so that the model scores no labels at its places; train with model.ctc=true")
+        logits: Tensor = self.ctc_head(memory)
+        return logits
+
+    def label_logits(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Read the source and score labels at every place; returns logits (B, S, V) and which places are real (B, S)."""
+        logits = self.labels(self.encode(inputs, mask))
+        return logits, _all_real(logits) if mask is None else self.memory_mask(mask)
+
+
+def build_label_head(config: ModelConfig) -> LabelHead | None:
+    """Return the head of model.ctc, if there is one."""
+    return LabelHead(config.d_model, required_size(config.vocab_size, "vocab_size")) if config.ctc else None
+
+
+def enter(stem: TokenStem | AudioStem, inputs: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return what a stack is given of a source: vectors (B, S, D) and their mask (B, S)."""
+    if isinstance(stem, TokenStem):
+        return stem(inputs), mask
+    return stem(inputs, mask), None if mask is None else stem.shortened(mask)
+
+
+def _all_real(x: Tensor) -> Tensor:
+    """Return a mask (B, S) for x (B, S, ...) without padding."""
+    return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+
+
+class Encoder(Reader):
     """Tokens in, one vector per token out; every token sees all others (BERT, ViT and the left half of the 2017 Transformer).
 
-    With model.n_classes it has a head that judges whole texts.
+    With model.n_features, frames of audio stand for tokens. With model.n_classes it has a head that judges whole texts.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.stem = TokenStem(config, required_size(config.vocab_size, "vocab_size"))
+        self.stem: TokenStem | AudioStem
+        if config.n_features is None:
+            self.stem = TokenStem(config, required_size(config.vocab_size, "vocab_size"))
+        else:
+            self.stem = AudioStem(config, config.n_features)
         self.stack = build_stack(config, config.n_layers)
         self.pooling = None if config.n_classes is None else Pooling(config.d_model, config.pooling)
         self.head = None if config.n_classes is None else ClassHead(config, config.n_classes)
+        self.ctc_head = build_label_head(config)
         initialise(self, config)
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Encode ids (B, S) with their mask (B, S), True = real; returns (B, S, D)."""
-        encoded: Tensor = self.stack(self.stem(inputs), mask)
+        """Encode ids (B, S) with their mask (B, S), or frames (B, T, F) with theirs (B, T), True = real; returns (B, S, D)."""
+        encoded: Tensor = self.stack(*enter(self.stem, inputs, mask))
         return encoded
 
+    def encode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Do what `forward` does, under the name it has in `Seq2Seq`."""
+        memory: Tensor = self(inputs, mask)
+        return memory
+
+    def memory_mask(self, mask: Tensor) -> Tensor:
+        """Return which places of the memory are real, (B, S)."""
+        return self.stem.shortened(mask) if isinstance(self.stem, AudioStem) else mask
+
     def classify(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Judge texts given as ids (B, S) with their mask (B, S), True = real; returns logits (B, C)."""
-        return self._judged(self(inputs, mask), mask)
+        """Judge texts given as ids (B, S), or frames (B, T, F), with their mask, True = real; returns logits (B, C)."""
+        return self._judged(self(inputs, mask), None if mask is None else self.memory_mask(mask))
 
     def _judged(self, x: Tensor, mask: Tensor | None) -> Tensor:
         if self.pooling is None or self.head is None:
@@ -149,31 +210,46 @@ class Causal(nn.Module):
         return hidden
 
 
-class Seq2Seq(nn.Module):
-    """An encoder reads the source; a causal decoder that looks at it writes the target (Vaswani et al. 2017, T5, Marian)."""
+class Seq2Seq(Reader):
+    """An encoder reads the source; a causal decoder that looks at it writes the target (Vaswani et al. 2017, T5, Marian).
+
+    With model.n_features the source is frames of audio. What mixes places in a special way does so in the encoder alone.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         vocab_size = required_size(config.vocab_size, "vocab_size")
         self.target_stem = TokenStem(config, vocab_size)
-        shared = config.source_vocab_size is None
-        self.source_stem = self.target_stem if shared else TokenStem(config, required_size(config.source_vocab_size, "source_vocab_size"))
-        self.encoder = Stack(config, config.n_layers)
-        self.decoder = Stack(config, config.decoder_layers, causal=True, cross=True)
+        self.source_stem: TokenStem | AudioStem = self.target_stem
+        if config.n_features is not None:
+            self.source_stem = AudioStem(config, config.n_features)
+        elif config.source_vocab_size is not None:
+            self.source_stem = TokenStem(config, config.source_vocab_size)
+        self.encoder: Stack | BaselineStack = build_stack(config, config.n_layers)
+        plain = config.replace(mixer="attention", attention="full")
+        self.decoder = Stack(plain, config.decoder_layers, causal=True, cross=True)
         self.head = VocabularyHead(config.d_model, vocab_size, self.target_stem.embedding if config.tied else None)
+        self.ctc_head = build_label_head(config)
         initialise(self, config)
 
     def encode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Read the source: ids (B, S) with mask (B, S), True = real -> memory (B, S, D)."""
-        memory: Tensor = self.encoder(self.source_stem(inputs), mask)
+        """Read the source, ids (B, S) or frames (B, T, F), with its mask (B, S) or (B, T), True = real -> memory (B, S, D)."""
+        memory: Tensor = self.encoder(*enter(self.source_stem, inputs, mask))
         return memory
+
+    def memory_mask(self, mask: Tensor) -> Tensor:
+        """Return which places of the memory are real, (B, S)."""
+        return self.source_stem.shortened(mask) if isinstance(self.source_stem, AudioStem) else mask
+
+    def decoded(self, memory: Tensor, memory_mask: Tensor | None, target: Tensor) -> Tensor:
+        """Return the vectors the head reads: memory (B, S, D), its mask (B, S), and target (B, L), padded on the right -> (B, L, D)."""
+        decoded: Tensor = self.decoder(self.target_stem(target), None, memory, memory_mask)
+        return decoded
 
     def hidden(self, inputs: Tensor, mask: Tensor | None, target: Tensor) -> Tensor:
         """Return the vectors the head reads: source (B, S) and target (B, T), padded on the right -> (B, T, D)."""
-        memory = self.encode(inputs, mask)
-        decoded: Tensor = self.decoder(self.target_stem(target), None, memory, mask)
-        return decoded
+        return self.decoded(self.encode(inputs, mask), None if mask is None else self.memory_mask(mask), target)
 
     def forward(self, inputs: Tensor, mask: Tensor | None, target: Tensor) -> Tensor:
         """Score the token after each of target (B, T), given the source (B, S); returns logits (B, T, V)."""
@@ -181,10 +257,13 @@ class Seq2Seq(nn.Module):
         return logits
 
     def start(self, inputs: Tensor, mask: Tensor | None, prefix: Tensor) -> DecoderState:
-        """Read the source (B, S) and all of the prefix (B, P), P >= 1, but its last token."""
-        memory = self.encode(inputs, mask)
+        """Read the source, (B, S) or (B, T, F), and all of the prefix (B, P), P >= 1, but its last token."""
+        return self.start_from(self.encode(inputs, mask), None if mask is None else self.memory_mask(mask), prefix)
+
+    def start_from(self, memory: Tensor, mask: Tensor | None, prefix: Tensor) -> DecoderState:
+        """Do what `start` does behind an encoder that has read: memory (B, S, D) with its mask (B, S)."""
         whole = mask is None or (mask.device.type == "cpu" and bool(mask.all()))  # on a GPU the answer would have to be waited for
-        mask = torch.ones_like(inputs, dtype=torch.bool) if mask is None else mask
+        mask = _all_real(memory) if mask is None else mask
         state = DecoderState(self.decoder.new_caches(memory), source_mask=mask, whole=whole)
         if prefix.size(1) > 1:
             self._read(prefix[:, :-1], state)

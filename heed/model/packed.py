@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from heed.model.attention import Attention
 from heed.model.block import FeedForward, Stack
+from heed.model.conformer import ConvolutionModule
 from heed.model.heads import VocabularyHead
 from heed.model.linear import bias_of, weight_of
+from heed.model.stems import AudioStem
 
 Packable = TypeVar("Packable", bound=nn.Module)
 
@@ -42,6 +44,10 @@ def pack(model: Packable, precision: torch.dtype) -> Packable:
         elif isinstance(module, FeedForward):
             module.up, module.down = join(module.up), join(module.down)
             module.gate = None if module.gate is None else join(module.gate)
+        elif isinstance(module, ConvolutionModule):
+            module.enter, module.leave = join(module.enter), join(module.leave)
+        elif isinstance(module, AudioStem):
+            module.output = join(module.output)
     return packed
 
 

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from heed.metrics import LESS_IS_BETTER
 from heed.report.bars import balance
 from heed.report.drawing import Axis, Drawing, Plot, Point, Series, Strip, categories, colour, logarithmic, score_axis, strips
 from heed.report.facts import Facts, machine_words
 from heed.report.sources import listed, mapping, mappings
 from heed.report.template import fill
 from heed.report.wording import (
-    LESS_IS_BETTER,
     date,
     duration,
     figure,
@@ -36,7 +36,8 @@ def comparison_page(content: Json) -> str:
     """Return the page that `heed compare-models` writes.
 
     Args:
-        content: title, date, machine, data, models, verdict, recall, costs and settings; what is absent or of another shape is left out.
+        content: title, date, machine, data, models, verdict, notes, recall, costs and settings; what is absent or of another shape is
+            left out.
     """
     models = [model for model in mappings(content.get("models")) if "name" in model]
     scores, costs = _score_drawings(models), _cost_drawings(mapping(content.get("costs")))
@@ -46,6 +47,7 @@ def comparison_page(content: Json) -> str:
         {
             "title": figure(content.get("title", "Comparison of models")),
             "verdict": [line for line in listed(content.get("verdict")) if isinstance(line, str)],
+            "notes": [line for line in listed(content.get("notes")) if isinstance(line, str)],
             "head_facts": _head_facts(content, data),
             "heads": [column.head for column in columns],
             "rows": _rows(models, columns),

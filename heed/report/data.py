@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from heed.report.bars import Balance, balance
+from heed.report.bars import Balance, Bar, balance
 from heed.report.facts import Facts, Table
 from heed.report.sources import Json, listed, mapping, mappings
-from heed.report.wording import counted, figure, is_number, label, percent
+from heed.report.wording import counted, duration, figure, is_number, label, percent
 
 FAULTS = {
     "empty": "a side is empty",
@@ -22,9 +22,16 @@ FAULTS_OF_LABELLED = {
     "duplicates": "the same text stands further up with the same label",
     "leaks": "the same text stands in the validation or test data",
 }
-TOLD_ELSEWHERE = frozenset({"rows", "clean", "counts", "examples", "lengths", "leaks", "source_overlap"})
+FAULTS_OF_SPOKEN = {
+    "empty": "the transcript is empty",
+    "duplicates": "the same recording stands further up with the same transcript",
+    "contradictions": "the same recording stands with another transcript",
+    "leaks": "the same recording stands in the validation or test data",
+}
+TOLD_ELSEWHERE = frozenset({"rows", "clean", "counts", "examples", "lengths", "leaks", "source_overlap", "hours"})
 VOCABULARY = {"size": "Vocabulary", "unknown_share": "Unknown in training", "unknown_share_valid": "Unknown in validation"}
 LEFT_OUT = "left out"  # what becomes of examples that are too long, unless the report says otherwise
+MOST_SPEAKERS = 20
 
 
 @dataclass(frozen=True)
@@ -50,14 +57,25 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Characters:
+    """How often each character occurs in transcripts, and what to know about those that hardly do."""
+
+    counts: list[tuple[str, str]]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
 class DataReport:
     """What is shown of data_report.json."""
 
     facts: Facts
+    warnings: list[str]
     left_out: list[str]
     faults: list[Fault]
     classes: Balance | None
     spans: list[Span]
+    speakers: Balance | None
+    characters: Characters | None
     overlaps: Table | None
     bad_rows: list[str]
 
@@ -69,10 +87,13 @@ def data_report(data: Json) -> DataReport | None:
     survey, reading = mapping(data.get("train")), mapping(data.get("reading"))
     return DataReport(
         facts=_data_facts(data, survey, reading),
+        warnings=[line for line in listed(survey.get("warnings")) if isinstance(line, str)],
         left_out=[*_left_out(data, survey, reading), *_long_texts(_either("long", data, survey))],
         faults=_faults(survey),
         classes=_classes(data, survey),
         spans=_spans(mapping(survey.get("lengths"))),
+        speakers=_speakers(survey),
+        characters=_characters(mapping(survey.get("characters"))),
         overlaps=_overlaps(survey),
         bad_rows=[str(line) for line in listed(reading.get("bad_examples"))],
     )
@@ -90,12 +111,24 @@ def _data_facts(data: Json, survey: Mapping[str, Any], reading: Mapping[str, Any
     facts += [("Rows read", figure(survey["rows"]))] if "rows" in survey else []
     facts += [("Rows without a fault", figure(survey["clean"]))] if "clean" in survey else []
     facts += [(f"{label(name)} examples", figure(count)) for name, count in mapping(data.get("examples")).items()]
-    facts += [(f"{label(name)} tokens", figure(count)) for name, count in mapping(data.get("tokens")).items()]
-    facts += [(f"Longest {name}", f"{figure(count)} tokens") for name, count in mapping(data.get("longest")).items()]
+    facts += [(f"{label(name)} {_units(name)}", figure(count)) for name, count in mapping(data.get("tokens")).items()]
+    facts += [(f"Longest {name}", f"{figure(count)} {_units(name)}") for name, count in mapping(data.get("longest")).items()]
     facts += [("Batches an epoch", figure(data["batches"]))] if "batches" in data else []
     facts += [("Padding", f"{data['padding']:.1%}")] if is_number(data.get("padding")) else []
     facts += _vocabulary_facts(data, survey)
+    facts += [("Audio", duration(3600 * survey["hours"]))] if is_number(survey.get("hours")) else []
+    facts += [(f"Different {name}", figure(_different(survey, name))) for name in ("speakers", "characters") if _different(survey, name)]
     return facts + [(label(name), figure(value)) for name, value in survey.items() if name not in TOLD_ELSEWHERE and not _nested(value)]
+
+
+def _units(name: str) -> str:
+    """Return what the length of a side is counted in: the model reads audio in hops."""
+    return "hops" if name == "audio" else "tokens"
+
+
+def _different(survey: Mapping[str, Any], name: str) -> float:
+    number = mapping(survey.get(name)).get("different")
+    return number if is_number(number) else 0
 
 
 def _nested(value: object) -> bool:
@@ -124,22 +157,22 @@ def _left_out(data: Json, survey: Mapping[str, Any], reading: Mapping[str, Any])
     elif any(mapping(survey.get("counts")).values()):
         lines.append("Rows with a fault were kept; data.filter=true drops them.")
     if "long" not in data and "long" not in survey:
-        lines += _too_long(data)
+        lines += _too_long(data, _units("audio" if _is_spoken(survey) else "text"))
     if data.get("held_out"):
         lines.append(f"Held out for validation: {data['held_out']}.")
     return lines or ["Nothing was left out."]
 
 
-def _too_long(data: Json) -> Iterator[str]:
-    """Say how many examples have more tokens than the model sees at once, and what became of them."""
+def _too_long(data: Json, units: str) -> Iterator[str]:
+    """Say how many examples are longer than what the model sees at once, and what became of them."""
     became, limit = figure(data.get("long_examples", LEFT_OUT)), figure(data.get("max_length"))
     for key, split in (("too_long", "training"), ("too_long_valid", "validation")):
         if data.get(key):
             count = counted(data[key], f"{split} example")
             if became == LEFT_OUT:
-                yield f"Left out for having more than {limit} tokens (data.max_length): {count}."
+                yield f"Left out for having more than {limit} {units} (data.max_length): {count}."
             else:
-                yield f"Longer than {limit} tokens (data.max_length): {count}, {became}."
+                yield f"Longer than {limit} {units} (data.max_length): {count}, {became}."
 
 
 def _long_texts(long: Mapping[str, Any]) -> list[str]:
@@ -157,10 +190,15 @@ def _long_texts(long: Mapping[str, Any]) -> list[str]:
 
 def _faults(survey: Mapping[str, Any]) -> list[Fault]:
     counts, examples, rows = mapping(survey.get("counts")), mapping(survey.get("examples")), survey.get("rows")
-    meanings = {**FAULTS, **FAULTS_OF_LABELLED} if _is_labelled(survey) else FAULTS
+    meanings = FAULTS_OF_SPOKEN if _is_spoken(survey) else {**FAULTS, **FAULTS_OF_LABELLED} if _is_labelled(survey) else FAULTS
     return [
         _fault(name, meanings.get(name, ""), count, rows, _table(examples.get(name))) for name, count in counts.items() if is_number(count)
     ]
+
+
+def _is_spoken(survey: Mapping[str, Any]) -> bool:
+    """Return whether the rows are recordings with transcripts."""
+    return "characters" in survey
 
 
 def _is_labelled(survey: Mapping[str, Any]) -> bool:
@@ -185,6 +223,40 @@ def _classes(data: Json, survey: Mapping[str, Any]) -> Balance | None:
     """Draw how many training rows each class has, with those of the other splits beside them."""
     others = {"valid": _either("classes_valid", data, survey), **mapping(survey.get("classes_others"))}
     return balance(_either("classes", data, survey), others)
+
+
+def _speakers(survey: Mapping[str, Any]) -> Balance | None:
+    """Draw how many rows the busiest speakers have; None without any."""
+    told = mapping(mapping(survey.get("speakers")).get("rows"))
+    counts = {figure(name): n for name, n in told.items() if is_number(n) and n > 0}
+    ordered = sorted(counts.items(), key=lambda item: -item[1])[:MOST_SPEAKERS]
+    if not ordered:
+        return None
+    n_rows, more = survey.get("rows"), _different(survey, "speakers") - len(ordered)
+    bars = [
+        Bar(name, figure(n), round(100 * n / ordered[0][1], 2), percent(n / n_rows) if is_number(n_rows) and n_rows > 0 else "")
+        for name, n in ordered
+    ]
+    return Balance(bars, [f"Not drawn: {counted(more, 'more speaker')}, with fewer rows."] if more > 0 else [])
+
+
+def _characters(told: Mapping[str, Any]) -> Characters | None:
+    """Show the characters of the transcripts, the commonest first; None without any."""
+    counts = {str(character): n for character, n in mapping(told.get("counts")).items() if is_number(n)}
+    if not counts:
+        return None
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return Characters([(character, figure(n)) for character, n in ordered], list(_rare_characters(told, len(counts))))
+
+
+def _rare_characters(told: Mapping[str, Any], n_shown: int) -> Iterator[str]:
+    """Say which characters can hardly be learned, and how many are not shown."""
+    once, n_once, different = [figure(character) for character in listed(told.get("once"))], told.get("n_once"), told.get("different")
+    if is_number(different) and different > n_shown:
+        yield f"The commonest {figure(n_shown)} of {figure(different)} are shown."
+    if once:
+        more = f" and {figure(n_once - len(once))} more" if is_number(n_once) and n_once > len(once) else ""
+        yield f"Once only, which is too rare to be learned: {' '.join(once)}{more}."
 
 
 def _spans(lengths: Mapping[str, Any]) -> list[Span]:
@@ -220,4 +292,5 @@ def _overlaps(survey: Mapping[str, Any]) -> Table | None:
         return None
     rows = [[str(name), figure(leaks.get(name, 0)), *([figure(sources.get(name, 0))] if sources else [])] for name in splits]
     head = ["Split", "Training rows that stand in it", *(["Training rows whose source stands in it"] if sources else [])]
-    return Table(head, rows)
+    shared = [f"Both in the {names} data: {counted(n, 'text')}." for names, n in mapping(survey.get("shared")).items() if n]
+    return Table(head, rows, " ".join(shared))

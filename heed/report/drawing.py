@@ -195,22 +195,22 @@ class Plot:
         width, height = self.area
         below = LINE * max((words.count("\n") for _, words in self.x.ticks), default=0)
         titles = (
-            _text(0, 11, self.y.title, "start"),
-            _text(LEFT + width, TOP + height + 32 + below, self.x.title, "end"),
+            text_at(0, 11, self.y.title, "start"),
+            text_at(LEFT + width, TOP + height + 32 + below, self.x.title, "end"),
         )
-        return _picture(LEFT + width + RIGHT, TOP + height + BOTTOM + below, [*self._ticks(), *marks, *titles], about)
+        return picture(LEFT + width + RIGHT, TOP + height + BOTTOM + below, [*self._ticks(), *marks, *titles], about)
 
     def _ticks(self) -> Iterator[Markup]:
         width, height = self.area
         for value, words in self.y.ticks:
             _, y = self.at(self.x.low, value)
             yield Markup('<path class="grid" d="M{:.1f} {:.1f}H{:.1f}"/>').format(LEFT, y, LEFT + width)
-            yield _text(LEFT - 6, y + 4, words, "end")
+            yield text_at(LEFT - 6, y + 4, words, "end")
         for value, words in self.x.ticks:
             x, _ = self.at(value, self.y.low)
             yield Markup('<path class="grid" d="M{:.1f} {:.1f}V{:.1f}"/>').format(x, TOP, TOP + height)
             for number, line in enumerate(words.split("\n")):
-                yield _text(x, TOP + height + 15 + LINE * number, line, "middle")
+                yield text_at(x, TOP + height + 15 + LINE * number, line, "middle")
 
 
 @dataclass(frozen=True)
@@ -231,11 +231,11 @@ def strips(axis: Axis, rows: Sequence[Strip], about: str) -> Markup:
     parts: list[Markup] = []
     for value, words in axis.ticks:
         parts.append(Markup('<path class="grid" d="M{:.1f} 0V{:.1f}"/>').format(_along(axis, value), bottom))
-        parts.append(_text(_along(axis, value), bottom + 14, words, "middle"))
+        parts.append(text_at(_along(axis, value), bottom + 14, words, "middle"))
     for number, row in enumerate(rows):
         parts.extend(_strip(axis, row, ROW * number))
-    parts.append(_text(WIDTH - RIGHT, bottom + 30, axis.title, "end"))
-    return _picture(WIDTH, bottom + 36, parts, about)
+    parts.append(text_at(WIDTH - RIGHT, bottom + 30, axis.title, "end"))
+    return picture(WIDTH, bottom + 36, parts, about)
 
 
 def _along(axis: Axis, value: float) -> float:
@@ -243,8 +243,8 @@ def _along(axis: Axis, value: float) -> float:
 
 
 def _strip(axis: Axis, row: Strip, top: float) -> Iterator[Markup]:
-    yield _text(0, top + 13, shortened(row.name, LONGEST_NAME), "start")
-    yield _text(WIDTH, top + 13, row.words, "end")
+    yield text_at(0, top + 13, shortened(row.name, LONGEST_NAME), "start")
+    yield text_at(WIDTH, top + 13, row.words, "end")
     level = top + 26
     if row.span is not None:
         left, right = (_along(axis, value) for value in row.span)
@@ -260,10 +260,12 @@ def _dot(place: tuple[float, float], look: str, about: str, radius: float) -> Ma
     return circle.format(look, *place, radius, about)
 
 
-def _text(x: float, y: float, words: str, anchor: str) -> Markup:
+def text_at(x: float, y: float, words: str, anchor: str) -> Markup:
+    """Write words at a place, which is where they start, their middle or their end."""
     return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, words)
 
 
-def _picture(width: float, height: float, parts: Iterable[Markup], about: str) -> Markup:
-    picture = Markup('<svg class="drawn" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">{}</svg>')
-    return picture.format(width, height, about, Markup().join(parts))
+def picture(width: float, height: float, parts: Iterable[Markup], about: str) -> Markup:
+    """Put parts together; `about` is what is read out instead of them."""
+    drawn = Markup('<svg class="drawn" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">{}</svg>')
+    return drawn.format(width, height, about, Markup().join(parts))

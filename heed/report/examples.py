@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 from heed.errors import HeedError
 from heed.report.bars import MOST_PROBABILITIES, Bar, probabilities
 from heed.report.pictures import heat_map, weighted_words
+from heed.report.recordings import recording
 from heed.report.sources import Json, listed, mapping, mappings
 from heed.report.wording import SPACELESS, counted, figure, is_number, label
 
@@ -39,6 +40,7 @@ class Shown:
     notes: list[str]  # on how the answer came about
     picture: Markup | None  # an alignment
     words: Markup | None  # the text with its words weighted
+    recording: Markup | None  # a spectrogram with its words
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Keys:
-    """What the keys of an example are: what goes in, and what the answer should have been; all others are remarks."""
+    """What the keys of an example are: what goes in, and what the answer should have been; all others are remarks.
+
+    `recordings` are those of the inputs that hold audio.
+    """
 
     inputs: Sequence[str]
     outputs: Sequence[str]
+    recordings: Sequence[str] = ()
 
 
 def example_keys(config: Json) -> Keys:
@@ -67,7 +73,8 @@ def example_keys(config: Json) -> Keys:
         kind = find_task(str(task.get("name") if isinstance(task, dict) else task), trust=False)
     except HeedError:
         return Keys(("source",), ("target",))
-    return Keys((*kind.inputs, *kind.optional), tuple(kind.outputs))
+    inputs = {**kind.inputs, **kind.optional}
+    return Keys(tuple(inputs), tuple(kind.outputs), [name for name, form in inputs.items() if form == "audio"])
 
 
 def groups(evaluation: Json, keys: Keys) -> list[Group]:
@@ -101,6 +108,7 @@ def _shown(entry: Mapping[str, Any], keys: Keys, decimals: int) -> Shown:
         notes=list(_notes(answer)),
         picture=heat_map(entry.get("picture")),
         words=weighted_words(entry.get("picture")),
+        recording=recording(entry.get("picture")),
     )
 
 
@@ -125,13 +133,19 @@ def _notes(answer: Mapping[str, Any]) -> Iterator[str]:
 
 def _texts(example: Mapping[str, Any], said: str, keys: Keys) -> list[Text]:
     """Return what is shown of an example: inputs, reference, answer, remarks."""
-    inputs = [_plain("input", name, example[name]) for name in keys.inputs if name in example]
+    inputs = [_input(name, example[name], keys) for name in keys.inputs if name in example]
     remarks = [_plain("remark", name, value) for name, value in example.items() if name not in (*keys.inputs, *keys.outputs)]
     wanted = [figure(example[name]) for name in keys.outputs if name in example]
     if not wanted:
         return [*inputs, Text("answer", "answer", escape(_cut(said))), *remarks]
     reference, answer = differences(wanted[0], said)
     return [*inputs, Text("reference", "reference", reference), Text("answer", "answer", answer), *remarks]
+
+
+def _input(name: str, value: object, keys: Keys) -> Text:
+    """Show what went in; of samples, which nobody reads, their number."""
+    samples = name in keys.recordings and isinstance(value, list)
+    return _plain("input", name, counted(len(listed(value)), "sample") if samples else value)
 
 
 def _plain(role: str, name: str, value: object) -> Text:

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from heed.metrics import LESS_IS_BETTER
 from heed.report.drawing import Drawing, Strip, score_axis, strips
 from heed.report.sources import mapping, mappings
 from heed.report.template import fill
 from heed.report.wording import (
-    LESS_IS_BETTER,
     NARROW,
     duration,
     figure,

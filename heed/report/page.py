@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from heed.files import replacing
-from heed.report import classes, curves, examples, facts, probabilities
+from heed.report import classes, curves, examples, facts, probabilities, speech
 from heed.report.data import data_report
 from heed.report.sources import Json, RunFiles, listed, mapping, mappings, read_run_files
 from heed.report.template import fill
 from heed.report.wording import POINTS, date, duration, figure, is_number, is_score, label, round_up, shown_score, shown_scores
 
 HEADLINES = 4  # scores in large print
+MOST_SPEAKERS = 15
 
 
 def write_report(folder: Path) -> Path:
@@ -39,6 +40,7 @@ def render(run: RunFiles) -> str:
         "evaluations": evaluations,
         "worded": [one for one in evaluations if any(example.words for example in _shown(one))],
         "drawn": [one for one in evaluations if any(example.picture for example in _shown(one))],
+        "heard": [one for one in evaluations if any(example.recording for example in _shown(one))],
         "data": data_report(run.data),
         "settings": _settings(run),
     }
@@ -103,27 +105,35 @@ def _evaluation(content: Json, keys: examples.Keys) -> dict[str, Any]:
         "calibration": probabilities.calibration(content),
         "curves": probabilities.threshold_curves(content.get("curves")),
         "buckets": _buckets(content.get("buckets")),
+        "about_texts": speech.about_texts(content),
+        "errors": speech.errors(content.get("errors")),
+        "confused": speech.confused(content.get("confused")),
+        "speakers": _buckets(content.get("by_speaker"), MOST_SPEAKERS),
+        "noise": speech.noise(content),
         "cost": facts.cost_facts(content),
         "decode": facts.decode_words(content),
         "groups": examples.groups(content, keys),
     }
 
 
-def _buckets(content: object) -> dict[str, Any] | None:
-    """Return the bars of a score by bucket, on one scale: the first score that the buckets hold."""
+def _buckets(content: object, most: int | None = None) -> dict[str, Any] | None:
+    """Return the bars of a score by bucket, on one scale: the first score that the buckets hold, of the first `most` buckets."""
     buckets = mappings(content)
     name = next((key for bucket in buckets for key, value in bucket.items() if is_score(value)), None)
     if name is None:
         return None
-    found = [bucket for bucket in buckets if is_score(bucket.get(name))]
+    scored = [bucket for bucket in buckets if is_score(bucket.get(name))]
+    found = scored[:most]
     by = next((key for key, value in found[0].items() if isinstance(value, str)), "bucket")
     top = max(shown_score(name, bucket[name]).high for bucket in found)
     bars = [
         {"label": figure(bucket.get(by, "")), "n": figure(bucket.get("n", "")), "score": shown_score(name, bucket[name], round_up(top))}
         for bucket in found
     ]
-    what = "source length" if by == "length" and name in POINTS else by
-    return {"title": f"{label(name)} by {what}", "bars": bars}
+    measure = "source length" if name in POINTS else "words said" if name in speech.RATES else by
+    what = measure if by == "length" else by
+    note = f"The first {len(found)} of {len(scored)}." if len(found) < len(scored) else ""
+    return {"title": f"{label(name)} by {what}", "bars": bars, "note": note}
 
 
 def _settings(run: RunFiles) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import safetensors
 
 from heed.config import read_yaml
 from heed.errors import CheckpointError
-from heed.files import parse_json
+from heed.files import parse_json, read_metrics
 from heed.report.wording import is_number
 
 Json = dict[str, Any]
@@ -47,7 +47,7 @@ def read_run_files(folder: Path) -> RunFiles:
     path = folder / "config.yaml"
     if not path.is_file():
         raise CheckpointError(f"{folder}: not a run folder (no config.yaml); expected what heed train --to wrote")
-    lines = read_metrics(folder)
+    lines = [line for line in read_metrics(folder) if is_number(line["step"])]
     return RunFiles(
         config=read_yaml(path),
         config_text=path.read_text(encoding="utf-8"),
@@ -71,24 +71,6 @@ def read_json(path: Path) -> Json:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected an object; restore it from a copy, or delete it")
     return content
-
-
-def read_metrics(folder: Path) -> list[Json]:
-    """Return the lines of metrics.jsonl that are about a step; lines torn by a crash are passed over, for training writes them again."""
-    path = folder / "metrics.jsonl"
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", errors="replace") as file:
-        lines = [_parsed(line) for line in file]
-    return [line for line in lines if is_number(line.get("step"))]
-
-
-def _parsed(line: str) -> Json:
-    try:
-        content = parse_json(line)
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def read_evaluations(folder: Path) -> list[Json]:

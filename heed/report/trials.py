@@ -7,12 +7,13 @@ from typing import Any
 
 from markupsafe import Markup
 
+from heed.metrics import LESS_IS_BETTER
 from heed.report.bars import shares
 from heed.report.drawing import Axis, Drawing, Plot, Point, categories, linear, logarithmic, score_axis
 from heed.report.facts import Facts
 from heed.report.sources import mapping, mappings
 from heed.report.template import fill
-from heed.report.wording import LESS_IS_BETTER, counted, duration, figure, in_unit, is_number, label, score_words, shortened
+from heed.report.wording import counted, duration, figure, in_unit, is_number, label, score_words, shortened
 
 LOG_FROM = 30.0  # a setting whose largest value is this many times its smallest is drawn on a logarithmic axis
 MOST_ROWS = 200

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
+from heed.metrics import LESS_IS_BETTER
+
 POINTS = frozenset({"bleu", "chrf", "ter"})  # their values are out of 100 already
 # No share of anything; every other score is one, but for the coefficients.
 PLAIN = frozenset({"loss", "perplexity", "bits_per_byte", "bits_per_character", "log_loss", "nll", "brier"})
 COEFFICIENTS = frozenset({"mcc", "kappa"})  # from -1 to 1
 UNSCALED = POINTS | PLAIN | COEFFICIENTS
-LESS_IS_BETTER = frozenset({"ter", "wer", "cer", "calibration_error", "calibration_error_before", "hamming_loss", *PLAIN})
 SPELLED = {
     "bleu": "BLEU",
     "chrf": "chrF",

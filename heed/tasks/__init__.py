@@ -4,10 +4,17 @@ import importlib
 
 from heed.errors import ConfigError
 from heed.tasks.base import Answer, Task
+from heed.tasks.speech_recognition import SpeechRecognition
 from heed.tasks.text_classification import TextClassification
+from heed.tasks.text_generation import TextGeneration
 from heed.tasks.translation import Translation
 
-TASKS: dict[str, type[Task]] = {"text_classification": TextClassification, "translation": Translation}
+TASKS: dict[str, type[Task]] = {
+    "speech_recognition": SpeechRecognition,
+    "text_classification": TextClassification,
+    "text_generation": TextGeneration,
+    "translation": Translation,
+}
 
 
 def find_task(name: str, *, trust: bool = True) -> type[Task]:

@@ -17,7 +17,7 @@ FEW = 1000  # rows below which scores hang on the draw
 
 def classification_advice(scores: Mapping[str, Any], data: Mapping[str, Any], settings: Settings) -> list[str]:
     """Return advice on a classifier, most pressing first."""
-    found = [*_classes(scores, data, settings), *_data(data), *_calibration(scores), *_size(scores, data)]
+    found = [*scores.get("remarks", []), *_classes(scores, data, settings), *_data(data), *_calibration(scores), *_size(scores, data)]
     return found or ["Nothing in these numbers asks for a change; more or other training data is the surest next step."]
 
 

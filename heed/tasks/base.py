@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -15,6 +15,7 @@ from heed.data.batch import Batch
 from heed.data.parts import Part
 from heed.data.read import Example
 from heed.data.store import Encoded
+from heed.errors import ConfigError
 from heed.metrics import Comparison
 from heed.model.config import ModelConfig
 from heed.model.losses import LossSum
@@ -59,8 +60,8 @@ class Metrics(Protocol):
     def statistics(self) -> Statistics:
         """Per metric and example, what the score is made of; for paired tests."""
 
-    def scores(self) -> Scores:
-        """Turn what was counted into scores."""
+    def scores(self, *, resamples: int = 1000) -> Scores:
+        """Turn what was counted into scores, whose intervals rest on so many resamples."""
 
     def qualities(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return how good each answer is (N,), in one unit, higher is better; for finding the best and the worst."""
@@ -91,6 +92,7 @@ class Task(ABC):
     outputs: ClassVar[dict[str, str]]  # example key -> text | label | labels; only training and scoring need them
     architecture: ClassVar[str]
     counts_tokens: ClassVar[bool] = True  # whether the units of the loss are tokens
+    window: ClassVar[int | None] = None  # examples held in memory at a time while answering, where they are larger than text
     settings: ClassVar[type[Settings]]
 
     def __init__(
@@ -106,6 +108,11 @@ class Task(ABC):
         self.parts: dict[str, Part] = dict(parts or {})
         self.label_smoothing = label_smoothing
         self.max_length = max_length
+
+    @classmethod
+    def usual(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the groups of settings that hold where nobody says otherwise, given the task's own as the recipe has them."""
+        return {"model": {"architecture": cls.architecture}}
 
     def settle(self, example: Example) -> None:
         """Settle what the settings leave to the data, given one example with all its columns; `config` then says it."""
@@ -144,6 +151,10 @@ class Task(ABC):
     def survey(self, examples: Iterable[Example], others: Mapping[str, Iterable[Example]]) -> Survey:
         """Look for faults in the training data and for leaks into other splits."""
 
+    def divided(self, example: Example) -> Iterable[Example]:
+        """Return what is held out, learned and scored as one of an example that was read: itself, unless a task divides long ones."""
+        return [example]
+
     @abstractmethod
     def encode(self, example: Example, training: bool = False) -> Encoded:
         """Turn an example into tensors; with `training`, the outputs too."""
@@ -156,6 +167,11 @@ class Task(ABC):
         """Return what training is given of an example: None leaves it out, for being longer than max_length."""
         longest = max((value.size(0) for value in encoded.values() if value.dim()), default=1)
         return None if longest > self.max_length else encoded
+
+    def pieces(self, encoded: Encoded) -> Iterable[Encoded]:
+        """Return what training is given of an example, of which a task may make several; by default what `fitted` leaves of it."""
+        kept = self.fitted(encoded)
+        return [] if kept is None else [kept]
 
     @property
     def long_examples(self) -> str:
@@ -186,6 +202,15 @@ class Task(ABC):
     def predict(self, model: Model, batch: Batch, options: DecodeConfig) -> list[Answer]:
         """Answer every example of a batch that was encoded without outputs."""
 
+    def stream(self, model: Model, batch: Batch, options: DecodeConfig) -> Iterator[str]:
+        """Yield the text of the answer to a batch of one piece by piece, as it is sure; joined, it is what `predict` answers."""
+        yield self.predict(model, batch, options)[0].text
+
+    @property
+    def examiner(self) -> Task:
+        """The task whose answers are scored: itself, unless scoring asks something else of the model than answering does."""
+        return self
+
     @abstractmethod
     def metrics(self) -> Metrics:
         """Return an empty counter of scores."""
@@ -206,6 +231,24 @@ class Task(ABC):
         """Return what to try next where the numbers say so, from an evaluation and the data report."""
         return []
 
+    @property
+    def remarks(self) -> list[str]:
+        """Return what is to be said beside all scores, such as a wish that calibrating could not fulfil."""
+        return []
+
+    def mistakes(self, metrics: Metrics) -> np.ndarray[Any, np.dtype[np.intp]] | None:
+        """Return which answers are wrong, the most confident first; None where answers are better or worse rather than right or wrong."""
+        return None
+
+    def memory_advice(self, length: int) -> str:
+        """Say what to set where a training example of so many tokens does not fit into memory."""
+        return f"leave such examples out (data.max_length={length - 1})"
+
+    @property
+    def score_names(self) -> Sequence[str] | None:
+        """The scores that may choose the weights (train.best_metric); None when they are not known before training."""
+        return None
+
     group_names: ClassVar[dict[str, str]] = {}  # what the best, median and worst answers are called in a report
 
     def score(self, answers: Sequence[Answer], examples: Sequence[Example]) -> Scores:
@@ -213,6 +256,20 @@ class Task(ABC):
         metrics = self.metrics()
         self.count(metrics, answers, examples)
         return metrics.scores()
+
+    @property
+    def disturbances(self) -> list[dict[str, Any]]:
+        """Return what robustness is measured against, such as noise of a level, as plain JSON values; none where nothing is known."""
+        return []
+
+    def disturb(self, examples: Sequence[Example], disturbance: Mapping[str, Any], draw: np.random.Generator) -> list[Example]:
+        """Return the examples as a disturbance leaves them."""
+        raise NotImplementedError
+
+    def lend(self, helper: Any) -> None:
+        """Take what decode.language_model names, loaded, or None; raises ConfigError for a task that has no use for it."""
+        if helper is not None:
+            raise ConfigError(f"decode.language_model would be ignored by {self.name}; leave it out")
 
     def answer_length(self, answer: Answer) -> int:
         """Return how many tokens an answer has, for speed figures; characters unless a task knows better."""

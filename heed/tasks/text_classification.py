@@ -1,94 +1,51 @@
 """Text classification: a text (or two) in, its class out, or all labels that apply."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Literal, cast
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from heed.config import DecodeConfig, Settings
 from heed.data.augment import Augmenter, read_synonyms
-from heed.data.batch import Batch
-from heed.data.calibration import Calibration
+from heed.data.batch import Batch, collate
+from heed.data.calibration import WITHHOLDS_ALL, Calibration
 from heed.data.labelled import LabelSurvey, labels_of, survey_labelled
 from heed.data.labels import Labels, in_order
 from heed.data.parts import Part
 from heed.data.read import Example
 from heed.data.store import Encoded
-from heed.data.text import Tokenizer
+from heed.data.text import Tokenizer, is_spaceless
 from heed.data.vectors import Vectors, matrix, read_vectors
 from heed.data.words import Preparation, Words
 from heed.errors import ConfigError, DataError
-from heed.metrics.calibration import Targets, fit_temperature, fit_threshold, rescaled
-from heed.metrics.classification import ClassificationMetrics
+from heed.files import sha256
+from heed.metrics.calibration import Targets, best_precision, fit_temperature, fit_threshold, rescaled
+from heed.metrics.classification import SCORE_NAMES, ClassificationMetrics
 from heed.metrics.intervals import Floats
 from heed.model.config import ModelConfig
 from heed.model.losses import LossSum, class_loss, decision_loss
-from heed.model.models import Encoder, Model
-from heed.model.windows import Windows, cut_windows, mean_of_windows
+from heed.model.models import Encoder, HierarchicalEncoder, Model, by_sentence
+from heed.model.stems import TokenStem
+from heed.model.windows import Windows, cut_pairs, cut_windows, first_windows, mean_of_windows, shortened
 from heed.tasks.advice import classification_advice
+from heed.tasks.attribution import token_weights, word_weights
 from heed.tasks.base import Answer, Metrics, Task
+from heed.tasks.text_settings import TextClassificationSettings
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？；\n])")
 WINDOW_TOKENS = 1 << 14  # tokens of windows in the model at once when answering
-VOCABULARY_ROWS = 2000  # validation texts whose unknown words are counted
-
-
-class TextClassificationSettings(Settings):
-    """What is particular to text classification."""
-
-    multi_label: bool = Field(default=False, description="a text may have any number of labels (sigmoid), not just one (softmax)")
-    pair: bool | None = Field(default=None, description="judge text and text_pair together; default: when the data have a column text_pair")
-    labels: list[str] | None = Field(default=None, description="all labels, in order; default: those of the training data, sorted")
-    tokens: Literal["subwords", "words", "characters"] = Field(default="subwords", description="what a text is cut into")
-    vocab_size: int = Field(
-        default=16000, ge=300, description="tokens to know: sub-words to learn, or the most frequent words or characters"
-    )
-    algorithm: Literal["bpe", "unigram"] = Field(default="bpe", description="how sub-words are learned")
-    cleaning: bool = Field(default=True, description="remove HTML and control characters, fold white space, NFC")
-    lower: bool = Field(default=False, description="lower-case texts")
-    stop_words: Literal["none", "en", "zh", "en+zh"] = Field(default="none", description="remove stop-words, but never a negation")
-    vectors: str | None = Field(
-        default=None, description="pretrained word vectors: GloVe text, word2vec text or binary; needs tokens=words"
-    )
-    freeze_vectors: bool = Field(default=False, description="word vectors are not trained")
-    long_texts: Literal["windows", "truncate"] = Field(
-        default="windows", description="texts beyond data.max_length: read in overlapping windows whose answers are averaged, or cut"
-    )
-    overlap: int = Field(default=32, ge=0, description="tokens that neighbouring windows share")
-    train_windows: int = Field(default=8, ge=1, description="windows of a text that an update reads; of more, so many are drawn")
-    class_weights: Literal["none", "balanced"] | dict[str, float] = Field(
-        default="none", description="factors on the loss of each class; balanced: all classes together weigh the same"
-    )
-    drop_words: float = Field(default=0.0, ge=0, lt=1, description="augmentation: share of words left out of a training text")
-    swap_words: float = Field(default=0.0, ge=0, lt=1, description="augmentation: share of words that change places with the next")
-    synonyms: str | None = Field(default=None, description="augmentation: a file with a group of synonyms on each line, separated by tabs")
-    replace_words: float = Field(default=0.1, ge=0, lt=1, description="augmentation: share of words replaced by a synonym, given a file")
-    calibrate: bool = Field(default=True, description="fit a temperature on the validation data, so that probabilities mean what they say")
-    abstain_precision: float | None = Field(
-        default=None, gt=0, lt=1, description="withhold answers so unsure that the others would be right less often than this"
-    )
-
-    @field_validator("labels", mode="before")
-    @classmethod
-    def _as_text(cls, value: Any) -> Any:
-        if not isinstance(value, list):
-            return value
-        return [str(label).lower() if isinstance(label, bool) else str(label) for label in value]
-
-    @model_validator(mode="after")
-    def _fits_task(self) -> "TextClassificationSettings":
-        if self.vectors is not None and self.tokens != "words":
-            raise ValueError(f"task.vectors={self.vectors} needs task.tokens=words, found {self.tokens}")
-        if self.freeze_vectors and self.vectors is None:
-            raise ValueError("task.freeze_vectors would be ignored without task.vectors; leave it out, or name a file of vectors")
-        if self.multi_label and self.abstain_precision is not None:
-            raise ValueError("task.abstain_precision would be ignored with task.multi_label, where no label is an answer too; leave it out")
-        return self
+CALIBRATED_SCORES = ("calibration_error_before", "coverage", "accuracy_when_answered")  # of a temperature or a threshold
+VOCABULARY_ROWS = 2000  # validation rows whose unknown words are counted
+OF_WINDOWS = ("long_texts", "overlap", "train_windows")  # settings that say how texts are cut
+LEAST_OF_PAIR = 3  # tokens of a window: one of each text, and the end between them
+ROUNDING = 1e-6  # within which a probability comes out again
 
 
 class TextClassification(Task):
@@ -104,7 +61,7 @@ class TextClassification(Task):
     group_names: ClassVar[dict[str, str]] = {
         "best": "Most confidently right",
         "median": "In the middle",
-        "worst": "Furthest from the right label",
+        "worst": "Most confidently wrong",
     }
     config: TextClassificationSettings
     by_sentence = False  # whether sentences are marked for a hierarchical model
@@ -187,14 +144,27 @@ class TextClassification(Task):
         return self.tokenizer.words
 
     def findings(self, valid: Iterable[Example]) -> dict[str, Any]:
-        """Return the size of the vocabulary, how much of the validation text it does not know, and which words have vectors."""
+        """Return what there is to tell of the vocabulary and of the files that settings name.
+
+        That is the size of the vocabulary; of whole words and characters how much of the validation texts it does not know, and how many
+        of its words, and of theirs, have vectors; and the files' SHA-256, by setting.
+        """
         found: dict[str, Any] = {"vocabulary": {"size": self.tokenizer.vocab_size}}
         if isinstance(self.tokenizer, Words):
-            texts = [self.preparation(example["text"]) for _, example in zip(range(VOCABULARY_ROWS), valid, strict=False)]
+            texts = [self.preparation(example[column]) for example in islice(valid, VOCABULARY_ROWS) for column in self.wanted]
             found["vocabulary"]["unknown_share_valid"] = round(self.tokenizer.unknown_share(texts), 4)
-        if self.vectors is not None:
-            found["coverage"] = matrix(self._vocabulary(), self.vectors, seed=0)[1]
+            if self.vectors is not None:
+                counts = Counter(word for text in texts for word in self.tokenizer.split(text))
+                found["coverage"] = matrix(self._vocabulary(), self.vectors, seed=0, counts=counts)[1]
+        if self.files:
+            found["task_sha256"] = {name: sha256(path) for name, path in self.files.items()}
         return found
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that settings name, by setting; training reads them, answering does not."""
+        named = {name: getattr(self.config, name) for name in ("vectors", "synonyms")}
+        return {name: Path(path).expanduser() for name, path in named.items() if path is not None}
 
     def shape(self, model: ModelConfig) -> ModelConfig:
         """Set the sizes of the vocabulary and of the head."""
@@ -210,19 +180,34 @@ class TextClassification(Task):
         if unknown is not None:
             raise ConfigError(f"task.class_weights: {self.labels.explain(unknown)}")
         self.by_sentence = model.hierarchical
-        if not self._cuts and not self.by_sentence and self.config.overlap >= self.max_length:
-            raise ConfigError(
-                f"task.overlap={self.config.overlap} does not fit data.max_length={self.max_length}, the tokens of a window; lower it"
-            )
+        self._check_windows()
         sizes: dict[str, Any] = {"vocab_size": self.tokenizer.vocab_size, "n_classes": len(self.labels.labels)}
         if self.vectors is not None:
             sizes |= {"d_embedding": self.vectors.dimension, "embedding_scale": False, "frozen_embedding": self.config.freeze_vectors}
         return model.replace(**sizes)
 
+    def _check_windows(self) -> None:
+        """Raise ConfigError where the settings of windows do not fit the model or the length of a window."""
+        if self.by_sentence:
+            ignored = next((name for name in OF_WINDOWS if self.config.changed(name)), None)
+            if ignored is not None:
+                raise ConfigError(f"task.{ignored} would be ignored with model.hierarchical=true, which reads whole texts; leave it out")
+            return
+        if not self._cuts and self.config.overlap >= self.max_length:
+            raise ConfigError(
+                f"task.overlap={self.config.overlap} does not fit data.max_length={self.max_length}, the tokens of a window; lower it"
+            )
+        if self.config.pair and self.max_length < LEAST_OF_PAIR:
+            raise ConfigError(
+                f"data.max_length={self.max_length} has no room for a token of each text and the end between them; make it {LEAST_OF_PAIR} "
+                "or more"
+            )
+
     def start(self, model: Model) -> None:
         """Copy the word vectors in."""
         if self.vectors is not None:
             assert isinstance(model, Encoder)
+            assert isinstance(model.stem, TokenStem)
             values, _ = matrix(self._vocabulary(), self.vectors, seed=0)
             with torch.no_grad():
                 model.stem.embedding.weight.copy_(torch.from_numpy(values))
@@ -269,10 +254,15 @@ class TextClassification(Task):
         return applies
 
     def fitted(self, encoded: Encoded) -> Encoded | None:
-        """Cut a long text, where that was asked for."""
-        if not self._cuts or encoded["text"].size(0) <= self.max_length:
+        """Cut a long text, where that was asked for; of two texts the longer first."""
+        ids = encoded["text"]
+        if not self._cuts or ids.size(0) <= self.max_length:
             return encoded
-        return {**encoded, "text": encoded["text"][: self.max_length]}
+        if not self.config.pair:
+            return {**encoded, "text": ids[: self.max_length]}
+        end = int((ids == Tokenizer.eos_id).int().argmax())
+        n_first, n_second = shortened(end, ids.size(0) - end - 1, self.max_length - 1)
+        return {**encoded, "text": torch.cat([ids[:n_first], ids[end : end + 1 + n_second]])}
 
     @property
     def _cuts(self) -> bool:
@@ -302,15 +292,24 @@ class TextClassification(Task):
 
     @cached_property
     def _augmenter(self) -> Augmenter:
-        groups = [] if self.config.synonyms is None else read_synonyms(self.config.synonyms)
-        starts = np.array([self.tokenizer.starts_word(token) for token in range(self.tokenizer.vocab_size)])
-        encoded = [self.tokenizer.encode_batch([self.preparation(word) for word in group]) for group in groups]
-        synonyms = [[ids for ids in group if ids and Tokenizer.unk_id not in ids] for group in encoded]
-        return Augmenter(starts, synonyms, self.config.drop_words, self.config.swap_words, self.config.replace_words if synonyms else 0.0)
+        synonyms = list(self._synonyms()) if self.config.synonyms is not None else []
+        replace = self.config.replace_words if synonyms else 0.0
+        return Augmenter(self.tokenizer.word_starts, synonyms, self.config.drop_words, self.config.swap_words, replace)
+
+    def _synonyms(self) -> Iterator[list[list[int]]]:
+        """Yield the groups of synonyms as ids, in each way in which they stand in texts."""
+        for group in read_synonyms(str(self.config.synonyms)):
+            words = [self.preparation(word) for word in group]
+            if self.config.tokens == "characters":  # any run of letters may be part of a longer word, but not in Chinese
+                words = [word for word in words if len(word) == 1 or is_spaceless(word)]
+            forms = [self.tokenizer.encode_batch(words)]
+            if isinstance(self.tokenizer, Tokenizer):
+                forms.append(self.tokenizer.encode_inside([word for word in words if is_spaceless(word)]))
+            yield from ([ids for ids in form if ids and Tokenizer.unk_id not in ids] for form in forms)
 
     def loss(self, model: Model, batch: Batch) -> LossSum:
         """Sum the (binary) cross-entropy of every text."""
-        logits = self.logits(model, batch, most=self.config.train_windows if model.training else None)
+        logits, _ = self.judge(model, batch, most=self.config.train_windows if model.training else None)
         smoothing = self.label_smoothing if model.training else 0.0
         weights = self.class_weights(batch["label"]) if model.training else None
         if self.config.multi_label:
@@ -328,43 +327,54 @@ class TextClassification(Task):
         counts = [max(1, self.labels.counts.get(name, 0)) for name in names]
         return torch.tensor([sum(counts) / (len(counts) * count) for count in counts], device=like.device)
 
-    def logits(self, model: Model, batch: Batch, most: int | None = None) -> Tensor:
-        """Judge the texts of a batch: (B, C), the mean over windows for long ones."""
+    def judge(self, model: Model, batch: Batch, most: int | None = None) -> tuple[Tensor, Tensor]:
+        """Judge the texts of a batch.
+
+        Args:
+            most: windows of a text that are read; of more, so many are drawn. None reads all.
+        Returns:
+            logits (B, C), the mean over windows for long texts; and how many windows each text was read in (B,).
+        """
+        ids, mask = batch["text"], batch.mask("text")
+        if isinstance(model, HierarchicalEncoder):
+            return _judged_by_sentence(model, ids, mask).float(), torch.ones(len(batch), dtype=torch.long)
         assert isinstance(model, Encoder)
-        if self.by_sentence:
-            return model.classify(batch["text"], batch.mask("text")).float()
-        windows = self._windows(batch["text"], batch.mask("text"), most)
-        if torch.is_grad_enabled():
-            found = model.classify(windows.ids, windows.mask)
-        else:  # a text of millions of tokens is as many windows as memory would not hold
-            at_once = max(1, WINDOW_TOKENS // windows.ids.size(1))
-            parts = zip(torch.split(windows.ids, at_once), torch.split(windows.mask, at_once), strict=True)
-            found = torch.cat([model.classify(ids, mask) for ids, mask in parts])
-        return mean_of_windows(found.float(), windows.rows, len(batch))
+        windows = self._windows(ids, mask, most)
+        found = torch.cat([model.classify(*part) for part in _in_parts(windows.ids, windows.mask)])
+        n_windows = torch.bincount(windows.rows, minlength=len(batch))
+        return mean_of_windows(found.float(), windows.rows, len(batch)), n_windows
 
     def _windows(self, ids: Tensor, mask: Tensor, most: int | None) -> Windows:
         """Cut texts into windows, each with a begin token."""
-        if self._cuts:
-            ids, mask = ids[:, : self.max_length], mask[:, : self.max_length]
-        cut = cut_windows(ids, mask, size=self.max_length, overlap=self.config.overlap, most=most)
+        sizes = {"size": self.max_length, "overlap": 0 if self._cuts else self.config.overlap}
+        if self.config.pair:
+            ends = ((ids == Tokenizer.eos_id) & mask).int().argmax(1)
+            cut = cut_pairs(ids, mask, ends, **sizes, most=most)
+        else:
+            cut = cut_windows(ids, mask, **sizes, most=most)
+        cut = first_windows(cut) if self._cuts else cut
         begin = cut.ids.new_full((len(cut.ids), 1), Tokenizer.bos_id)
         real = torch.ones_like(begin, dtype=torch.bool)
         return Windows(torch.cat([begin, cut.ids], dim=1), torch.cat([real, cut.mask], dim=1), cut.rows, cut.places)
 
     def predict(self, model: Model, batch: Batch, options: DecodeConfig) -> list[Answer]:
         """Answer with the likeliest class, or all that are likelier than not."""
-        logits = self.logits(model, batch).double() / self.calibration.temperature
+        logits, n_windows = self.judge(model, batch)
+        logits = logits.double() / self.calibration.temperature
         shares = (logits.sigmoid() if self.config.multi_label else logits.softmax(-1)).tolist()
         lengths = batch.mask("text").sum(1).tolist()
-        return [self._answer(row, length, options.n_best) for row, length in zip(shares, lengths, strict=True)]
+        ways = [self._way(length, n) for length, n in zip(lengths, n_windows.tolist(), strict=True)]
+        return [self._answer(row, way, options.n_best) for row, way in zip(shares, ways, strict=True)]
 
-    def _answer(self, shares: list[float], length: int, n_best: int) -> Answer:
+    def _way(self, length: int, n_windows: int) -> dict[str, int]:
+        """Say of a text of so many tokens how it was read, if not at once and whole."""
+        if self._cuts:
+            return {"cut": length - self.max_length} if length > self.max_length else {}
+        return {"windows": n_windows} if n_windows > 1 else {}
+
+    def _answer(self, shares: list[float], way: Mapping[str, int], n_best: int) -> Answer:
         names = self.labels.labels
-        details: dict[str, Any] = {"probabilities": dict(zip(names, shares, strict=True))}
-        if length > self.max_length and not self.by_sentence:
-            step = self.max_length - self.config.overlap
-            windows = {"windows": -(-(length - self.max_length) // step) + 1}
-            details |= {"cut": length - self.max_length} if self._cuts else windows
+        details: dict[str, Any] = {"probabilities": dict(zip(names, shares, strict=True)), **way}
         if self.config.multi_label:
             chosen = [name for name, share in zip(names, shares, strict=True) if share >= 0.5]
             return Answer(", ".join(chosen), min(max(share, 1 - share) for share in shares), details={"labels": chosen, **details})
@@ -385,6 +395,11 @@ class TextClassification(Task):
             threshold=calibration.threshold,
             wanted_precision=calibration.wanted_precision,
         )
+
+    @property
+    def score_names(self) -> Sequence[str]:
+        """The scores that there are before anything is calibrated."""
+        return [name for name in SCORE_NAMES if name not in CALIBRATED_SCORES]
 
     def count(self, metrics: Metrics, answers: Sequence[Answer], examples: Sequence[Example]) -> None:
         """Add answers with the labels that were right."""
@@ -411,14 +426,26 @@ class TextClassification(Task):
         shares, targets = metrics.uncalibrated, metrics.targets
         temperature = fit_temperature(shares, targets, multi_label=self.config.multi_label) if self.config.calibrate else 1.0
         wanted = self.config.abstain_precision
-        threshold = None if wanted is None else self._threshold(rescaled(shares, temperature), targets, wanted)
-        self.parts["calibration"] = Calibration(temperature, threshold, wanted)
+        abstaining = () if wanted is None else _abstaining(rescaled(shares, temperature), targets, wanted)
+        self.parts["calibration"] = Calibration(temperature, *abstaining)
 
-    def _threshold(self, shares: Floats, targets: Targets, wanted: float) -> float:
-        """Return the probability below which answers are withheld: 1, which withholds all, where none keeps what is wanted."""
-        found = fit_threshold(shares, targets, wanted)
-        # It is the probability of one of these answers, which must not miss it by a rounding error when it is given again.
-        return 1.0 if found is None else max(0.0, found - 1e-6)
+    @property
+    def remarks(self) -> list[str]:
+        """Return that the wanted share of right answers cannot be kept, if so."""
+        return [] if self.calibration.remark is None else [self.calibration.remark]
+
+    def mistakes(self, metrics: Metrics) -> np.ndarray[Any, np.dtype[np.intp]]:
+        """Return which answers are wrong, the most confident first."""
+        assert isinstance(metrics, ClassificationMetrics)
+        return metrics.mistakes()
+
+    def memory_advice(self, length: int) -> str:
+        """Say what makes a training text smaller: it is read in windows, cut, or read by its sentences."""
+        if self.by_sentence:
+            return "read texts in windows instead (model.hierarchical=false)"
+        if length > self.max_length and self.config.train_windows > 1:
+            return f"read fewer of its windows at once (task.train_windows={self.config.train_windows // 2})"
+        return f"read less of it at once (data.max_length={min(length, self.max_length) // 2})"
 
     def answer_length(self, answer: Answer) -> int:
         """Return 1: an answer is a class."""
@@ -437,34 +464,42 @@ class TextClassification(Task):
         if not 0 < len(encoded["text"]) <= WINDOW_TOKENS:
             return None
         label = answer.details["labels"][0] if self.config.multi_label else answer.text
-        weights = self._attribution(model, encoded["text"], self.labels.index(label))
-        words = _by_word(self.tokenizer, encoded["text"].tolist(), weights.tolist())
+        ids = encoded["text"]
+        asked = collate([encoded]).to(next(model.parameters()).device)
+        windows = self._windows(asked["text"], asked.mask("text"), None)
+        weights = token_weights(model, windows, n_tokens=len(ids), label=self.labels.index(label))
+        words = list(word_weights(self.tokenizer, ids.tolist(), weights.tolist()))
         return {"words": [word for word, _ in words], "weights": [round(weight, 5) for _, weight in words], "label": label}
 
-    def _attribution(self, model: Encoder, ids: Tensor, label: int) -> Tensor:
-        """Return gradient times input of one class's logit for each token (S,), summed over windows."""
-        device = model.stem.embedding.weight.device
-        windows = self._windows(ids[None].to(device), torch.ones(1, len(ids), dtype=torch.bool, device=device), None)
-        embedded: list[Tensor] = []
 
-        def keep(module: torch.nn.Module, arguments: Any, out: Tensor) -> Tensor:
-            embedded.append(out.detach().requires_grad_())
-            return embedded[-1]
-
-        hook = model.stem.embedding.register_forward_hook(keep)
-        try:
-            with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # cuDNN's LSTMs have no gradient when answering
-                logit = model.eval().classify(windows.ids, windows.mask)[:, label].mean()
-        finally:
-            hook.remove()
-        (gradient,) = torch.autograd.grad(logit, embedded[0])
-        told = (gradient * embedded[0]).sum(-1)[:, 1:].detach().cpu()  # (N, W), without the begin token
-        cut_mask, places = windows.mask[:, 1:].cpu(), windows.places.cpu()
-        return torch.zeros(len(ids)).index_add(0, places[cut_mask], told[cut_mask].float())
+def _abstaining(shares: Floats, targets: Targets, wanted: float) -> tuple[float | None, ...]:
+    """Return what a `Calibration` says of withheld answers: threshold, wanted precision and, where none keeps it, the best one."""
+    found = fit_threshold(shares, targets, wanted)
+    if found is None:
+        return WITHHOLDS_ALL, wanted, *(best_precision(shares, targets) or ())
+    # It is the probability of one of these answers, which must not miss it by a rounding error when it is given again.
+    return max(0.0, found - ROUNDING), wanted
 
 
-def _by_word(tokenizer: Tokenizer | Words, ids: Sequence[int], weights: Sequence[float]) -> list[tuple[str, float]]:
-    """Join the tokens of a word and add up their weights."""
-    starts = [i for i, token in enumerate(ids) if i == 0 or tokenizer.starts_word(token)]
-    ends = [*starts[1:], len(ids)]
-    return [(tokenizer.decode(ids[a:b]).strip(), sum(weights[a:b])) for a, b in zip(starts, ends, strict=True)]
+def _in_parts(ids: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Divide sequences (N, W) so that few tokens are in the model at once; all stay together where gradients need them anyway.
+
+    A text of millions of tokens is as many windows, or sentences, as memory would not hold.
+    """
+    at_once = len(ids) if torch.is_grad_enabled() else max(1, WINDOW_TOKENS // ids.size(1))
+    return zip(torch.split(ids, at_once), torch.split(mask, at_once), strict=True)
+
+
+def _judged_by_sentence(model: HierarchicalEncoder, ids: Tensor, mask: Tensor) -> Tensor:
+    """Do what `model.classify` does, with the sentences of long texts in parts; returns (B, C)."""
+    if torch.is_grad_enabled():
+        return model.classify(ids, mask)
+    sentences, words, n_sentences = by_sentence(ids, mask)
+    pooled = torch.cat([model.sentence_pooling(model(*part), part[1]) for part in _in_parts(sentences, words)])  # (N, D)
+    whole = torch.arange(int(n_sentences.max()), device=ids.device) < n_sentences[:, None]  # (B, M)
+    texts = pooled.new_zeros(*whole.shape, pooled.size(-1)).masked_scatter(whole[..., None], pooled)
+    texts = texts if model.positions is None else model.positions(texts)
+    assert model.pooling is not None
+    assert model.head is not None
+    logits: Tensor = model.head(model.pooling(model.document(texts, whole), whole))
+    return logits

@@ -16,7 +16,7 @@ from heed.data.store import Encoded
 from heed.data.text import Tokenizer, clean
 from heed.decode import Hypothesis, generate
 from heed.errors import ConfigError
-from heed.metrics import TranslationMetrics
+from heed.metrics import SCORE_FUNCTIONS, TranslationMetrics
 from heed.model.attention import record_attention
 from heed.model.config import ModelConfig
 from heed.model.losses import LossSum, vocabulary_loss
@@ -122,6 +122,11 @@ class Translation(Task):
     def metrics(self) -> TranslationMetrics:
         """Return an empty counter of BLEU and its companions."""
         return TranslationMetrics(self.config.target_language)
+
+    @property
+    def score_names(self) -> Sequence[str]:
+        """The scores of translations."""
+        return list(SCORE_FUNCTIONS)
 
     def count(self, metrics: Metrics, answers: Sequence[Answer], examples: Sequence[Example]) -> None:
         """Add translations; references are cleaned as the training targets were."""

@@ -1,11 +1,11 @@
 """From a recipe to the first step: survey the data, fit the parts, write config.yaml, encode the examples into stores."""
 
 import contextlib
-import hashlib
+import difflib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,15 @@ import numpy as np
 import heed
 from heed.config import DataConfig, read_yaml
 from heed.data.order import batches, padding_share
+from heed.data.quality import as_compared, row_hash
 from heed.data.read import Example, ReadLog, hash_files, read_examples
 from heed.data.store import Encoded, Store, write_store
 from heed.device import describe_machine
 from heed.errors import ConfigError, DataError
 from heed.files import parse_json, replacing
-from heed.run import Run, RunConfig
+from heed.run import LOSS_METRICS, Run, RunConfig
 from heed.tasks import Task
-from heed.tasks.base import Survey
-from heed.training.folds import as_compared, fold_numbers
+from heed.training.folds import Bools, Folds
 
 CHUNK = 1000  # examples encoded at a time
 SHOWN_CLASSES = 8
@@ -60,13 +60,17 @@ class Split:
             check=self.task.fault,
             log=log,
         )
-        for number, example in enumerate(stream):
+        for number, example in enumerate(chain.from_iterable(map(self.task.divided, stream))):
             if self.chosen is None or self.chosen(number, example):
                 yield number, example
         self.log = log  # of a reading that came to the end
 
     def __iter__(self) -> Iterator[Example]:
         return (example for _, example in self.numbered())
+
+    def only(self, rows: Bools) -> "Split":
+        """Return some of the rows of the source, given which of all of them, (n,)."""
+        return Split(self.source, self.data, self.task, lambda number, _: bool(rows[number]))
 
 
 def splits(config: RunConfig, task: Task) -> dict[str, Split]:
@@ -85,27 +89,49 @@ def splits(config: RunConfig, task: Task) -> dict[str, Split]:
 def prepare(config: RunConfig, folder: Path, say: Say) -> Prepared:
     """Make everything that training needs in `folder`."""
     task = config.build_task()
+    check_metric(config, task)
     data = splits(config, task)
     say(f"reading {data['train'].source}")
-    survey, n_kept, share = _divide(config, task, data)
-    report: dict[str, Any] = {"train": survey.to_json(), "filtered": len(survey.keep) - n_kept}
-    if share is not None:
-        report["held_out"] = _held_out_words(config, share)
+    report = _divide(config, task, data)
     say(f"fitting {task.name} parts")
     task.prepare(data["train"])
     report |= task.findings(data["valid"])
-    about = {"data_sha256": {name: hash_files(split.source) for name, split in data.items()}, "machine": describe_machine()}
-    run = Run.create(folder, config, task, about=about)
+    run = Run.create(folder, config, task, about={"data_sha256": data_hashes(config.data), "machine": describe_machine()})
     train, n_long = _encode(run, data["train"], "train")
     valid, n_long_valid = _encode(run, data["valid"], "valid")
+    n_test = _look_through_test(run, data)
     others = [name for name in ("valid", "test") if getattr(config.data, name) is not None]
     report |= {"reading": asdict(data["train"].log), "reading_others": {name: asdict(data[name].log) for name in others}}
     report |= {"too_long": n_long, "too_long_valid": n_long_valid, "max_length": config.data.max_length}
-    report |= {"long_examples": task.long_examples, **_figures(run, train, valid)}
+    report |= {"long_examples": task.long_examples, **_figures(run, train, valid, n_test)}
     (folder / "data_report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
     for line in summary(report):
         say(line)
     return Prepared(run, train, valid)
+
+
+def check_metric(config: RunConfig, task: Task) -> None:
+    """Refuse a train.best_metric that no evaluation will yield; raises ConfigError."""
+    wanted, scores = config.train.best_metric, task.score_names
+    if scores is None or wanted in (*LOSS_METRICS, *scores):
+        return
+    known = list(dict.fromkeys([*LOSS_METRICS, *scores]))
+    near = difflib.get_close_matches(wanted, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigError(f"train.best_metric={wanted} is not one of {', '.join(known)}, which {task.name} knows{hint}")
+
+
+def _look_through_test(run: Run, data: Mapping[str, Split]) -> int | None:
+    """Read the test data, so that what is wrong with them is found now and not when training has ended; remember the rows of a fold.
+
+    Returns:
+        how many examples they are; None without test data.
+    """
+    if "test" not in data:
+        return None
+    if run.config.data.folds is None:
+        return sum(1 for _ in data["test"])
+    return len(write_store(run.folder / "store" / "test", ((row, {}) for row, _ in data["test"].numbered())))
 
 
 def reopen(folder: Path, say: Say, *, trust: bool = False, allow_changed_data: bool = False) -> Prepared:
@@ -117,7 +143,8 @@ def reopen(folder: Path, say: Say, *, trust: bool = False, allow_changed_data: b
     run = Run.open(folder, trust=trust)
     data = splits(run.config, run.task)
     hashes = _hashes(data, say)
-    changed = _changed(folder, data, hashes)
+    before = hashes_of(folder)
+    changed = [name for name in data if name in hashes and name in before and hashes[name] != before[name]]
     if changed and not allow_changed_data:
         name = changed[0]
         raise DataError(
@@ -125,12 +152,14 @@ def reopen(folder: Path, say: Say, *, trust: bool = False, allow_changed_data: b
             "its present examples: --allow-changed-data"
         )
     stores = folder / "store"
-    whole = all((stores / name / "store.json").is_file() for name in ("train", "valid"))
+    names = ("train", "valid") if run.config.data.folds is None else ("train", "valid", "test")
+    whole = all((stores / name / "store.json").is_file() for name in names)
     if changed or not whole:
         say(f"encoding the data again: {' and '.join(changed) + ' changed' if changed else 'the store of the run folder is gone'}")
         _divide(run.config, run.task, data)
         _encode(run, data["train"], "train")
         _encode(run, data["valid"], "valid")
+        _look_through_test(run, data)
         _remember(folder, hashes)
     return Prepared(run, Store(stores / "train"), Store(stores / "valid"), tuple(changed))
 
@@ -149,12 +178,18 @@ def _hashes(data: dict[str, Split], say: Say) -> Hashes:
     return found
 
 
-def _changed(folder: Path, data: dict[str, Split], hashes: Hashes) -> list[str]:
-    """Name the splits whose files are not those that the run was started on, or last allowed to go on with."""
+def data_hashes(data: DataConfig) -> Hashes:
+    """Return the hashes of the files of each split that the settings name; raises DataError when one is not there."""
+    named = {"train": data.train, "valid": data.valid, "test": data.test}
+    return {name: hash_files(source) for name, source in named.items() if source is not None}
+
+
+def hashes_of(folder: Path) -> Hashes:
+    """Return the hashes of the data that a run was started on, or was last allowed to go on with."""
     remembered = dict(read_yaml(folder / "config.yaml").get("data_sha256") or {})
     with contextlib.suppress(OSError, ValueError):
         remembered |= parse_json((folder / "store" / "sha256.json").read_text(encoding="utf-8"))
-    return [name for name in data if name in hashes and name in remembered and hashes[name] != remembered[name]]
+    return remembered
 
 
 def _remember(folder: Path, hashes: Hashes) -> None:
@@ -164,72 +199,80 @@ def _remember(folder: Path, hashes: Hashes) -> None:
 
 def scored_rows(run: Run) -> Iterator[Example] | None:
     """Yield the examples held out of the training data for validation; None when validation data was given."""
-    data, valid = run.config.data, run.folder / "store" / "valid"
-    if data.valid is not None or data.train is None or not (valid / "store.json").is_file():
+    return None if run.config.data.valid is not None else _held_out(run, "valid")
+
+
+def tested_rows(run: Run) -> Iterator[Example] | None:
+    """Yield the examples of the fold that is tested on once training has ended; None without data.folds."""
+    return None if run.config.data.folds is None else _held_out(run, "test")
+
+
+def _held_out(run: Run, name: str) -> Iterator[Example] | None:
+    """Yield the rows of the training data that stand in one of the run's stores; None where it is gone."""
+    data, place = run.config.data, run.folder / "store" / name
+    if data.train is None or not (place / "store.json").is_file():
         return None
-    rows = set(Store(valid).rows.tolist())
+    rows = set(Store(place).rows.tolist())
     return iter(Split(data.train, data, run.task, lambda number, _: number in rows))
 
 
-def _divide(config: RunConfig, task: Task, data: dict[str, Split]) -> tuple[Survey, int, float | None]:
-    """Survey the data, then leave out faulty rows if that was asked for and hold out validation data if there is none.
+def _divide(config: RunConfig, task: Task, data: dict[str, Split]) -> dict[str, Any]:
+    """Survey the data, then leave out faulty rows if that was asked for, and hold out what is to be held out; changes `data`.
 
     Returns:
-        what was found, how many rows are left, and the share of them that was held out (None: data.valid was given).
+        what the data report says about it.
     """
     task.settle(next(iter(data["train"])))
     survey = task.survey(data["train"], {name: split for name, split in data.items() if name != "train"})
     if survey.refused and not (config.data.filter or config.data.allow_leaks):
         raise DataError(f"{data['train'].source}: {survey.refused}")
-    keep = np.asarray(survey.keep) if config.data.filter else np.ones(len(survey.keep), dtype=bool)
-    share = None
+    keep = np.asarray(survey.keep) if config.data.filter else np.ones(len(survey.keep), dtype=np.bool_)
+    report = {"train": survey.to_json(), "filtered": int(np.count_nonzero(~keep))}
     log = data["train"].log
-    if "valid" not in data:
-        n_rows = max(1, len(keep))
-        if config.data.folds is not None:
-            data["train"], data["valid"] = _take_fold(data["train"], config)
-            for split in (data["train"], data["valid"]):
-                split.chosen = _both(split.chosen, lambda number, _: bool(keep[number]))
-            data["train"].log = log
-            return survey, int(keep.sum()), 1 / config.data.folds
-        share = min(max(config.data.valid_share, LEAST_HELD_OUT / n_rows), MOST_HELD_OUT / n_rows, 0.5)
-        data["train"], data["valid"] = _hold_out(data["train"], config.seed, share)
-        data["valid"].chosen = _both(data["valid"].chosen, lambda number, _: bool(keep[number]))
-    data["train"].chosen = _both(data["train"].chosen, lambda number, _: bool(keep[number]))
-    data["train"].log = log
-    return survey, int(keep.sum()), share
-
-
-def _both(first: Callable[[int, Example], bool] | None, second: Callable[[int, Example], bool]) -> Callable[[int, Example], bool]:
-    return second if first is None else lambda number, example: first(number, example) and second(number, example)
-
-
-def _hold_out(split: Split, seed: int, share: float) -> tuple[Split, Split]:
-    """Divide by a hash of the inputs, so that equal inputs never stand on both sides."""
-    inputs = list(split.task.wanted)
-
-    def held_out(_: int, example: Example) -> bool:
-        content = json.dumps([seed, *(as_compared(example[key]) for key in inputs)], ensure_ascii=False)
-        return int.from_bytes(hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") < share * 2**64
-
-    rest = Split(split.source, split.data, split.task, lambda number, example: not held_out(number, example))
-    return rest, Split(split.source, split.data, split.task, held_out)
-
-
-def _take_fold(split: Split, config: RunConfig) -> tuple[Split, Split]:
-    """Divide into the other folds and one of them."""
-    data = config.data
-    assert data.folds is not None
-    numbers = fold_numbers(split, split.task, folds=data.folds, group=data.group, seed=config.seed)
-    rest = Split(split.source, data, split.task, lambda number, _: bool(numbers[number] != data.fold))
-    return rest, Split(split.source, data, split.task, lambda number, _: bool(numbers[number] == data.fold))
-
-
-def _held_out_words(config: RunConfig, share: float) -> str:
     if config.data.folds is not None:
-        group = f", grouped by {config.data.group}" if config.data.group else ""
-        return f"fold {config.data.fold} of {config.data.folds}{group}, divided by seed {config.seed}"
-    return f"{share:.1%} of the training examples, as there is no data.valid: chosen by a hash of their inputs and seed {config.seed}"
+        report["held_out"] = _take_fold(data, config, keep)
+    elif "valid" not in data:
+        report["held_out"] = _hold_out(data, config, keep)
+    else:
+        data["train"] = data["train"].only(keep)
+    data["train"].log = log
+    return report
+
+
+def held_out_share(n_rows: int, wanted: float) -> float:
+    """Return the share of rows to validate on: what data.valid_share says, within limits."""
+    n_rows = max(1, n_rows)
+    return min(max(wanted, LEAST_HELD_OUT / n_rows), MOST_HELD_OUT / n_rows, 0.5)
+
+
+def _hold_out(data: dict[str, Split], config: RunConfig, keep: Bools) -> str:
+    """Divide into what is trained and validated on by a hash of the inputs, so that equal ones never stand on both sides; say so."""
+    source, seed = data["train"], config.seed
+    share = held_out_share(len(keep), config.data.valid_share)
+
+    def held_out(example: Example) -> bool:
+        return row_hash(seed, *(as_compared(example[key]) for key in source.task.wanted)) < share * 2**64
+
+    data["train"] = Split(source.source, source.data, source.task, lambda row, one: bool(keep[row]) and not held_out(one))
+    data["valid"] = Split(source.source, source.data, source.task, lambda row, one: bool(keep[row]) and held_out(one))
+    return f"{share:.1%} of the training examples, as there is no data.valid: chosen by a hash of their inputs and seed {seed}"
+
+
+def _take_fold(data: dict[str, Split], config: RunConfig, keep: Bools) -> str:
+    """Divide into a fold to test on, rows of the others to validate on, and the rest; say so."""
+    source, folds, fold, group = data["train"], config.data.folds, config.data.fold, config.data.group
+    assert folds is not None
+    division = Folds(source, source.task, folds=folds, group=group, seed=config.seed, keep=keep)
+    n_test = int(np.count_nonzero(division.numbers == fold))
+    n_others = int(np.count_nonzero(keep)) - n_test
+    sides = division.sides(fold, share=held_out_share(n_others, config.data.valid_share))
+    for name, rows in sides.items():
+        data[name] = source.only(rows)
+    n_valid, whole = int(np.count_nonzero(sides["valid"])), f" in whole values of {group}" if group else ""
+    return (
+        f"{n_valid:,} of the {n_others:,} examples outside fold {fold} of {folds}, drawn{whole} by seed {config.seed}; "
+        f"the {n_test:,} examples of fold {fold} are the test data, which are scored once at the end and choose nothing"
+    )
 
 
 def _encode(run: Run, split: Split, name: str) -> tuple[Store, int]:
@@ -240,9 +283,7 @@ def _encode(run: Run, split: Split, name: str) -> tuple[Store, int]:
         nonlocal n_long
         for number, encoded in _encoded(run.task, split.numbered()):
             n_long += max((value.size(0) for value in encoded.values() if value.dim()), default=1) > run.config.data.max_length
-            kept = run.task.fitted(encoded)
-            if kept is not None:
-                yield number, kept
+            yield from ((number, piece) for piece in run.task.pieces(encoded))
 
     store = write_store(run.folder / "store" / name, fitted())
     if not len(store):
@@ -257,14 +298,14 @@ def _encoded(task: Task, numbered: Iterable[tuple[int, Example]]) -> Iterator[tu
         yield from zip((number for number, _ in chunk), task.encode_all([example for _, example in chunk], training=True), strict=True)
 
 
-def _figures(run: Run, train: Store, valid: Store) -> dict[str, Any]:
+def _figures(run: Run, train: Store, valid: Store, n_test: int | None) -> dict[str, Any]:
     lengths = train.lengths()
     division = batches(lengths, run.config.train.batch_tokens, seed=run.config.seed, epoch=0)
     names = [key for key, kind in train.keys.items() if not kind["scalar"]]
     longest = dict(zip(names, lengths.max(axis=0).tolist(), strict=True))
     tokens = dict(zip(names, lengths.sum(axis=0).tolist(), strict=True))
     return {
-        "examples": {"train": len(train), "valid": len(valid)},
+        "examples": {"train": len(train), "valid": len(valid), **({} if n_test is None else {"test": n_test})},
         "tokens": {name: count for name, count in tokens.items() if longest[name] != 1},  # a key that is never longer is no sequence
         "longest": {name: count for name, count in longest.items() if count != 1},
         "batches": len(division),
@@ -290,6 +331,9 @@ def summary(report: dict[str, Any]) -> list[str]:
         found = ", ".join(f"{count:,} {name}" for name, count in counts.items())
         what = f"dropped {report['filtered']:,} of them" if report["filtered"] else "kept; data.filter=true drops them"
         lines.append(f"found {found} ({what})")
+    for names, n in report["train"].get("shared", {}).items():
+        if n:
+            lines.append(f"{n:,} texts stand both in the {names} data: what chooses the weights is then scored again, a little too well")
     for reading in (report["reading"], *report["reading_others"].values()):
         if reading["bad"]:
             lines.append(f"skipped {reading['bad']:,} bad rows of {reading['source']}, first: {reading['bad_examples'][0]}")

@@ -23,6 +23,7 @@ from heed.data.store import Store
 from heed.device import choose_device, choose_precision, give_back_memory, tidy_memory
 from heed.errors import TrainingError
 from heed.evaluation import evaluate_examples
+from heed.metrics import LESS_IS_BETTER
 from heed.model.block import Stack
 from heed.model.losses import LossSum
 from heed.run import LOSS_METRICS, load_weights
@@ -45,7 +46,6 @@ from heed.training.prepare import Prepared, Split, scored_rows
 
 CALIBRATION_STEPS = 20  # updates timed before the number of steps that fit into train.minutes is fixed
 MOST_EVALUATIONS = 20
-LOWER_IS_BETTER = ("loss", "perplexity", "ter", "wer", "cer", "log_loss", "calibration_error")
 DEFAULT_EPOCHS, FEWEST_STEPS, MOST_STEPS = 10, 1000, 20_000  # when neither steps, epochs nor minutes are asked for
 EVALUATION_SHARE = 0.93  # of train.minutes, what is left for updates when validation and the last checkpoint are paid for
 
@@ -219,7 +219,7 @@ class Trainer:
             length = int(self.lengths[rows].max())
             raise TrainingError(
                 f"training example {int(self.train_data.rows[rows[0]]) + 1}: its {length:,} tokens alone do not fit into memory; "
-                f"leave such examples out (data.max_length={length - 1}), or try train.recompute=true or a smaller model"
+                f"{self.task.memory_advice(length)}, or try train.recompute=true or a smaller model"
             )
         self.optimizer.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
@@ -382,15 +382,14 @@ class Trainer:
         held_out = scored_rows(self.run)
         examples = Split(str(config.data.valid), config.data, self.task) if held_out is None else held_out
         options = config.decode.replace(beams=1, n_best=1)
-        scores = evaluate_examples(self.run, examples, options).scores.to_json()
+        scores = evaluate_examples(self.run, examples, options, resamples=1).scores.to_json()
         values = {name: score["value"] for name, score in scores.items() if isinstance(score, dict) and "value" in score}
         if self.config.best_metric not in values:
             raise TrainingError(f"train.best_metric={self.config.best_metric} is not one of {', '.join([*LOSS_METRICS, *values])}")
         return values
 
     def _is_better(self, value: float, best: float) -> bool:
-        lower_is_better = self.config.best_metric in LOWER_IS_BETTER
-        return value < best if lower_is_better else value > best
+        return value < best if self.config.best_metric in LESS_IS_BETTER else value > best
 
     def _checkpoint(self) -> Path:
         place = save_checkpoint(self.folder, self.model, self.optimizer, self.progress)

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from toy_recordings import SETTINGS as SPOKEN
+from toy_recordings import write_recordings
 from toy_runs import toy_texts, write_rows
 
 import heed
@@ -28,9 +30,16 @@ def pairs(n: int = 32) -> list[Example]:
     return [{"source": source, "target": source[::-1]} for source in sources]
 
 
-DATA: dict[str, list[Example]] = {"text_classification": list(toy_texts(32)), "translation": pairs()}
+DATA: dict[str, Callable[[Path], list[Example]]] = {  # given a folder for files
+    "speech_recognition": lambda folder: list(write_recordings(folder / "recordings", 32)),
+    "text_classification": lambda folder: list(toy_texts(32)),
+    "text_generation": lambda folder: [{"text": row["text"]} for row in toy_texts(32)],
+    "translation": lambda folder: pairs(),
+}
 SETTINGS: dict[str, dict[str, Any]] = {
+    "speech_recognition": SPOKEN,
     "text_classification": {"vocab_size": 300},
+    "text_generation": {"vocab_size": 300},
     "translation": {"vocab_size": 300, "target_language": "en"},
 }
 
@@ -62,7 +71,8 @@ def test_every_task_has_data_to_be_tried_on() -> None:
 @pytest.fixture(scope="module", params=sorted(TASKS))
 def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tried:
     name, folder = request.param, tmp_path_factory.mktemp(request.param)
-    train = write_rows(folder / "train.tsv", DATA[name])
+    examples = DATA[name](folder)
+    train = write_rows(folder / "train.tsv", examples)
     recipe = {
         "task": {"name": name, **SETTINGS[name]},
         "data": {"train": str(train), "valid": str(train), "allow_leaks": True},
@@ -70,7 +80,7 @@ def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "train": {"steps": 120, "lr": 0.01, "warmup": 10, "precision": "float32", "tensorboard": False, "evaluate_every": 120},
         "decode": {"beams": 2, "max_length": 40},
     }
-    return Tried(heed.train(recipe, to=folder / "run", quiet=True), DATA[name])
+    return Tried(heed.train(recipe, to=folder / "run", quiet=True), examples)
 
 
 def test_parts_survive_a_round_trip(tried: Tried, tmp_path: Path) -> None:
@@ -170,8 +180,12 @@ def answered(task: Task, example: Example, *, right: bool) -> Answer:
     """Return an answer as the task gives them that is right, or one that is wrong."""
     if task.outputs.keys() == {"target"}:
         return Answer(example["target"] if right else example["source"][:1])
+    if not task.outputs:
+        return Answer("", details={"log_likelihood": -1.0 if right else -9.0, "tokens": 5, "unknown": 0})
+    if task.outputs.keys() == {"text"}:
+        return Answer(example["text"] if right else "d d d d")
     assert task.outputs.keys() == {"label"}
-    labels = {answer["label"] for answer in DATA[task.name]}
+    labels = {answer["label"] for answer in toy_texts(32)}
     sure = 0.8 if right else 0.1
     shares = {label: sure if label == example["label"] else (1 - sure) / (len(labels) - 1) for label in sorted(labels)}
     return Answer(max(shares, key=shares.__getitem__), details={"probabilities": shares})

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heed.data import builtin
-from heed.data.builtin import KINDS, Voice, phrase_pairs, write_phrases
+from heed.data import builtin, phrases
+from heed.data.builtin import phrase_pairs, write_phrases
+from heed.data.phrases import KINDS
+from heed.data.voice import TIME_UNITS, Voice, plain
 from heed.errors import DataError
 
 Pairs = list[dict[str, str]]
@@ -117,12 +119,12 @@ def test_every_name_of_a_closed_list_is_trained_on_often_enough_to_be_learnt(
 ) -> None:
     english = voices["en"]
     names = [
-        *map(english.country, builtin.COUNTRIES),
-        *map(english.language, builtin.LANGUAGES),
-        *(english.money(Decimal(5), code, symbol=False).removeprefix("5 ") for code in builtin.CURRENCIES),
-        *(english.measure(Decimal(5), unit, "long").removeprefix("5 ") for unit in builtin.UNITS),
-        *(english.measure(Decimal(5), unit, "short").removeprefix("5") for unit in builtin.SHORT_UNITS),
-        *(english.zone_time(time(5, 5), zone, variant)[8:] for zone in builtin.ZONES for variant in ("generic", "daylight")),
+        *map(english.country, phrases.COUNTRIES),
+        *map(english.language, phrases.LANGUAGES),
+        *(english.money(Decimal(5), code, symbol=False).removeprefix("5 ") for code in phrases.CURRENCIES),
+        *(english.measure(Decimal(5), unit, "long").removeprefix("5 ") for unit in phrases.UNITS),
+        *(english.measure(Decimal(5), unit, "short").removeprefix("5") for unit in phrases.SHORT_UNITS),
+        *(english.zone_time(time(5, 5), zone, variant)[8:] for zone in phrases.ZONES for variant in ("generic", "daylight")),
     ]
     text = "\n".join(bare(pair) for pair in splits["train"] if pair["source"].startswith(f">>{tag}<<")) + "\n"
     seen = {name: len(re.findall(rf"(?<![^\W\d]){re.escape(name)}(?!\w)", text)) for name in names}
@@ -130,7 +132,7 @@ def test_every_name_of_a_closed_list_is_trained_on_often_enough_to_be_learnt(
 
 
 def test_bare_names_are_all_trained_on_and_never_held_out(splits: dict[str, Pairs], voices: dict[str, Voice]) -> None:
-    names = {*map(voices["en"].country, builtin.COUNTRIES), *map(voices["en"].language, builtin.LANGUAGES)}
+    names = {*map(voices["en"].country, phrases.COUNTRIES), *map(voices["en"].language, phrases.LANGUAGES)}
     assert names <= {bare(pair) for pair in splits["train"]}
     assert not names & {bare(pair) for pair in (*splits["valid"], *splits["test"])}
 
@@ -149,8 +151,26 @@ def test_text_has_plain_spaces_composed_characters_and_no_invisible_marks(splits
             assert side == " ".join(unicodedata.normalize("NFC", side).split())
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("می\u200cرود", "می\u200cرود"),  # between letters that it keeps from joining
+        ("अलास्\u200dका", "अलास्\u200dका"),  # after a mark that belongs to a letter
+        ("می\u200c رود\u200d", "می رود"),
+        ("\u200cمی", "می"),
+        ("Reyk\u00adja\u200cv\u00edk", "Reykjavík"),  # nothing joins in Latin script
+        ("۵\u200f،\u2066 ۶\u2069", "۵، ۶"),
+        ("می\u200f\u200cرود", "می\u200cرود"),
+        ("e\u0301  5\u202fkm\u200e", "é 5 km"),
+    ],
+)
+def test_plain_text_keeps_joiners_where_they_join_and_no_other_invisible_mark(text: str, expected: str) -> None:
+    assert plain(text) == expected
+    assert plain(expected) == expected
+
+
 def test_no_target_shows_the_name_of_a_cldr_unit(splits: dict[str, Pairs]) -> None:
-    ids = {*builtin.UNITS, *builtin.TIME_UNITS}
+    ids = {*phrases.UNITS, *TIME_UNITS}
     assert not [pair for pairs in splits.values() for pair in pairs if pair["target"].split(" ", 1)[-1] in ids]
 
 
@@ -212,7 +232,7 @@ def test_no_target_shows_the_name_of_a_cldr_unit(splits: dict[str, Pairs]) -> No
     ],
 )
 def test_values_are_written_the_way_each_language_writes_them(
-    voices: dict[str, Voice], make: builtin.Render, english: str, german: str, chinese: str
+    voices: dict[str, Voice], make: phrases.Render, english: str, german: str, chinese: str
 ) -> None:
     assert [make(voice) for voice in voices.values()] == [english, german, chinese]
 

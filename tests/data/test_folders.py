@@ -112,7 +112,7 @@ def test_the_folder_above_class_folders_is_refused_with_the_right_one(imdb: Path
     ("files", "found"),
     [
         ({}, "nothing"),
-        ({"a.csv": "text,label\n", "b.txt": "x"}, "a.csv, b.txt"),
+        ({"a.csv": "text,label\n", "b.doc": "x"}, "a.csv, b.doc"),
         ({"unsup/1.txt": "x", ".hidden/1.txt": "x"}, "unsup/"),
     ],
 )

@@ -2,6 +2,9 @@ import io
 import json
 import os
 import pickle
+import pickletools
+import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -244,6 +247,42 @@ OBJECT, NUMBER = np.dtype(object), np.dtype(np.int64)
 def test_a_forged_pickle_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     assert "expected imdb.npz as Keras hands it out" in refusal(forged(tmp_path / "imdb.npz", content))
     assert read(save(tmp_path / "good.npz")) == ROWS["train"]
+
+
+def test_a_member_that_unpacks_to_far_more_than_the_file_holds_is_refused_before_it_does(tmp_path: Path) -> None:
+    bomb = number_npy(np.zeros((1 << 12, 1 << 10)))  # 32 MiB in 32 KiB
+    path = zipped(tmp_path / "imdb.npz", {"x_train": bomb, "y_train": number_npy(np.zeros(1 << 12))}, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < len(bomb) / 500
+    tracemalloc.start()
+    message = refusal(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "x_train.npy would unpack from " in message
+    assert f" to {len(bomb):,} bytes" in message
+    assert peak < len(bomb) / 8
+
+
+def test_the_size_that_a_directory_declares_is_not_believed_either(tmp_path: Path) -> None:
+    path = save(tmp_path / "imdb.npz")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"x_train.npy", content.index(b"PK\x01\x02"))  # in the directory, behind 46 bytes about the file
+    content[place - 26 : place - 18] = struct.pack("<II", 2**31, 2**31)
+    path.write_bytes(content)
+    assert "would unpack from" in refusal(path)
+
+
+@pytest.mark.parametrize("number", [b"r\xff\xff\xff\x0f", b"p268435455\n", b"r\x00\x10\x00\x00"])
+def test_a_pickle_that_numbers_objects_beyond_its_bytes_is_refused_before_memory_is_taken(tmp_path: Path, number: bytes) -> None:
+    path = forged(tmp_path / "imdb.npz", b"\x80\x02]" + number + b"]q\x00.")
+    assert "its pickle numbers an object" in refusal(path)
+
+
+def test_many_objects_may_have_as_many_numbers(tmp_path: Path) -> None:
+    texts = [[1 + n % 9, 10 + n] for n in range(700)]
+    content = pickle.dumps(ragged(texts), 2)
+    assert b"r" in {code.code.encode() for code, _, _ in pickletools.genops(content)}  # numbers above 255
+    path = zipped(tmp_path / "imdb.npz", {"x_train": pickled_npy(content, 700), "y_train": number_npy(np.arange(700) % 2)})
+    assert [row["text"] for row in read(path)] == [" ".join(map(str, ranks)) for ranks in texts]
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:

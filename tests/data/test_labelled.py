@@ -78,6 +78,7 @@ def test_leaks_are_counted_for_each_split_and_refused_with_the_first_row_and_wha
     valid, test = [{"text": "b", "label": "y"}, {"text": "c", "label": "x"}], [{"text": "c ", "label": "x"}, {"text": "z", "label": "x"}]
     survey = survey_of(("a", "x"), ("b", "x"), ("c", "x"), ("c", "x"), valid=valid, test=test)
     assert survey.leaks == {"valid": 3, "test": 2}
+    assert survey.shared == {"valid and test": 1}
     refused = survey.refused
     assert refused is not None
     assert "3 of them stand in data.valid too and 2 of them stand in data.test too" in refused
@@ -98,6 +99,17 @@ def test_a_split_without_leaks_is_not_named() -> None:
     assert refused is not None
     assert "data.test" in refused
     assert "data.valid" not in refused
+
+
+@given(rows_of_texts, rows_of_texts, rows_of_texts)
+def test_what_other_splits_share_is_counted_by_rows_of_the_second(first: list[Row], second: list[Row], third: list[Row]) -> None:
+    survey = survey_labelled([{"text": "good", "label": "x"}], {"a": first, "b": second, "c": third})
+    splits = {"a": first, "b": second, "c": third}
+    for names, n in survey.shared.items():
+        before, after = splits[names[0]], splits[names[-1]]
+        texts = {clean(row["text"]) for row in before} - {""}
+        assert n == sum(clean(row["text"]) in texts for row in after)
+    assert list(survey.shared) == ["a and b", "a and c", "b and c"]
 
 
 def test_two_texts_are_judged_together() -> None:

@@ -14,12 +14,15 @@ from babel.dates import format_timedelta, get_timezone_location
 from babel.numbers import get_currency_name
 from babel.units import format_unit
 
-from heed.data import builtin, languages
+from heed.data import languages
 from heed.data.languages import COLUMNS, KINDS, LOCALES, NAME_KINDS, UNSPACED, Stock, Tongue, language_rows, write_languages
+from heed.data.phrases import UNITS
+from heed.data.voice import TIME_UNITS
 from heed.errors import DataError
 
 Rows = list[dict[str, str]]
 LABELS = {str(Locale("en").languages[code]): code for code in LOCALES}
+JOINERS = "\u200c\u200d"  # which CLDR puts nowhere but between letters
 FEW = {"seed": 7, "n_train": 120, "n_valid": 40, "n_test": 80}
 
 
@@ -50,9 +53,9 @@ def same(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Return text without invisible marks, white space folded."""
+    """Return text without invisible marks but for joiners, white space folded."""
     composed = unicodedata.normalize("NFC", text)
-    return " ".join("".join(char for char in composed if unicodedata.category(char) != "Cf").split())
+    return " ".join("".join(char for char in composed if char in JOINERS or unicodedata.category(char) != "Cf").split())
 
 
 def test_the_default_sizes_are_balanced_over_forty_languages(splits: dict[str, Rows]) -> None:
@@ -84,6 +87,13 @@ def test_every_text_is_one_visible_line(everything: Rows) -> None:
         assert text == visible(text)
     assert {char for row in everything for char in row["text"] if char.isspace()} == {" "}
     assert not [char for char in {char for row in everything for char in row["text"]} if unicodedata.category(char) in ("Cc", "Cn", "Co")]
+
+
+def test_joiners_stand_where_a_language_is_spelt_with_them_and_nowhere_else(everything: Rows) -> None:
+    spelt = {row["label"] for row in everything if re.search(f"[{JOINERS}]", row["text"])}
+    assert spelt == {"Persian", "Hindi"}
+    around = {row["text"][match.start() - 1 : match.end() + 1] for row in everything for match in re.finditer(f"[{JOINERS}]", row["text"])}
+    assert all(len(part) == 3 and {unicodedata.category(part[0])[0], unicodedata.category(part[2])[0]} <= {"L", "M"} for part in around)
 
 
 def test_every_kind_is_in_every_split(splits: dict[str, Rows]) -> None:
@@ -146,14 +156,14 @@ def test_a_country_or_language_alone_is_right_in_one_language(everything: Rows) 
 
 
 def test_english_relative_times_read_as_english(everything: Rows) -> None:
-    units = "|".join(builtin.TIME_UNITS)
+    units = "|".join(TIME_UNITS)
     texts = [row["text"] for row in everything if row["label"] == "English" and row["kind"] == "relative"]
     assert len(texts) > 20
     assert [text for text in texts if not re.fullmatch(rf"in \d+ ({units})s?|\d+ ({units})s? ago", text)] == []
 
 
 def test_no_text_shows_an_identifier_of_cldr(everything: Rows) -> None:
-    hyphened = re.compile("|".join(map(re.escape, builtin.UNITS)))
+    hyphened = re.compile("|".join(map(re.escape, UNITS)))
     assert [row for row in everything if hyphened.search(row["text"]) or re.search(r"[{}%]|\w_\w|\w/\w+_", row["text"])] == []
 
 

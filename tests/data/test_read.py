@@ -294,7 +294,7 @@ def test_a_missing_file_names_the_nearest_one(tmp_path):
         data_files(str(tmp_path / "t.{en,de}"))
 
 
-@pytest.mark.parametrize("name", ["", "a.txt", "a.xlsx", "plain", "a.parquet.gz", "a.zip"])
+@pytest.mark.parametrize("name", ["", "a.doc", "a.xlsx", "plain", "a.parquet.gz", "a.zip"])
 def test_unknown_forms_are_refused_with_the_known_ones(tmp_path, name):
     if name:
         write(tmp_path / name, "x")
@@ -566,3 +566,231 @@ def test_a_check_is_asked_about_values_as_they_come_out(tmp_path):
 def test_a_missing_folder_is_said_to_be_missing(tmp_path):
     (tmp_path / "train").mkdir()
     assert f"no such file; did you mean {tmp_path / 'train'}?" in refusal(tmp_path / "trian")
+
+
+SPOKEN = {"audio": "audio", "text": "transcript"}
+
+
+def recordings(folder, *names):
+    """Write files that stand for recordings: reading a manifest looks whether they are there, never into them."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"RIFF")
+    return [str(folder / name) for name in names]
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv.gz", "a.jsonl", "a.parquet"])
+def test_recordings_are_found_from_the_folder_of_the_manifest(tmp_path, monkeypatch, name):
+    paths = recordings(tmp_path, "data/wav/1.wav", "other/2.flac", "home/3.ogg")
+    named = ["wav/1.wav", paths[1], "~/3.ogg"]
+    columns = {"audio": named, "text": ["one", "", " three "], "speaker": ["a", "b", ""], "language": ["en", "de", "en"]}
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    if name == "a.parquet":
+        as_parquet(tmp_path / "data" / name, columns)
+    elif name == "a.jsonl":
+        write(tmp_path / "data" / name, "".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        mark = "\t" if name == "a.tsv" else ","
+        write(tmp_path / "data" / name, "".join(mark.join(line) + "\n" for line in [columns, *(row.values() for row in rows)]))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "data")
+    expected = [{**row, "audio": path} for row, path in zip(rows, paths, strict=True)]
+    assert read(tmp_path / "data" / name, required=SPOKEN) == read(name, required=SPOKEN) == expected
+    renamed = {"sound": "audio", "said": "transcript"}
+    found = read(name, required=renamed, rename={"sound": "audio", "said": "text"})
+    assert [(row["sound"], row["said"]) for row in found] == [(row["audio"], row["text"]) for row in expected]
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ("gone.wav", "names '{}/gone.wav', which is not there"),
+        ("/gone.wav", "names '/gone.wav', which is not there"),
+        ("wav", "names '{}/wav', which is a folder"),
+        ("x" * 5000, "which is not there"),
+        ("a\0.wav", "which is not there"),
+        (" ", "is empty; expected the path of a recording"),
+        (None, "is null; expected the path of a recording"),
+        (3, "is 3, of type int; expected the path of a recording"),
+        (["1.wav"], "is ['1.wav'], of type list; expected the path of a recording"),
+        ({"bytes": None, "path": None}, "is null; expected the path of a recording"),
+        ({"array": [0.5]}, "is {{'array': [0.5]}}, of type dict; expected the path of a recording"),
+    ],
+)
+def test_a_recording_that_is_not_there_is_a_fault_of_its_row(tmp_path, value, fault):
+    recordings(tmp_path, "wav/1.wav")
+    rows = [{"audio": "wav/1.wav", "text": "one"}, {"audio": value, "text": "two"}]
+    path = write(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    message = refusal(path, required=SPOKEN)
+    assert message.startswith(f"{path}:2: column 'audio' ")
+    assert fault.format(tmp_path) in message
+    assert [row["text"] for row in read(path, required=SPOKEN, bad_rows="skip")] == ["one"]
+
+
+def test_a_transcript_may_be_empty_and_is_text(tmp_path):
+    recordings(tmp_path, "1.wav")
+    path = write(tmp_path / "a.jsonl", "".join(f'{{"audio": "1.wav", "text": {text}}}\n' for text in ('""', '" "', '"a"', "null", "7")))
+    log = ReadLog()
+    assert [row["text"] for row in read(path, required=SPOKEN, bad_rows="skip", log=log)] == ["", " ", "a"]
+    assert log.bad_examples == [
+        f"{path}:4: column 'text' is null; expected text, which may be empty",
+        f"{path}:5: column 'text' is 7, of type int; expected text, which may be empty",
+    ]
+
+
+def test_the_bytes_of_recordings_stay_as_they_are(tmp_path):
+    (inside,) = recordings(tmp_path, "2.wav")
+    audio = [{"bytes": b"RIFF1", "path": "1.wav"}, {"bytes": None, "path": "2.wav"}]
+    path = as_parquet(tmp_path / "a.parquet", {"audio": audio, "text": ["one", "two"]})
+    assert [row["audio"] for row in read(path, required=SPOKEN)] == [b"RIFF1", inside]
+    plain = as_parquet(tmp_path / "b.parquet", {"audio": [b"RIFF1"], "text": ["one"]})
+    assert read(plain, required=SPOKEN) == [{"audio": b"RIFF1", "text": "one"}]
+
+
+def test_recordings_of_the_hub_come_undecoded_and_need_their_content(monkeypatch, tmp_path):
+    recordings(tmp_path, "1.wav")
+    monkeypatch.chdir(tmp_path)
+
+    class Stream:
+        def decode(self, enable):
+            return self if enable else iter(rows)
+
+        def __iter__(self):
+            pytest.fail("the hub's library decodes the recordings")
+
+    rows = [{"audio": {"bytes": b"RIFF", "path": "1.wav"}, "text": "one"}, {"audio": {"bytes": None, "path": "1.wav"}, "text": "two"}]
+    module = ModuleType("datasets")
+    module.load_dataset = lambda *_, **__: Stream()
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    log = ReadLog()
+    assert read("hf:org/name", required=SPOKEN, bad_rows="skip", log=log) == [{"audio": b"RIFF", "text": "one"}]
+    assert "hf:org/name:2: column 'audio' names '1.wav', but this source lies in no folder" in log.bad_examples[0]
+
+
+def spoken_folder(folder, files):
+    """Write texts, and recordings where a text is None."""
+    for name, text in reversed(files.items()):
+        recordings(folder, name)
+        if text is not None:
+            write(folder / name, text)
+    return folder
+
+
+PAIRED = {
+    "a/1.wav": None,
+    "a/1.txt": "one\n",
+    "a/2.FLAC": None,
+    "a/2.txt": "",
+    "a/10.ogg": None,
+    "a/10.txt": " ten  é\r\n",
+    "b/c/x.y.mp3": None,
+    "b/c/x.y.txt": "deep",
+    "z.wav": None,
+    "z.txt": "last",
+}
+SAID = {"a/1.wav": "one", "a/2.FLAC": "", "a/10.ogg": "ten  é", "b/c/x.y.mp3": "deep", "z.wav": "last"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_recordings_with_their_texts_beside_them_are_rows_in_natural_order(tmp_path, monkeypatch, encoding):
+    folder = spoken_folder(tmp_path / "said", PAIRED)
+    for name in [name for name, text in PAIRED.items() if text]:
+        write(folder / name, PAIRED[name], encoding)
+    spoken_folder(folder, {"a/notes.md": "x", "a/.hidden.wav": None, ".git/3.wav": None})
+    expected = [{"audio": str(folder / name), "text": text, "file": name} for name, text in SAID.items()]
+    log = ReadLog()
+    assert read(folder, required=SPOKEN, log=log) == expected
+    assert (log.format, log.rows, log.bad, log.ignored) == ("folder", 5, 0, 1)
+    monkeypatch.chdir(tmp_path)
+    assert read("said", required=SPOKEN) == read("said/", required=()) == expected
+    renamed = read(folder, required={"sound": "audio", "said": "transcript"}, rename={"said": "text"})
+    assert [(row["sound"], row["said"]) for row in renamed] == [(row["audio"], row["text"]) for row in expected]
+
+
+def test_a_recording_without_its_text_and_a_text_without_its_recording_are_bad_rows(tmp_path):
+    folder = spoken_folder(tmp_path, {"a/1.wav": None, "a/1.txt": "one", "a/2.wav": None, "b/1.txt": "lonely", "b/3.wav": None})
+    write(folder / "b" / "3.txt", b"M\xe4rchen\xff")
+    log = ReadLog()
+    assert [row["text"] for row in read(folder, required=SPOKEN, bad_rows="skip", log=log)] == ["one"]
+    assert log.bad_examples[0] == f"{folder / 'a/2.wav'}: has no text beside it; expected 2.txt with what is said"
+    assert log.bad_examples[1].startswith(f"{folder / 'b/1.txt'}: has no recording beside it; expected 1.wav or 1.flac")
+    assert log.bad_examples[2].startswith(f"{folder / 'b/3.txt'}: ")
+    assert log.bad_examples[2].count("3.txt") == 1
+    message = refusal(folder, required=SPOKEN)
+    assert message == f"{log.bad_examples[0]}; mend the file, or set data.bad_rows=skip to leave such files out"
+
+
+def test_in_folders_of_recordings_without_texts_the_folder_says_what_was_said(tmp_path):
+    files = dict.fromkeys(["one/2.wav", "one/10.wav", "two/1.flac"])
+    folder = spoken_folder(tmp_path, {**files, "README.txt": "about", "one/notes.md": "x"})
+    expected = [{"audio": str(folder / name), "text": name[:3], "file": name} for name in files]
+    log = ReadLog()
+    assert read(folder, required=SPOKEN, log=log) == read(folder, required=()) == expected
+    assert log.ignored == 1
+    spoken_folder(folder, {"two/1.txt": "zwei"})
+    assert [row["text"] for row in read(folder, required=SPOKEN, bad_rows="skip")] == ["zwei"]
+
+
+@pytest.mark.parametrize("name", ["1.wav", "a/b/1.wav"])
+def test_recordings_that_lie_in_no_class_folder_have_no_transcript(tmp_path, name):
+    spoken_folder(tmp_path, {name: None, "c/2.wav": None})
+    assert f"{tmp_path / name}: has no text beside it; expected 1.txt" in refusal(tmp_path, required=SPOKEN)
+
+
+def test_a_folder_without_recordings_says_what_it_holds(tmp_path):
+    spoken_folder(tmp_path, {"pos/1.txt": "good", "neg/2.txt": "bad"})
+    message = refusal(tmp_path, required=SPOKEN)
+    assert message.startswith(f"{tmp_path}: is a folder that holds neg/, pos/; expected .tsv, ")
+    assert "a folder of recordings with a .txt file beside each" in message
+
+
+def test_folders_fill_the_columns_of_tasks_of_their_kind_only(tmp_path):
+    folder = spoken_folder(tmp_path, PAIRED)
+    for kinds in ({"audio": "audio"}, {"audio": "audio", "label": "label"}, {**SPOKEN, "speaker": "text"}):
+        assert "a folder of recordings fills one recording and its transcript, but this task asks for audio (audio)" in refusal(
+            folder, required=kinds
+        )
+    flat = spoken_folder(tmp_path / "flat", {"1.wav": None, "1.txt": "one"})
+    assert f"{flat}: is a folder that holds 1.txt, 1.wav; expected .tsv, " in refusal(flat, required=LABELLED)
+
+
+def test_recordings_among_the_texts_of_classes_are_ignored_when_texts_are_asked_for(tmp_path):
+    spoken_folder(tmp_path, {"pos/1.txt": "good", "neg/2.txt": "bad", "neg/1.wav": None})
+    assert [row["label"] for row in read(tmp_path, required=LABELLED)] == ["neg", "pos"]
+    assert data_files(str(tmp_path)) == [tmp_path / "neg/2.txt", tmp_path / "pos/1.txt"]
+
+
+def test_a_folder_of_recordings_is_listed_and_hashed_with_everything_in_it(tmp_path, monkeypatch):
+    folder = spoken_folder(tmp_path / "said", PAIRED)
+    names = ["a/1.txt", "a/1.wav", "a/2.FLAC", "a/2.txt", "a/10.ogg", "a/10.txt", "b/c/x.y.mp3", "b/c/x.y.txt", "z.txt", "z.wav"]
+    assert data_files(str(folder)) == [folder / name for name in names]
+    first = hash_files(str(folder))
+    assert first.keys() == {"said"}
+    monkeypatch.chdir(folder)
+    assert hash_files(".") == first
+    spoken_folder(folder, {"notes.md": "x"})
+    assert hash_files(str(folder)) == first
+    found = {str(first)}
+    for change in (
+        lambda: write(folder / "a/1.txt", "uno"),
+        lambda: write(folder / "b/c/x.y.mp3", b"ID3"),
+        lambda: (folder / "b").rename(folder / "d"),
+    ):
+        change()
+        found.add(str(hash_files(str(folder))))
+    assert len(found) == 4
+
+
+def test_of_a_manifest_only_the_manifest_is_listed_and_hashed(tmp_path):
+    recordings(tmp_path, "1.wav")
+    path = write(tmp_path / "a.tsv", "audio\ttext\n1.wav\tone\n")
+    assert data_files(str(path)) == [path]
+    assert hash_files(str(path)).keys() == {"a.tsv"}
+
+
+def test_shared_recordings_are_found_from_their_manifests(shared_data):
+    for name, n_rows, n_speakers in (("fsdd/test.tsv", 250, 5), ("an4/dev.tsv", 103, 8)):
+        rows = read(shared_data / name, required=SPOKEN)
+        assert len(rows) == n_rows
+        assert len({row["speaker"] for row in rows}) == n_speakers
+        assert all(Path(row["audio"]).is_relative_to(shared_data) for row in rows)

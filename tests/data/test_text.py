@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 
 from heed.data.parts import load_parts, save_parts
-from heed.data.text import MIN_VOCAB_SIZE, SPECIALS, Tokenizer, clean
+from heed.data.text import MIN_VOCAB_SIZE, SPECIALS, Tokenizer, byte_values, clean, is_spaceless
 from heed.errors import CheckpointError, ConfigError, DataError
 
 SENTENCES = [
@@ -274,3 +274,58 @@ def with_special_token_found_in_text(content):
 def test_a_spoiled_file_is_refused(tokenizer, spoil):
     with pytest.raises(CheckpointError, match="restore the run folder"):
         Tokenizer.from_json(spoil(tokenizer.to_json()))
+
+
+SPACELESS_TEXTS = [
+    "我爱北京，你呢？",
+    "今日はsushiを食べた。",
+    "iPhone很好用 12元",
+    "สุนัข dog",
+    "two dogs, 好 don't",
+    "good 🙂 film",
+    "𠀀字 x",
+]
+
+
+def is_of_a_script_without_spaces(char):
+    return unicodedata.name(char, "").split()[0] in ("CJK", "HIRAGANA", "KATAKANA", "THAI", "IDEOGRAPHIC", "FULLWIDTH")
+
+
+def starts_by_definition(tokenizer, text):
+    """Return which sub-words of a text start a word, from the characters at their borders."""
+    whole, starts, place = f" {text}".encode(), [], 0
+    for index in tokenizer.encode(text):
+        piece = bytes(byte_values()[char] for char in tokenizer.backend.id_to_token(index))
+        inside = whole[place] & 0xC0 == 0x80
+        char, before = ("", "") if inside else (whole[place:].decode()[0], whole[:place].decode()[-1:])
+        apart = not inside and unicodedata.category(char)[0] != "M" and any(map(is_of_a_script_without_spaces, (char, *before)))
+        starts.append(place == 0 or char == " " or (apart and before != " "))
+        place += len(piece)
+    return starts
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+@pytest.mark.parametrize("text", SPACELESS_TEXTS)
+def test_sub_words_start_words_at_spaces_and_in_scripts_without_spaces_everywhere(text, algorithm):
+    for texts in (SPACELESS_TEXTS * 3, [*"我爱北京你呢今日はを食べた很好用元สนข字", "sushi dog"] * 3, ["bytes alone"]):
+        tokenizer = Tokenizer.train(texts, algorithm=algorithm, vocab_size=700)
+        assert tokenizer.word_starts(tokenizer.encode(text)).tolist() == starts_by_definition(tokenizer, text)
+
+
+def test_special_tokens_start_words_and_so_does_what_follows_them():
+    tokenizer = Tokenizer.train(SENTENCES, algorithm="bpe", vocab_size=400)
+    ids = [tokenizer.bos_id, *tokenizer.encode_inside(["Hun"])[0], tokenizer.eos_id, *tokenizer.encode_inside(["de"])[0]]
+    place = ids.index(tokenizer.eos_id)
+    assert set(tokenizer.word_starts(ids).nonzero()[0]) == {0, 1, place, place + 1}
+    assert tokenizer.word_starts([]).tolist() == []
+
+
+@given(st.text())
+def test_what_stands_inside_a_clause_is_encoded_without_the_space_before_it(tokenizer, text):
+    (ids,) = tokenizer.encode_inside([text])
+    assert tokenizer.decode([*tokenizer.encode("x"), *ids]) == "x" + clean(text)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("北京。", True), ("すし", True), ("北京x", False), ("北 京", False), ("dog", False)])
+def test_a_text_is_spaceless_when_all_of_it_is(text, expected):
+    assert is_spaceless(text) is expected

@@ -282,13 +282,13 @@ def test_special_tokens_have_fixed_ids_and_never_come_out_of_text():
 def test_tokens_are_shown_for_the_eye_and_all_start_words():
     vocabulary = trained("a \u200d", unit="characters")
     assert {vocabulary.token(index) for index in range(4, vocabulary.vocab_size)} == {"a", "▁", "\\u200d"}
-    assert all(vocabulary.starts_word(index) for index in range(vocabulary.vocab_size))
+    assert vocabulary.word_starts(range(vocabulary.vocab_size)).tolist() == [True] * vocabulary.vocab_size
 
 
 @pytest.mark.parametrize("index", [-1, 100_000, 2**40])
 def test_an_id_outside_the_vocabulary_is_refused(index):
     vocabulary = trained("a b")
-    for ask in (vocabulary.token, vocabulary.starts_word, lambda index: vocabulary.decode([4, index])):
+    for ask in (vocabulary.token, lambda index: vocabulary.decode([4, index])):
         with pytest.raises(ValueError, match="outside the vocabulary"):
             ask(index)
 

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heed.decode.filters import NEVER, apply_temperature, forbid, keep_top_k, keep_top_p, log_probabilities
+from heed.decode.filters import (
+    NEVER,
+    apply_temperature,
+    discourage,
+    forbid,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    log_probabilities,
+)
 from heed.errors import TrainingError
 
 scores = st.floats(-30, 30, width=32)
@@ -63,9 +72,46 @@ def test_top_p_keeps_one_token_at_least() -> None:
     assert kept(keep_top_p(torch.tensor([[0.0, 5.0, 1.0]]), 1e-9)) == [{1}]
 
 
+@given(rows=rows, p=st.floats(0.001, 1))
+def test_min_p_keeps_what_is_at_least_p_times_as_likely_as_the_likeliest(rows: list[list[float]], p: float) -> None:
+    for row, survivors in zip(rows, kept(keep_min_p(torch.tensor(rows), p)), strict=True):
+        shares = [share / max(softmax(row)) for share in softmax(row)]
+        assert survivors >= {i for i, share in enumerate(shares) if share > p * 1.0001}
+        assert survivors <= {i for i, share in enumerate(shares) if share > p * 0.9999}
+
+
+def test_min_p_of_0_keeps_all_and_of_1_the_likeliest() -> None:
+    logits = torch.tensor([[0.0, 5.0, NEVER, 1.0]])
+    assert kept(keep_min_p(logits, 0.0)) == [{0, 1, 3}]
+    assert kept(keep_min_p(logits, 1.0)) == [{1}]
+
+
+@given(rows=rows, penalty=st.floats(0.5, 4), past=st.lists(st.integers(0, 8), max_size=5))
+def test_scores_of_tokens_in_the_past_are_divided_or_multiplied_and_no_others(
+    rows: list[list[float]], penalty: float, past: list[int]
+) -> None:
+    past = [token for token in past if token < len(rows[0])]
+    found = discourage(torch.tensor(rows), torch.tensor([past] * len(rows), dtype=torch.long), penalty)
+    for row, changed in zip(rows, found.tolist(), strict=True):
+        expected = [(s / penalty if s > 0 else s * penalty) if i in past else s for i, s in enumerate(row)]
+        assert changed == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_each_row_has_a_past_of_its_own() -> None:
+    logits = torch.tensor([[2.0, -2.0, 4.0], [2.0, -2.0, 4.0]])
+    assert discourage(logits, torch.tensor([[0, 0], [1, 2]]), 2.0).tolist() == [[1.0, -2.0, 4.0], [2.0, -4.0, 2.0]]
+
+
 def test_filters_do_not_revive_what_is_forbidden() -> None:
     logits = torch.tensor([[NEVER, 2.0, NEVER, 1.0, 0.0]])
-    for shaped in (apply_temperature(logits, 0.5), keep_top_k(logits, 4), keep_top_p(logits, 0.999999), keep_top_k(logits, 9)):
+    for shaped in (
+        apply_temperature(logits, 0.5),
+        keep_top_k(logits, 4),
+        keep_top_p(logits, 0.999999),
+        keep_top_k(logits, 9),
+        keep_min_p(logits, 0.01),
+        discourage(logits, torch.tensor([[0, 1, 2]]), 1.5),
+    ):
         assert kept(shaped) == [{1, 3, 4}]
 
 
@@ -99,7 +145,16 @@ def test_scores_that_are_no_numbers_are_refused(bad: float, place: tuple[int, in
         log_probabilities(logits)
 
 
-@pytest.mark.parametrize("change", [lambda x: apply_temperature(x, 2.0), lambda x: keep_top_k(x, 1), lambda x: keep_top_p(x, 0.5)])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: apply_temperature(x, 2.0),
+        lambda x: keep_top_k(x, 1),
+        lambda x: keep_top_p(x, 0.5),
+        lambda x: keep_min_p(x, 0.5),
+        lambda x: discourage(x, torch.tensor([[1]]), 2.0),
+    ],
+)
 def test_shaping_leaves_its_input_as_it_was(change: Callable[[Tensor], Tensor]) -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0]])
     change(logits)

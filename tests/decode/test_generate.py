@@ -277,7 +277,7 @@ def test_a_shorter_limit_cuts_what_is_drawn_and_changes_nothing_before() -> None
     assert short == long[:3]
 
 
-def shaped(logits: Sequence[float], *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> list[float]:
+def shaped(logits: Sequence[float], *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> list[float]:
     """Return the probabilities by their definitions, token by token."""
     order = sorted(range(len(logits)), key=lambda i: -logits[i])[: top_k or None]
     power = {i: math.exp(logits[i] / temperature) for i in order}
@@ -287,13 +287,22 @@ def shaped(logits: Sequence[float], *, temperature: float = 1.0, top_k: int = 0,
             break
         nucleus.append(i)
         held += power[i] / sum(power.values())
+    nucleus = [i for i in nucleus if power[i] >= min_p * max(power.values())]
     total = sum(power[i] for i in nucleus)
     return [power[i] / total if i in nucleus else 0.0 for i in range(len(logits))]
 
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"temperature": 0.5}, {"temperature": 2.0}, {"top_k": 3}, {"top_p": 0.6}, {"temperature": 1.5, "top_k": 4, "top_p": 0.8}],
+    [
+        {},
+        {"temperature": 0.5},
+        {"temperature": 2.0},
+        {"top_k": 3},
+        {"top_p": 0.6},
+        {"temperature": 1.5, "top_k": 4, "top_p": 0.8},
+        {"temperature": 1.5, "min_p": 0.3},
+    ],
 )
 def test_tokens_are_drawn_as_often_as_the_options_define(options: dict[str, float]) -> None:
     logits, n = [1.0, 0.0, -0.5, 1.5, 0.7, -1.0], 4000

@@ -2,8 +2,10 @@
 
 import json
 import math
+import shutil
 from collections import Counter
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,35 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from toy_runs import TINY, TINY_TEXTS, toy_texts, write_rows
 
+from heed.config import merge
 from heed.data.store import Store
-from heed.errors import ConfigError
+from heed.errors import ConfigError, DataError, HeedError
 from heed.experiments.baselines import REGULARISATION, Baseline, judged_on, trained_on
 from heed.experiments.costs import slope
-from heed.experiments.models import MIXERS, Candidate, by_length, compare_models, comparison_lines, matched, right_of, verdict
+from heed.experiments.models import (
+    MIXERS,
+    SIGNIFICANT,
+    UNFINISHED,
+    Candidate,
+    by_length,
+    compare_models,
+    comparison_lines,
+    corrected,
+    judged_words,
+    matched,
+    right_of,
+    verdict,
+    with_test_data,
+)
 from heed.experiments.recall import FIRST_NOISE, FIRST_PAIR, KEYS, PAIRS, VALUES, VOCABULARY, recall, sequences
 from heed.metrics.classification import ClassificationMetrics
 from heed.model import ModelConfig, build_model
 from heed.model.describe import count_parameters
-from heed.run import Run
+from heed.run import Run, resolve
 from heed.tasks.text_classification import TextClassification, TextClassificationSettings
+from heed.training.prepare import prepare, scored_rows
 
+MODULE = import_module("heed.experiments.models")
 BASELINE = "TF-IDF + logistic regression"
 ROWS = toy_texts(56)
 
@@ -35,12 +54,23 @@ ROWS = toy_texts(56)
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """Compare tiny models, without the synthetic tasks; return the folder and what was found."""
     folder = tmp_path_factory.mktemp("comparison")
-    files = {name: str(write_rows(folder / f"{name}.tsv", rows)) for name, rows in (("train", ROWS[:40]), ("test", ROWS[40:]))}
-    settings = {"data": {**files, "valid_share": 0.2}, "train": {"steps": 6, "average": 2, "evaluate_every": 3, "device": "cpu"}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        found = compare_models(TINY_TEXTS, settings, folder / "kinds", synthetic=False, quiet=True)
+        found = compare_models(TINY_TEXTS, settings_in(folder), folder / "kinds", synthetic=False, quiet=True)
     return folder / "kinds", found
+
+
+def settings_in(folder: Path) -> dict[str, Any]:
+    """Write training and test data into a folder, and return the settings of a comparison of them."""
+    files = {name: str(write_rows(folder / f"{name}.tsv", rows)) for name, rows in (("train", ROWS[:40]), ("test", ROWS[40:]))}
+    return {"data": {**files, "valid_share": 0.2}, "train": {"steps": 6, "average": 2, "evaluate_every": 3, "device": "cpu"}}
+
+
+@pytest.fixture
+def copied(compared: tuple[Path, dict[str, Any]], tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    """Return a copy of the comparison that a test may spoil, and its settings."""
+    shutil.copytree(compared[0], tmp_path / "kinds")
+    return tmp_path / "kinds", settings_in(compared[0].parent)
 
 
 def model_of(content: dict[str, Any], name: str) -> dict[str, Any]:
@@ -51,7 +81,8 @@ def test_all_kinds_are_judged_on_the_same_rows_with_what_they_cost(compared: tup
     _, content = compared
     assert [model["name"] for model in content["models"]] == [*MIXERS, BASELINE, "majority"]
     for model in content["models"]:
-        assert model["scores"]["accuracy"].keys() == {"value", "low", "high"}
+        for name in ("accuracy", "precision_macro", "recall_macro", "f1_macro"):
+            assert model["scores"][name].keys() == {"value", "low", "high"}
         assert model["train_seconds"] > 0
         assert 0 < model["latency_ms"]["median"] <= model["latency_ms"]["p95"]
         assert model["peak_memory_mib"] > 10
@@ -95,6 +126,105 @@ def test_baselines_are_fitted_on_the_training_rows_of_the_runs_and_on_no_other(c
     )
 
 
+def test_the_training_speed_is_that_of_tokens_over_the_logged_updates(compared: tuple[Path, dict[str, Any]]) -> None:
+    folder, content = compared
+    for name in MIXERS:
+        place = folder / name.lower()
+        lines = [json.loads(line) for line in (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        logged = [line["tokens_per_second"] for line in lines if "tokens_per_second" in line]
+        found = model_of(content, name)["train_tokens_per_second"]
+        assert found == pytest.approx(np.median(logged[1:]), abs=0.1)
+        examples = [line["units_per_second"] for line in lines if "units_per_second" in line]
+        lengths = Store(place / "store" / "train").lengths()[:, 0]
+        assert lengths.min() <= found / np.median(examples[1:]) <= lengths.max()  # tokens of an example
+
+
+def test_a_second_call_trains_nothing_again(
+    compared: tuple[Path, dict[str, Any]], copied: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MODULE, "_train", lambda *arguments: pytest.fail("trained again"))
+    again = compare_models(TINY_TEXTS, copied[1], copied[0], synthetic=False, quiet=True)
+    for name in (*MIXERS, BASELINE, "majority"):
+        assert model_of(again, name)["scores"] == model_of(compared[1], name)["scores"]
+    assert again["verdict"] == compared[1]["verdict"]
+
+
+def test_a_comparison_goes_on_after_a_kind_that_failed_with_what_was_done(
+    compared: tuple[Path, dict[str, Any]], copied: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, settings = copied
+    shutil.rmtree(folder / "cnn")
+    (folder / "lstm" / "evaluations" / "test.json").unlink()  # killed before it was scored
+    asked: list[tuple[str, ...]] = []
+
+    def failing(place: Path, *arguments: str) -> None:
+        asked.append(arguments)
+        raise HeedError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MODULE, "_train", failing)
+        with pytest.raises(HeedError, match="no memory"):
+            compare_models(TINY_TEXTS, settings, folder, synthetic=False, quiet=True)
+    assert asked == [(str(folder / "cnn.yaml"), "--to", str(folder / "cnn"))]
+    told = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    assert [model["name"] for model in told["models"]] == ["Transformer"]
+    assert told["verdict"] == [UNFINISHED]
+    assert UNFINISHED in (folder / "report.html").read_text(encoding="utf-8")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    found = compare_models(TINY_TEXTS, settings, folder, synthetic=False, quiet=True)
+    assert [model["scores"] for model in found["models"]] == [model["scores"] for model in compared[1]["models"]]
+
+
+def test_what_does_not_depend_on_the_data_is_measured_once(copied: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"distances": [8], "models": {}, "chance": 0.125}
+    monkeypatch.setattr(MODULE, "_recall", lambda: found)
+    monkeypatch.setattr(MODULE, "costs", lambda: {"lengths": [], "kinds": {}})
+    first = compare_models(TINY_TEXTS, copied[1], copied[0], quiet=True)
+    for name in ("_recall", "costs"):
+        monkeypatch.setattr(MODULE, name, lambda: pytest.fail("measured again"))
+    again = compare_models(TINY_TEXTS, copied[1], copied[0], quiet=True)
+    assert first["recall"] == again["recall"] == found
+    assert again["costs"] == {"lengths": [], "kinds": {}}
+
+
+def test_other_settings_and_other_data_are_refused(copied: tuple[Path, dict[str, Any]]) -> None:
+    folder, settings = copied
+    with pytest.raises(ConfigError, match=r"kinds: was made with train\.lr=0\.02, now it is 0\.01"):
+        compare_models(TINY_TEXTS, merge(settings, {"train": {"lr": 0.01}}), folder, synthetic=False, quiet=True)
+    test = Path(settings["data"]["test"])
+    before = test.read_bytes()
+    try:
+        write_rows(test, ROWS[41:])
+        with pytest.raises(DataError, match=r"data\.test=.*test\.tsv: changed since"):
+            compare_models(TINY_TEXTS, settings, folder, synthetic=False, quiet=True)
+    finally:
+        test.write_bytes(before)
+
+
+@pytest.mark.parametrize(("given", "judged"), [([], "test"), (["valid"], "valid"), (["valid", "test"], "test")])
+def test_networks_and_baselines_are_judged_on_rows_that_chose_nothing(tmp_path: Path, given: list[str], judged: str) -> None:
+    files = {"train": ROWS[:40], "valid": ROWS[40:48], "test": ROWS[48:]}
+    data = {name: str(write_rows(tmp_path / f"{name}.tsv", files[name])) for name in ("train", *given)}
+    asked = resolve(TINY_TEXTS, {"data": data})
+    config = with_test_data(asked)
+    prepare(config, tmp_path / "run", lambda text: None)
+    run = Run.open(tmp_path / "run")
+    validated = scored_rows(run) or files["valid"]
+    tested, trained, chosen_by = ([row["text"] for row in some] for some in (judged_on(run), trained_on(run), validated))
+    if given:
+        assert tested == [row["text"] for row in files[judged]]
+    else:
+        assert (config.data.folds, config.data.fold) == (5, 1)
+        assert len(tested) == 8
+        assert "Judged on fold 1 of 5 of the training data, as there is no data.test (data.folds=5 data.fold=1)" in judged_words(
+            asked, config
+        )
+    assert chosen_by
+    assert not set(tested) & {*chosen_by, *trained}
+    if given == ["valid"]:
+        assert "given as data.valid, it chooses nothing here" in judged_words(asked, config)
+
+
 def test_the_comparison_is_kept_as_json_and_as_a_page(compared: tuple[Path, dict[str, Any]]) -> None:
     folder, content = compared
     assert json.loads((folder / "comparison.json").read_text(encoding="utf-8")) == content
@@ -102,12 +232,18 @@ def test_the_comparison_is_kept_as_json_and_as_a_page(compared: tuple[Path, dict
     assert "TF-IDF" in page
     lines = comparison_lines(content)
     assert lines[: len(content["verdict"])] == content["verdict"]
+    assert any(note.startswith("Judged on data.test=") for note in content["notes"])
+    assert any("trained once, with seed 1" in note for note in content["notes"])
+    assert any("multiplied by 3, that against the Transformer by 2 (Bonferroni)" in note for note in content["notes"])
+    assert all(note in lines and note in page for note in content["notes"])
     assert all(any(line.startswith(f"{name} ") for line in lines) for name in (*MIXERS, BASELINE, "majority"))
 
 
-def test_a_folder_that_is_there_and_other_tasks_are_refused(compared: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_a_folder_that_holds_something_else_and_other_tasks_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(ConfigError, match="exists already and is never overwritten"):
-        compare_models(TINY_TEXTS, {"data": {"train": "t.tsv"}}, compared[0], synthetic=False, quiet=True)
+        compare_models(TINY_TEXTS, settings_in(tmp_path), tmp_path / "other", synthetic=False, quiet=True)
     with pytest.raises(ConfigError, match="compares text classifiers, found task translation"):
         compare_models(TINY, {"data": {"train": "t.tsv"}}, tmp_path / "kinds", synthetic=False, quiet=True)
     assert not (tmp_path / "kinds").exists()
@@ -160,12 +296,29 @@ def test_the_verdict_says_so_when_the_baseline_wins() -> None:
     assert first.startswith(f"The simple baseline wins: {BASELINE} (95.0%) beats the best network, the Transformer (60.0%), by 35.0 points")
 
 
-@pytest.mark.parametrize(("transformer", "sure"), [(110, ", more than chance."), (184, ", no more than chance.")])
+def test_a_difference_that_is_sure_for_one_network_is_not_for_the_best_of_three() -> None:
+    """Of networks that answer alike, each is better than the baseline by as much, but the best of them was picked."""
+    right = np.arange(200) < 100
+    better = right.copy()
+    better[100:110], better[:2] = True, False  # ten to two
+    models = [candidate(name, better) for name in MIXERS] + [candidate(BASELINE, right), candidate("majority", right)]
+    single = models[3].metrics.compare(models[0].metrics)["accuracy"].p_value
+    assert single < SIGNIFICANT < corrected(single, 3) == pytest.approx(3 * single)
+    assert verdict(models)[0].startswith("No winner: ")
+    assert f"corrected p = {3 * single:.3f}" in verdict(models)[0]
+
+
+def test_a_corrected_p_value_is_a_probability() -> None:
+    assert corrected(0.5, 3) == 1.0
+    assert corrected(0.01, 1) == 0.01
+
+
+@pytest.mark.parametrize(("transformer", "sure"), [(110, ", more than chance (corrected"), (184, ", no more than chance (corrected")])
 def test_the_verdict_says_which_network_is_ahead_of_the_transformer(transformer: int, sure: str) -> None:
     first, second, _ = verdict(four(transformer=transformer, cnn=185, lstm=140, simple=120))
     assert first.startswith("The CNN (92.5%) beats")
     assert second.startswith(f"Among the networks the CNN is ahead of the Transformer by {(185 - transformer) / 2:.1f} points")
-    assert second.endswith(sure)
+    assert sure in second
 
 
 def test_accuracy_is_told_by_length_where_there_are_ten_texts() -> None:

@@ -10,11 +10,13 @@ import torch
 from toy_runs import TINY_TEXTS, toy_texts, write_rows
 
 import heed
-from heed.config import merge, read_yaml
-from heed.errors import ConfigError, HeedError
+from heed.config import dump_yaml, merge, read_yaml
+from heed.data.store import Store
+from heed.errors import ConfigError, DataError, HeedError, TrainingError
 from heed.experiments.tune import Range, search_space, trial_lines, tune
+from heed.files import held
+from heed.metrics import LESS_IS_BETTER
 from heed.run import Run, read_config
-from heed.training.trainer import LOWER_IS_BETTER
 
 pytest.importorskip("optuna")
 
@@ -72,7 +74,7 @@ def test_every_trial_is_a_run_within_the_space(searched: Searched) -> None:
 
 def test_a_trial_is_worth_its_best_validation_and_the_best_trial_is_the_best_complete_one(searched: Searched) -> None:
     _, _, content = searched
-    assert content["metric"] in LOWER_IS_BETTER
+    assert content["metric"] in LESS_IS_BETTER
     assert content["direction"] == "minimize"
     for trial in content["trials"]:
         lines = [json.loads(line) for line in (Path(trial["run"]) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -120,10 +122,67 @@ def test_the_best_run_is_scored_and_the_search_kept_as_json_and_as_a_page(search
 
 def test_a_search_for_something_else_is_refused_in_the_same_folder(settings: dict[str, Any], searched: Searched) -> None:
     folder = searched[0]
-    with pytest.raises(ConfigError, match="a search with another metric"):
-        tune(settings, {"search": SPACE, "train": {"best_metric": "accuracy"}}, folder, trials=4, quiet=True)
-    with pytest.raises(ConfigError, match="a search with another space"):
-        tune(settings, {"search": {"model": {"d_ff": [16]}}}, folder, trials=4, quiet=True)
+    for change, expected in (
+        ({"search": SPACE, "train": {"best_metric": "accuracy"}}, r"was made with train\.best_metric=loss, now it is accuracy"),
+        ({"search": {**SPACE, "model": {"d_ff": [16]}}}, r"was made with search\.model\.d_ff=\[16, 24\], now it is \[16\]"),
+        ({"search": {"model": {"d_ff": [16, 24]}}}, r"was made with search\.train\.lr\.low=0\.001, now it is nothing"),
+        ({"search": SPACE, "train": {"minutes": 3}}, r"was made with train\.minutes=null, now it is 3\.0"),
+    ):
+        with pytest.raises(ConfigError, match=expected):
+            tune(settings, change, folder, trials=4, quiet=True)
+
+
+def test_a_search_does_not_go_on_with_a_recipe_or_data_that_changed(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(recipe: Any, settings: dict[str, Any], folder: Path, **options: Any) -> None:
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(MODULE, "fit_recipe", fit)
+    train = write_rows(tmp_path / "rows.tsv", ROWS)
+    recipe, given = tmp_path / "recipe.yaml", {"search": {"seed": [1, 2]}, "data": {"train": str(train)}}
+    recipe.write_text(dump_yaml(TINY_TEXTS), encoding="utf-8")
+    tune(str(recipe), given, tmp_path / "search", trials=1, quiet=True)
+    write_rows(train, ROWS[:-1])
+    with pytest.raises(DataError, match=r"data\.train=.*rows\.tsv: changed since .*search was begun"):
+        tune(str(recipe), given, tmp_path / "search", trials=2, quiet=True)
+    write_rows(train, ROWS)
+    recipe.write_text(dump_yaml(merge(TINY_TEXTS, {"train": {"clip": 0.5}})), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"was made with train\.clip=1\.0, now it is 0\.5"):
+        tune(str(recipe), given, tmp_path / "search", trials=2, quiet=True)
+
+
+def test_data_that_change_while_a_search_is_at_work_stop_it(settings: dict[str, Any], tmp_path: Path) -> None:
+    train = write_rows(tmp_path / "rows.tsv", ROWS)
+    fit = MODULE.fit_recipe
+
+    def changed_then_fit(*arguments: Any, **options: Any) -> None:
+        write_rows(train, ROWS[:-1])
+        fit(*arguments, **options)
+
+    given = merge(settings, {"data": {"train": str(train), "valid": None}, "train": {"steps": 1}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MODULE, "fit_recipe", changed_then_fit)
+        with pytest.raises(DataError, match=r"trial-000: was trained on another data\.train than the rest"):
+            tune(given, {"search": {"seed": [1, 2]}}, tmp_path / "search", trials=1, quiet=True)
+
+
+def test_two_searches_do_not_share_a_folder(settings: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "search"
+    folder.mkdir()
+    with held(folder), pytest.raises(TrainingError, match=r"search: process \d+ is training in this folder"):
+        tune(settings, {"search": SPACE}, folder, trials=1, quiet=True)
+    assert not (folder / "study.journal").exists()
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(ConfigError, match="exists already and is never overwritten"):
+        tune(settings, {"search": SPACE}, folder, trials=1, quiet=True)
+
+
+def test_a_fold_that_is_held_out_for_the_test_is_not_looked_at(settings: dict[str, Any], tmp_path: Path) -> None:
+    data = {"data": {"valid": None, "folds": 3, "fold": 2}, "train": {"steps": 2, "evaluate_every": 1}}
+    content = tune(merge(settings, data), {"search": {"seed": [1]}}, tmp_path / "search", trials=1, quiet=True)
+    assert Store(Path(content["best_run"]) / "store" / "test").rows.size > 0
+    assert {path.stem for path in (tmp_path / "search").rglob("evaluations/*.json")} == {"valid"}
 
 
 @pytest.mark.parametrize(
@@ -145,6 +204,12 @@ def test_a_space_that_no_run_could_have_is_refused_before_any_trial(
 ) -> None:
     with pytest.raises(ConfigError, match=expected):
         tune(settings, {"search": space}, tmp_path / "search", trials=2, quiet=True)
+    assert not (tmp_path / "search").exists()
+
+
+def test_a_metric_that_no_trial_would_yield_is_refused_before_any(settings: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train\.best_metric=acuracy is not one of .*did you mean accuracy\?"):
+        tune(settings, {"search": SPACE, "train": {"best_metric": "acuracy"}}, tmp_path / "search", trials=2, quiet=True)
     assert not (tmp_path / "search").exists()
 
 

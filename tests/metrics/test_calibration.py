@@ -10,6 +10,7 @@ from heed.metrics.calibration import (
     TEMPERATURES,
     Bools,
     Targets,
+    best_precision,
     calibration_bins,
     calibration_score,
     calibration_statistics,
@@ -196,6 +197,32 @@ def test_there_is_no_threshold_for_wrong_answers_and_for_too_few() -> None:
     assert fit_threshold(probabilities, np.zeros(20, dtype=np.int64), 0.5) == 0.7
     assert fit_threshold(probabilities[: MIN_ROWS - 1], np.zeros(MIN_ROWS - 1, dtype=np.int64), 0.5) is None
     assert fit_threshold(probabilities[:0], np.zeros(0, dtype=np.int64), 0.5) is None
+
+
+@pytest.mark.parametrize("seed", [14, 15])
+def test_the_best_precision_is_the_highest_that_any_threshold_reaches_and_no_threshold_keeps_more(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    probabilities = rng.multinomial(10, rng.dirichlet((0.5, 0.5, 0.5), size=120)) / 10
+    confidence, answers = probabilities.max(axis=1), probabilities.argmax(axis=1)
+    targets = np.where(rng.random(120) < 0.7 * confidence, answers, (answers + 1) % 3)
+    reached = [
+        ((answers == targets)[confidence >= level].mean(), (confidence >= level).mean())
+        for level in np.unique(confidence)
+        if (confidence >= level).sum() >= MIN_ROWS
+    ]
+    assert best_precision(probabilities, targets) == pytest.approx(max(reached))
+    best, share = max(reached)
+    found = fit_threshold(probabilities, targets, best)
+    assert found is not None
+    assert (confidence >= found).mean() == share
+    assert fit_threshold(probabilities, targets, best + 1e-6) is None
+
+
+def test_too_few_examples_have_no_best_precision() -> None:
+    probabilities = np.array([[0.7, 0.3]] * MIN_ROWS)
+    assert best_precision(probabilities, np.zeros(MIN_ROWS, dtype=np.int64)) == (1.0, 1.0)
+    assert best_precision(probabilities[1:], np.zeros(MIN_ROWS - 1, dtype=np.int64)) is None
+    assert best_precision(probabilities[:0], np.zeros(0, dtype=np.int64)) is None
 
 
 @pytest.mark.parametrize("wanted", [0.0, 1.5, float("nan")])

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from heed.errors import ConfigError, DataError
-from heed.metrics import ClassificationMetrics, Score, classification, expected_calibration_error, intervals
+from heed.metrics import ClassificationMetrics, Score, classification, expected_calibration_error, intervals, ranking
 from heed.metrics.calibration import Bools, Targets
-from heed.metrics.classification import AVERAGED, COMPARED, CURVE_LABELS, CURVE_POINTS, SCORE_NAMES
+from heed.metrics.classification import AVERAGED, COMPARED, CURVE_LABELS, SCORE_NAMES
 from heed.metrics.intervals import Floats
+from heed.metrics.ranking import CURVE_POINTS
 
 Places = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -258,7 +259,7 @@ def test_blocks_of_classes_and_draws_change_nothing(monkeypatch: pytest.MonkeyPa
     metrics = counted(*five_classes())
     whole = metrics.scores(resamples=2000)
     monkeypatch.setattr(classification, "CLASS_BLOCK", 2)
-    monkeypatch.setattr(classification, "RANKING_BLOCK", 200)
+    monkeypatch.setattr(ranking, "BLOCK", 200)
     blocks = metrics.scores(resamples=2000)
     assert blocks.per_class == whole.per_class
     assert blocks.scores["f1_weighted"] == whole.scores["f1_weighted"]
@@ -279,7 +280,7 @@ def test_large_sets_get_fewer_resamples_of_ranking_scores(monkeypatch: pytest.Mo
 
 def test_memory_does_not_grow_with_examples_times_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intervals, "BLOCK_CELLS", 2**14)
-    monkeypatch.setattr(classification, "RANKING_BLOCK", 2**14)
+    monkeypatch.setattr(ranking, "BLOCK", 2**14)
     logits, targets = drawn_classes(2000, 3, seed=15)
     metrics = counted(softmax(logits), targets)
 
@@ -339,9 +340,32 @@ def test_systems_of_other_labels_or_examples_are_refused() -> None:
 def test_quality_is_the_probability_of_the_right_answer_in_percent() -> None:
     metrics = counted(np.array([[0.7, 0.2, 0.1], [0.05, 0.9, 0.05], [0.4, 0.3, 0.3]]), np.array([0, 2, 1]))
     assert metrics.qualities().tolist() == pytest.approx([70, 5, 30])
-    assert metrics.qualities().argmin() == 1  # wrong and sure of it
     labels = counted(np.array([[0.8, 0.1], [0.8, 0.9]]), np.array([[True, False], [False, True]]))
     assert labels.qualities().tolist() == pytest.approx([85, 55])
+
+
+def test_mistakes_are_the_wrong_answers_alone_the_surest_first() -> None:
+    """Which is not the order of the qualities: there the second would come before the first."""
+    probabilities = np.array([[0.1, 0.8, 0.1], [0.02, 0.49, 0.49], [0.3, 0.4, 0.3], [0.9, 0.05, 0.05], [0.98, 0.01, 0.01]])
+    metrics = counted(probabilities, np.array([0, 0, 1, 1, 0]))
+    assert metrics.mistakes().tolist() == [3, 0, 1]
+    assert np.argsort(metrics.qualities(), kind="stable")[:2].tolist() == [1, 3]
+
+
+def test_of_several_labels_the_surest_wrong_decision_counts() -> None:
+    probabilities = np.array([[0.9, 0.9, 0.4], [0.9, 0.7, 0.4], [0.9, 0.9, 0.05]])
+    targets = np.array([[True, True, True], [True, False, False], [True, True, True]])
+    assert counted(probabilities, targets).mistakes().tolist() == [2, 1, 0]  # 0.95 sure that the last does not apply, 0.7, 0.6
+
+
+@pytest.mark.parametrize("n_labels", [0, 3])
+def test_mistakes_are_as_many_as_the_accuracy_says(n_labels: int) -> None:
+    logits, targets = drawn_labels(50, 3, seed=18) if n_labels else drawn_classes(50, 3, seed=18)
+    metrics = counted(sigmoid(logits) if n_labels else softmax(logits), targets)
+    found = metrics.mistakes()
+    assert len(set(found.tolist())) == len(found) == 50 - round(50 * values_of(metrics)["accuracy"])
+    perfect = np.eye(3)[[0, 2]]
+    assert counted(perfect, perfect.astype(bool) if n_labels else np.array([0, 2])).mistakes().tolist() == []
 
 
 def test_the_probabilities_before_calibration_are_recovered() -> None:

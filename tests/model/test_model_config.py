@@ -14,6 +14,9 @@ from heed.model import Encoder, ModelConfig, Seq2Seq, build_model
 Maker = Callable[..., ModelConfig]
 
 ENCODER = {"architecture": "encoder"}
+CAUSAL = {"architecture": "causal"}
+AUDIO = {"n_features": 7}
+CHUNKED = {**ENCODER, "attention": "chunked", "chunk": 1, "left_chunks": 1}
 
 # field -> what is changed, and what else must hold for it to matter
 FLIPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -40,17 +43,22 @@ FLIPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "embedding_scale": ({"embedding_scale": False}, {}),
     "d_embedding": ({"d_embedding": 7}, ENCODER),
     "frozen_embedding": ({"frozen_embedding": True}, {}),
+    "n_features": ({"n_features": 7}, {}),
+    "subsampling": ({"subsampling": 2}, AUDIO),
     "mixer": ({"mixer": "lstm"}, ENCODER),
     "kernel_size": ({"kernel_size": 5}, {**ENCODER, "mixer": "convolution"}),
     "attention": ({"attention": "windowed"}, {**ENCODER, "window": 1}),
     "window": ({"window": 2}, {**ENCODER, "attention": "windowed", "window": 1}),
     "landmarks": ({"landmarks": 2}, {**ENCODER, "attention": "low_rank"}),
+    "chunk": ({"chunk": 2}, CHUNKED),
+    "left_chunks": ({"left_chunks": 2}, CHUNKED),
     "adaptive": ({"adaptive": True}, {}),
     "weight_rank": ({"weight_rank": 3}, {}),
     "hierarchical": ({"hierarchical": True}, {**ENCODER, "n_classes": 3}),
     "n_document_layers": ({"n_document_layers": 2}, {**ENCODER, "n_classes": 3, "hierarchical": True}),
     "pooling": ({"pooling": "first"}, {**ENCODER, "n_classes": 3}),
     "n_classes": ({"n_classes": 3}, ENCODER),
+    "ctc": ({"ctc": True}, {}),
 }
 
 
@@ -58,11 +66,13 @@ def observed(config: ModelConfig) -> tuple[str, dict[str, tuple[torch.Size, bool
     """Return all that a setting can change: the model, its shapes and what learns, and what it computes in training from one seed."""
     torch.manual_seed(0)
     model = build_model(config).train()
-    ids = torch.randint(1, 13, (2, 5), generator=torch.Generator().manual_seed(1))
+    draw = torch.Generator().manual_seed(1)
+    ids = torch.randint(1, 13, (2, 5), generator=draw)
+    source = ids if config.n_features is None else torch.randn(2, 9, config.n_features, generator=draw)
     if isinstance(model, Encoder):
-        scores = model(ids) if config.n_classes is None else model.classify(ids)
+        scores = model(source) if config.n_classes is None else model.classify(source)
     else:
-        scores = model(ids, None, ids) if isinstance(model, Seq2Seq) else model(ids)
+        scores = model(source, None, ids) if isinstance(model, Seq2Seq) else model(source)
     shapes = {name: (parameter.shape, parameter.requires_grad) for name, parameter in model.named_parameters()}
     return type(model).__name__, shapes, scores.flatten().tolist()
 
@@ -85,8 +95,8 @@ ALTERNATIVES: dict[str, tuple[list[str], dict[str, Any]]] = {
     "norm": (["layer", "rms"], {}),
     "norm_place": (["before", "after", "rezero"], {}),
     "positions": (["sinusoidal", "learned", "rotary", "relative", "none"], {}),
-    "mixer": (["attention", "convolution", "lstm", "hybrid"], ENCODER),
-    "attention": (["full", "windowed", "low_rank"], {**ENCODER, "window": 1, "landmarks": 2}),
+    "mixer": (["attention", "convolution", "lstm", "hybrid", "conformer"], ENCODER),
+    "attention": (["full", "windowed", "low_rank", "chunked"], {**CHUNKED, "window": 1, "landmarks": 2}),
     "pooling": (["mean", "attention", "first"], {**ENCODER, "n_classes": 3}),
 }
 
@@ -121,6 +131,23 @@ def test_the_alternatives_of_a_field_all_compute_something_else(field: str, tiny
             {**ENCODER, "attention": "windowed", "positions": "relative"},
             "model.positions=relative needs attention=full, found windowed; choose rotary",
         ),
+        ({**CAUSAL, "mixer": "conformer"}, "model.mixer=conformer needs architecture=encoder or seq2seq, found causal; leave it out"),
+        ({**CAUSAL, "attention": "chunked"}, "model.attention=chunked needs architecture=encoder or seq2seq, found causal"),
+        ({**CAUSAL, "n_features": 7}, "model.n_features=7 needs architecture=encoder or seq2seq, found causal"),
+        ({**CAUSAL, "ctc": True}, "model.ctc=True needs architecture=encoder or seq2seq, found causal"),
+        ({"attention": "low_rank"}, "model.attention=low_rank needs architecture=encoder, found seq2seq; leave it out"),
+        ({"attention": "chunked", "positions": "relative"}, "model.positions=relative needs attention=full, found chunked; choose rotary"),
+        (
+            {**CHUNKED, "mixer": "hybrid"},
+            "model.attention=chunked needs mixer=attention or conformer, found hybrid, which sees beyond its chunk",
+        ),
+        ({**CHUNKED, "mixer": "lstm"}, "model.attention and model.adaptive would be ignored by mixer=lstm"),
+        ({"mixer": "conformer", "norm_place": "after"}, "model.norm_place=after: mixer=conformer needs before; leave it out"),
+        ({"mixer": "conformer", "norm_place": "rezero"}, "model.norm_place=rezero: mixer=conformer needs before; leave it out"),
+        ({**AUDIO, "source_vocab_size": 9}, "model.source_vocab_size would be ignored by model.n_features"),
+        ({**ENCODER, **AUDIO, "d_embedding": 9}, "model.d_embedding would be ignored by model.n_features"),
+        ({**ENCODER, **AUDIO, "hierarchical": True}, "model.hierarchical is for sentences of tokens, found model.n_features or model.ctc"),
+        ({**ENCODER, "ctc": True, "hierarchical": True}, "model.hierarchical is for sentences of tokens"),
     ],
 )
 def test_combinations_that_cannot_work_are_refused(fields: dict[str, Any], message: str, tiny_config: Maker) -> None:
@@ -142,12 +169,25 @@ def test_combinations_that_cannot_work_are_refused(fields: dict[str, Any], messa
         {"landmarks": 0},
         {"weight_rank": 0},
         {"n_document_layers": 0},
+        {"n_features": 0},
+        {"subsampling": 3},
+        {"subsampling": True},
+        {"chunk": 0},
+        {"left_chunks": -1},
         {"mixer": "gru"},
     ],
 )
 def test_values_out_of_range_and_unknown_fields_are_refused(fields: dict[str, Any], tiny_config: Maker) -> None:
     with pytest.raises(ValidationError, match=next(iter(fields))):
         tiny_config(**fields)
+
+
+@pytest.mark.parametrize("positions", ["rotary", "sinusoidal", "learned", "none"])
+@pytest.mark.parametrize("fields", [ENCODER, {"architecture": "seq2seq"}])
+def test_what_speech_needs_goes_together(fields: dict[str, Any], positions: str, tiny_config: Maker) -> None:
+    speech = {**AUDIO, "ctc": True, "mixer": "conformer", "attention": "chunked", "kernel_size": 5, "positions": positions}
+    config = tiny_config(**fields, **speech)
+    assert ModelConfig(**config.model_dump()) == config
 
 
 def test_a_replaced_config_is_checked_again(tiny_config: Maker) -> None:

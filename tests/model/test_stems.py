@@ -1,4 +1,4 @@
-"""TokenStem: a look-up, times the root of d_model, plus positions."""
+"""TokenStem: a look-up, times the root of d_model, plus positions; and which stem a model has."""
 
 import math
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from heed.model import ModelConfig, sinusoid_table
+from heed.model import AudioStem, Encoder, ModelConfig, Seq2Seq, build_model, sinusoid_table
 from heed.model.positions import LearnedPositions
 from heed.model.stems import PAD, TokenStem
 
@@ -57,3 +57,25 @@ def test_embeddings_are_dropped_in_training_only(tiny_config: Maker) -> None:
     assert 0.3 < share < 0.7
     assert bool((stem.eval()(ids) != 0).any(-1).all())
     assert torch.equal(stem(ids), stem(ids))
+
+
+def test_a_model_of_frames_has_a_stem_for_them_where_others_look_tokens_up(tiny_config: Maker) -> None:
+    for n_features, kind in ((7, AudioStem), (None, TokenStem)):
+        encoder = build_model(tiny_config(architecture="encoder", n_features=n_features))
+        assert isinstance(encoder, Encoder)
+        assert type(encoder.stem) is kind
+        model = build_model(tiny_config(architecture="seq2seq", n_features=n_features))
+        assert isinstance(model, Seq2Seq)
+        assert type(model.source_stem) is kind
+        assert type(model.target_stem) is TokenStem
+        assert (model.source_stem is model.target_stem) == (n_features is None)
+
+
+def test_tokens_keep_the_mask_they_had_and_frames_get_a_shorter_one(tiny_config: Maker) -> None:
+    mask = torch.arange(9) < torch.tensor([[9], [5]])
+    for architecture in ("encoder", "seq2seq"):
+        of_tokens, of_frames = (build_model(tiny_config(architecture=architecture, n_features=n)) for n in (None, 7))
+        assert isinstance(of_tokens, Encoder | Seq2Seq)
+        assert isinstance(of_frames, Encoder | Seq2Seq)
+        assert of_tokens.memory_mask(mask) is mask
+        assert of_frames.memory_mask(mask).tolist() == [[True, True, True], [True, True, False]]

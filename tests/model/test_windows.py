@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heed.model.windows import cut_windows, mean_of_windows, starts_of
+from heed.model.windows import cut_pairs, cut_windows, first_windows, mean_of_windows, pair_windows, shortened, starts_of
 
 # a window's tokens, and those it shares with the next
 shapes = st.integers(1, 9).flatmap(lambda size: st.tuples(st.just(size), st.integers(0, size - 1)))
+pair_shapes = st.integers(3, 14).flatmap(lambda size: st.tuples(st.just(size), st.integers(0, size - 1)))
 seeds = st.integers(0, 2**31)
 
 
@@ -73,6 +74,65 @@ def test_of_too_many_windows_so_many_are_drawn_without_repetition(most: int) -> 
 def test_which_windows_are_drawn_depends_on_torchs_seed_and_all_have_a_chance() -> None:
     assert drawn(1, 4) == drawn(1, 4)
     assert {window for seed in range(60) for window in drawn(seed, 4)} == set(drawn(0, 100))  # misses one with chance 1e-8
+
+
+def test_truncating_leaves_the_first_window_of_each_sequence() -> None:
+    ids, mask = ragged([40, 3, 20], 0)
+    windows = first_windows(cut_windows(ids, mask, size=5, overlap=2))
+    assert windows.rows.tolist() == [0, 1, 2]
+    assert [one[real].tolist() for one, real in zip(windows.ids, windows.mask, strict=True)] == [
+        row[:length].tolist() for row, length in zip(ids, (5, 3, 5), strict=True)
+    ]
+
+
+@given(n_first=st.integers(0, 20), n_second=st.integers(0, 20), room=st.integers(0, 20))
+def test_two_texts_lose_tokens_of_the_longer_until_they_fit(n_first: int, n_second: int, room: int) -> None:
+    first, second = n_first, n_second
+    while first + second > room:
+        first, second = (first - 1, second) if first > second else (first, second - 1)
+    assert shortened(n_first, n_second, room) == (first, second)
+
+
+@given(n_first=st.integers(0, 60), n_second=st.integers(0, 60), shape=pair_shapes)
+def test_every_window_holds_both_texts_and_all_windows_hold_every_token(n_first: int, n_second: int, shape: tuple[int, int]) -> None:
+    size, overlap = shape
+    windows = pair_windows(n_first, n_second, size=size, overlap=overlap)
+    for n_tokens, parts in ((n_first, [window[:2] for window in windows]), (n_second, [window[2:] for window in windows])):
+        assert {place for start, n in parts for place in range(start, start + n)} == set(range(n_tokens))
+        assert all(n > 0 for _, n in parts) or n_tokens == 0
+        assert parts[0][0] == 0
+        assert sum(parts[-1]) == n_tokens
+        for (first, n), (second, _) in itertools.pairwise(parts):
+            assert 0 <= second - first <= n - overlap * n // size
+        if n_tokens <= (size - 1) // 2:
+            assert set(parts) == {(0, n_tokens)}
+    assert all(n_first + n_second < size for _, n_first, _, n_second in windows)
+    assert len(set(windows)) == len(windows)
+    if n_first + n_second < size:
+        assert windows == [(0, n_first, 0, n_second)]
+
+
+@given(lengths=st.lists(st.tuples(st.integers(0, 15), st.integers(0, 15)), min_size=1, max_size=4), shape=pair_shapes, seed=seeds)
+def test_a_window_of_a_pair_is_a_part_of_each_with_the_end_between(
+    lengths: list[tuple[int, int]], shape: tuple[int, int], seed: int
+) -> None:
+    torch.manual_seed(seed)
+    (size, overlap), end = shape, 2000
+    ids, mask = ragged([first + 1 + second for first, second in lengths], 2)
+    ends = torch.tensor([first for first, _ in lengths])
+    ids[torch.arange(len(lengths)), ends] = end
+    windows = cut_pairs(ids, mask, ends, size=size, overlap=overlap)
+    expected = [(row, *one) for row, (n, m) in enumerate(lengths) for one in pair_windows(n, m, size=size, overlap=overlap)]
+    assert windows.rows.tolist() == [row for row, *_ in expected]
+    for n, (row, first, n_first, second, n_second) in enumerate(expected):
+        text, other = ids[row, : lengths[row][0]], ids[row, lengths[row][0] + 1 : sum(lengths[row]) + 1]
+        parts = [*text[first : first + n_first].tolist(), end, *other[second : second + n_second].tolist()]
+        assert windows.ids[n][windows.mask[n]].tolist() == parts
+        assert ids[row][windows.places[n][windows.mask[n]]].tolist() == parts
+        assert windows.mask[n].tolist() == sorted(windows.mask[n].tolist(), reverse=True)  # real on the left
+    assert not windows.ids[~windows.mask].any()
+    few = cut_pairs(ids, mask, ends, size=size, overlap=overlap, most=2)
+    assert all((few.rows == row).sum() == min(2, (windows.rows == row).sum()) for row in range(len(lengths)))
 
 
 @given(rows=st.lists(st.integers(0, 4), min_size=1, max_size=9), seed=seeds)

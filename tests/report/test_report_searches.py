@@ -31,6 +31,7 @@ COMPARISON: dict[str, Any] = {
         {"name": "majority", "scores": {"accuracy": score(0.188, 0.03)}},
     ],
     "verdict": ["The CNN is the best of these.", "The simple baseline is within its interval: use it."],
+    "notes": ["Judged on fold 1 of 5.", "Each network was trained once, with seed 7."],
     "recall": {
         "distances": [16, 64, 1024],
         "models": {
@@ -79,6 +80,12 @@ def test_the_verdict_comes_first() -> None:
     assert page.text.index("TREC") < page.text.index(COMPARISON["verdict"][0]) < page.text.index(COMPARISON["verdict"][1])
     assert page.text.index(COMPARISON["verdict"][1]) < page.text.index("14 March 2031, 18:53 UTC") < page.text.index("best of its column")
     assert page.headings == ["models", "scores", "recall", "costs", "data", "settings"]
+
+
+def test_how_far_a_comparison_goes_stands_below_its_table() -> None:
+    text = Page(comparison_page(COMPARISON)).text
+    assert text.index("best of its column") < text.index(COMPARISON["notes"][0]) < text.index(COMPARISON["notes"][1])
+    assert text.index(COMPARISON["notes"][1]) < text.index("Accuracy by length")
 
 
 def test_every_model_is_a_row_with_its_scores_and_costs() -> None:
@@ -150,6 +157,7 @@ def test_folds_are_rows_and_dots_with_their_mean() -> None:
     assert mean == ["Mean", "", "82.37 ± 3.56 %", "0.176 ± 0.036", "", ""]
     assert len(page.all("circle")) == 2 * len(FOLDS["folds"])
     assert "rows with the same speaker stay together" in page.text
+    assert "Each fold was scored once, by a run that neither learned from it nor chose anything by it" in page.text
     assert "stay together" not in folds_page({**FOLDS, "group": None})
 
 

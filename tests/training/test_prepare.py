@@ -3,9 +3,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from toy_runs import TINY, Census, toy_pairs, write_pairs
+import yaml
+from toy_runs import TINY, TINY_TEXTS, Census, toy_pairs, toy_texts, write_pairs, write_rows
 
 from heed.config import merge
 from heed.data.read import read_examples
@@ -13,7 +13,7 @@ from heed.errors import ConfigError, DataError
 from heed.files import sha256
 from heed.run import RunConfig, resolve
 from heed.training import prepare as prepare_module
-from heed.training.prepare import MOST_HELD_OUT, Prepared, prepare, reopen
+from heed.training.prepare import MOST_HELD_OUT, Prepared, held_out_share, prepare, reopen
 
 
 def config_of(train: Path, **settings: Any) -> RunConfig:
@@ -61,21 +61,8 @@ def test_equal_inputs_are_never_on_both_sides_of_a_held_out_share(tmp_path: Path
 @pytest.mark.parametrize(
     ("n_rows", "share", "expected"), [(20, 0.02, 10), (1000, 0.02, 20), (1000, 0.2, 200), (40_000, 0.3, MOST_HELD_OUT)]
 )
-def test_the_held_out_share_is_at_least_ten_rows_and_at_most_two_thousand(
-    tmp_path: Path, n_rows: int, share: float, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write_pairs(tmp_path / "p.tsv", [{"source": "a", "target": "b"}])
-    config = config_of(path, data={"valid_share": share})
-    task = config.build_task()
-
-    class Survey:
-        keep = np.ones(n_rows, dtype=bool)
-        refused = None
-
-    monkeypatch.setattr(task, "survey", lambda examples, others: Survey())
-    _, _, found = prepare_module._divide(config, task, prepare_module.splits(config, task))
-    assert found is not None
-    assert found * n_rows == pytest.approx(expected)
+def test_the_held_out_share_is_at_least_ten_rows_and_at_most_two_thousand(n_rows: int, share: float, expected: int) -> None:
+    assert held_out_share(n_rows, share) * n_rows == pytest.approx(expected)
 
 
 def test_given_validation_data_is_used_whole_and_nothing_is_held_out(tmp_path: Path, pairs_file: Path) -> None:
@@ -200,3 +187,55 @@ def test_going_on_needs_the_data_only_to_encode_it_again(tmp_path: Path, pairs_f
     shutil.rmtree(tmp_path / "run" / "store")
     with pytest.raises(DataError, match="no such file"):
         reopen(tmp_path / "run", said.append)
+
+
+@pytest.fixture
+def text_files(tmp_path: Path) -> dict[str, str]:
+    rows = toy_texts(60)
+    parts = {"train": rows[:36], "valid": rows[36:48], "test": rows[48:]}
+    return {name: str(write_rows(tmp_path / f"{name}.tsv", some)) for name, some in parts.items()}
+
+
+def test_an_unknown_label_in_the_test_data_is_named_before_training_with_its_line(tmp_path: Path, text_files: dict[str, str]) -> None:
+    with Path(text_files["test"]).open("a", encoding="utf-8") as file:
+        file.write("the red dog barks\twram\n")
+    config = resolve(merge(TINY_TEXTS, {"data": text_files}))
+    with pytest.raises(DataError, match=r"test\.tsv:14: label 'wram' is not one of cold, plain, warm; did you mean 'warm'\?"):
+        prepare(config, tmp_path / "run", lambda text: None)
+    prepared, said, report = prepared_in(tmp_path / "skipped", config.replace(data={**config.data.model_dump(), "bad_rows": "skip"}))
+    assert "skipped 1 bad rows" in said
+    assert report["examples"] == {"train": len(prepared.train), "valid": len(prepared.valid), "test": 12}
+
+
+def test_texts_that_stand_in_both_validation_and_test_data_are_counted_and_said(tmp_path: Path, text_files: dict[str, str]) -> None:
+    lines = Path(text_files["valid"]).read_text(encoding="utf-8").splitlines()
+    with Path(text_files["test"]).open("a", encoding="utf-8") as file:
+        file.writelines(f" {line}\n" for line in lines[1:4])  # white space makes no other text
+    _, said, report = prepared_in(tmp_path / "run", resolve(merge(TINY_TEXTS, {"data": text_files})))
+    assert report["train"]["shared"] == {"valid and test": 3}
+    assert "3 texts stand both in the valid and test data" in said
+    assert report["train"]["leaks"] == {"valid": 0, "test": 0}
+
+
+@pytest.mark.parametrize(
+    ("base", "metric", "expected"),
+    [
+        (TINY_TEXTS, "f1_marco", r"train\.best_metric=f1_marco is not one of loss, accuracy, .*f1_macro.*; did you mean f1_macro\?"),
+        (TINY_TEXTS, "coverage", r"train\.best_metric=coverage is not one of"),  # which there is only once a threshold is fitted
+        (TINY, "blue", r"train\.best_metric=blue is not one of loss, .*did you mean bleu\?"),
+    ],
+)
+def test_a_metric_that_no_evaluation_yields_is_refused_before_the_data_are_read(
+    tmp_path: Path, base: dict[str, Any], metric: str, expected: str
+) -> None:
+    settings = {"data": {"train": str(tmp_path / "not there.tsv")}, "train": {"best_metric": metric}}
+    with pytest.raises(ConfigError, match=expected):
+        prepare(resolve(merge(base, settings)), tmp_path / "run", lambda text: None)
+
+
+def test_the_hashes_of_the_files_that_were_named_are_kept(tmp_path: Path, pairs_file: Path, text_files: dict[str, str]) -> None:
+    for name, config in (("pairs", config_of(pairs_file)), ("texts", resolve(merge(TINY_TEXTS, {"data": text_files})))):
+        prepare(config, tmp_path / name, lambda text: None)
+        content = yaml.safe_load((tmp_path / name / "config.yaml").read_text(encoding="utf-8"))
+        named = {split: path for split, path in config.data.model_dump().items() if split in ("train", "valid", "test") and path}
+        assert content["data_sha256"] == {split: {Path(path).name: sha256(Path(path))} for split, path in named.items()}

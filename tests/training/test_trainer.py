@@ -17,7 +17,7 @@ import heed
 from heed.config import merge
 from heed.data.batch import Batch, collate
 from heed.data.order import batches
-from heed.errors import TrainingError
+from heed.errors import ConfigError, TrainingError
 from heed.files import sha256
 from heed.model.losses import LossSum
 from heed.model.models import Model
@@ -283,7 +283,7 @@ def test_an_update_is_noticed_by_what_answers(make_trainer: MakeTrainer, optimiz
 
 
 def test_an_unknown_score_is_refused_with_those_there_are(train: Train, toy_data: ToyData) -> None:
-    with pytest.raises(TrainingError, match=r"best_metric=rouge is not one of loss, accuracy, perplexity, .*bleu"):
+    with pytest.raises(ConfigError, match=r"best_metric=rouge is not one of loss, accuracy, perplexity, .*bleu"):
         train(train={"best_metric": "rouge"}, data={"valid": str(toy_data.test)})
 
 

@@ -1,0 +1,237 @@
+"""Morse code over a noisy, fading channel: speech recognition's built-in data, generated exactly and without a download.
+
+Timing is that of ITU-R M.1677-1 (a dash is three dots long; one dot between the elements of a letter, three between letters, seven
+between words; PARIS and the space behind it are 50 dots, so a dot lasts 1.2 s / words a minute) with a human's unevenness. The noise is
+white; its level is stated as the power of the keyed tone over the power of the noise inside BAND_HZ around it, the usual filter of a
+receiver for Morse code. Left out: several stations at once, chirp, and drifting tones.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heed.errors import MissingExtra
+from heed.files import replacing
+
+CODE = {
+    "A": ".-", "B": "-...", "C": "-.-.", "D": "-..", "E": ".", "F": "..-.", "G": "--.", "H": "....", "I": "..", "J": ".---", "K": "-.-",
+    "L": ".-..", "M": "--", "N": "-.", "O": "---", "P": ".--.", "Q": "--.-", "R": ".-.", "S": "...", "T": "-", "U": "..-", "V": "...-",
+    "W": ".--", "X": "-..-", "Y": "-.--", "Z": "--..", "0": "-----", "1": ".----", "2": "..---", "3": "...--", "4": "....-", "5": ".....",
+    "6": "-....", "7": "--...", "8": "---..", "9": "----.", "?": "..--..", "/": "-..-.", "=": "-...-", ".": ".-.-.-", ",": "--..--",
+}  # fmt: skip
+SAMPLE_RATE = 4000  # samples a second: twice the highest tone and more
+BAND_HZ = 500.0
+WORDS_A_MINUTE = (10.0, 35.0)
+TONE_HZ = (450.0, 850.0)
+RISE_SECONDS = 0.004  # of a keyed tone, so that it does not click
+TRAINING_DECIBELS = (-3.0, 15.0)
+TEST_DECIBELS = 0.0
+FADING_DECIBELS = 8.0  # deepest
+PAUSE_SECONDS = (0.2, 0.8)  # of noise alone before and behind a message
+N_TRAIN, N_HELD_OUT = 3000, 200
+LONGEST_CHARACTERS = 12
+
+# What operators say to each other again and again: abbreviations and the Q code (ITU-R M.1172).
+PHRASES = (  # noqa: SIM905
+    "CQ DE R K AR SK BK 73 88 599 579 559 UR RST NAME QTH RIG ANT PWR WX TNX FER CALL GM GA GE OM HW? CPY AGN PSE ES HR IS QRM QRN QSB "
+    "QRP QRT QRZ? QSL QSO QSY QRX QRL? DX SIG TEST NR WATTS DIPOLE VERT YAGI SUNNY RAIN COLD WARM INFO BURO FB HPE CUL VY GUD"
+).split()
+
+Wave = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Hand:
+    """How one operator keys: speed, tone and unevenness."""
+
+    words_a_minute: float
+    tone_hz: float
+    dash: float  # dots
+    letter_gap: float  # dots
+    word_gap: float  # dots
+    jitter: float  # standard deviation of the logarithm of a length
+
+    @classmethod
+    def drawn(cls, draw: np.random.Generator) -> "Hand":
+        """Draw an operator."""
+        low, high = WORDS_A_MINUTE
+        return cls(
+            words_a_minute=float(draw.uniform(low, high)),
+            tone_hz=float(draw.uniform(*TONE_HZ)),
+            dash=float(draw.uniform(2.7, 3.4)),
+            letter_gap=float(draw.uniform(2.7, 3.8)),
+            word_gap=float(draw.uniform(6.3, 9.0)),
+            jitter=float(draw.uniform(0.0, 0.12)),
+        )
+
+    @property
+    def dot_seconds(self) -> float:
+        """Length of a dot."""
+        return 1.2 / self.words_a_minute
+
+
+EXACT = {"dash": 3.0, "letter_gap": 3.0, "word_gap": 7.0, "jitter": 0.0}  # a machine's hand
+
+
+def keying(text: str, hand: Hand, draw: np.random.Generator) -> Iterator[tuple[bool, float]]:
+    """Yield whether the key is down, and for how many seconds, from the first element of a text to its last.
+
+    Args:
+        text: characters of CODE, with single spaces between words.
+    """
+
+    def lasting(dots: float) -> float:
+        return float(dots * hand.dot_seconds * np.exp(hand.jitter * draw.standard_normal()))
+
+    for w, word in enumerate(text.split()):
+        if w:
+            yield False, lasting(hand.word_gap)
+        for c, character in enumerate(word):
+            if c:
+                yield False, lasting(hand.letter_gap)
+            for e, element in enumerate(CODE[character]):
+                if e:
+                    yield False, lasting(1.0)
+                yield True, lasting(hand.dash if element == "-" else 1.0)
+
+
+def envelope(text: str, hand: Hand, draw: np.random.Generator) -> Wave:
+    """Return the loudness of a keyed text over time (n,), from 0 to 1, with rounded edges."""
+    parts = [np.full(max(1, round(seconds * SAMPLE_RATE)), float(down), np.float32) for down, seconds in keying(text, hand, draw)]
+    steps = max(2, round(RISE_SECONDS * SAMPLE_RATE))
+    edge = np.hanning(2 * steps + 1)
+    before, behind = (np.zeros(round(draw.uniform(*PAUSE_SECONDS) * SAMPLE_RATE), np.float32) for _ in range(2))
+    return np.convolve(np.concatenate([before, *parts, behind]), edge / edge.sum(), mode="same").astype(np.float32)
+
+
+def fading(n: int, draw: np.random.Generator) -> Wave:
+    """Return the factor of a slowly fading path (n,), at most 1."""
+    depth, cycles, phase = draw.uniform(0, FADING_DECIBELS), draw.uniform(0.05, 0.4), draw.uniform(0, 2 * np.pi)
+    decibels = -depth * (1 + np.sin(2 * np.pi * cycles * np.arange(n) / SAMPLE_RATE + phase)) / 2
+    return np.asarray(10 ** (decibels / 20), np.float32)
+
+
+def transmitted(text: str, hand: Hand, decibels: float, draw: np.random.Generator) -> Wave:
+    """Return how a text arrives (n,), float32 below 1: keyed, faded, and with noise.
+
+    Args:
+        decibels: mean power of the faded tone while the key is down, over that of the noise inside BAND_HZ.
+    """
+    shape = envelope(text, hand, draw)
+    shape = shape * fading(len(shape), draw)
+    tone = shape * np.sin(2 * np.pi * hand.tone_hz * np.arange(len(shape)) / SAMPLE_RATE + draw.uniform(0, 2 * np.pi))
+    down = shape > 0.1 * shape.max()
+    in_band = float(np.square(tone[down]).mean()) / 10 ** (decibels / 10)
+    everywhere = in_band * (SAMPLE_RATE / 2) / BAND_HZ  # white noise has equal power in every band
+    arrived = tone + np.sqrt(everywhere) * draw.standard_normal(len(tone))
+    return np.asarray(arrived * (0.9 * draw.uniform(0.3, 1.0) / np.abs(arrived).max()), np.float32)
+
+
+def call_sign(draw: Random) -> str:
+    """Draw a call sign: one or two letters (or a digit and a letter), a digit, one to three letters; sometimes a suffix."""
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    prefix = draw.choice(
+        [draw.choice("BFGIKMNRW"), draw.choice(letters) + draw.choice(letters), draw.choice("23456789") + draw.choice(letters)]
+    )
+    sign = prefix + draw.choice("0123456789") + "".join(draw.choices(letters, k=draw.choice((1, 2, 2, 3, 3, 3))))
+    return sign + draw.choice(("/P", "/M", "/QRP")) if draw.random() < 0.08 else sign
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Return words of names of countries and languages in English, from the Unicode CLDR, that Morse code can write."""
+    from babel import Locale
+
+    english = Locale("en")
+    found = " ".join([*english.territories.values(), *english.languages.values()]).upper().split()
+    return tuple(sorted({word for word in found if word.isascii() and word.isalpha() and 2 < len(word) < 11}))
+
+
+def message(draw: Random) -> str:
+    """Draw something an operator may send, at most LONGEST_CHARACTERS long."""
+    words: list[str] = []
+    while True:
+        kind = draw.random()
+        if kind < 0.3:
+            word = call_sign(draw)
+        elif kind < 0.6:
+            word = draw.choice(PHRASES)
+        elif kind < 0.85:
+            word = draw.choice(names())
+        else:
+            word = "".join(draw.choices(list(CODE), k=draw.randint(2, 5)))  # serial numbers, grids, and what nobody expects
+        if len(" ".join([*words, word])) > LONGEST_CHARACTERS or (words and draw.random() < 0.2):
+            return " ".join(words) if words else word
+        words.append(word)
+
+
+def messages(n: int, seed: str, taken: Sequence[str] = ()) -> list[str]:
+    """Draw n different messages, none of which is taken."""
+    draw, known = Random(seed), set(taken)
+    found: list[str] = []
+    while len(found) < n:
+        text = message(draw)
+        if text not in known:
+            known.add(text)
+            found.append(text)
+    return found
+
+
+def write_morse(folder: Path, *, seed: int = 1, n_train: int = N_TRAIN, n_held_out: int = N_HELD_OUT) -> dict[str, Path]:
+    """Write recordings and the manifests train.tsv, valid.tsv and test.tsv into `folder`; what is there already is kept.
+
+    Returns:
+        the path of each split's manifest, with the columns audio, text, speed (words a minute) and level (decibels); beside them stands
+        spelling.tsv, the code of each character.
+    Raises:
+        MissingExtra: soundfile is not installed.
+    """
+    wanted = {"seed": seed, "train": n_train, "held_out": n_held_out, "version": 2}
+    paths = {name: folder / f"{name}.tsv" for name in ("train", "valid", "test")}
+    mark = folder / "morse.json"
+    if mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) == wanted:
+        return paths
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "spelling.tsv") as draft:
+        draft.write_text("".join(f"{character}\t{' '.join(code)}\n" for character, code in CODE.items()), encoding="utf-8")
+    train = messages(n_train, f"{seed}:train")
+    held_out = messages(2 * n_held_out, f"{seed}:held out", train)
+    texts = {"train": train, "valid": held_out[:n_held_out], "test": held_out[n_held_out:]}
+    for number, (name, path) in enumerate(paths.items()):
+        _write_split(path, texts[name], np.random.default_rng([seed, number]), level=None if name == "train" else TEST_DECIBELS)
+    with replacing(mark) as draft:
+        draft.write_text(json.dumps(wanted), encoding="utf-8")
+    return paths
+
+
+def _write_split(path: Path, texts: Sequence[str], draw: np.random.Generator, *, level: float | None) -> None:
+    try:
+        import soundfile
+    except ImportError as error:
+        raise MissingExtra("soundfile", "speech", "writing recordings") from error
+    recordings = path.parent / path.stem
+    recordings.mkdir(parents=True, exist_ok=True)
+    rows = ["audio\ttext\tspeed\tlevel"]
+    for number, text in enumerate(texts, start=1):
+        hand, decibels = Hand.drawn(draw), float(draw.uniform(*TRAINING_DECIBELS)) if level is None else level
+        name = f"{number:05}.wav"
+        soundfile.write(recordings / name, transmitted(text, hand, decibels, draw), SAMPLE_RATE, subtype="PCM_16")
+        rows.append(f"{path.stem}/{name}\t{text}\t{hand.words_a_minute:.1f}\t{decibels:.1f}")
+    with replacing(path) as draft:
+        draft.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+
+
+def example_stream(
+    text: str, *, words_a_minute: float = 20.0, tone_hz: float = 600.0, decibels: float = 6.0, seed: int = 0
+) -> dict[str, Any]:
+    """Return a message as it would arrive live: samples, their rate, and the text."""
+    draw = np.random.default_rng(seed)
+    hand = Hand(words_a_minute, tone_hz, **EXACT)
+    return {"audio": transmitted(text, hand, decibels, draw), "sample_rate": SAMPLE_RATE, "text": text}

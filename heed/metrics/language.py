@@ -1,0 +1,118 @@
+"""Scores for language models: how well they foretell a text, in perplexity (Jelinek et al. 1977) and in bits per byte.
+
+Perplexity is exp of the mean of -log p over tokens, so it depends on what a text is cut into; bits per byte, -log2 p of all tokens over the
+bytes of the text in UTF-8, compares models of different vocabularies. Both are of the whole set; intervals draw texts.
+Left out: scores of what a model writes by itself, such as its diversity or repetition.
+"""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log
+from typing import Any
+
+import numpy as np
+
+from heed.errors import DataError
+from heed.metrics.intervals import Comparison, Floats, Score, ScoreFunction, interval, paired_bootstrap, resampled_sums
+
+# Where a text's counts stand in its row: -log p (natural), tokens, bytes, unknown tokens.
+COLUMNS: dict[str, list[int]] = {"perplexity": [0, 1], "bits_per_byte": [0, 2]}
+N_COLUMNS = 4
+
+
+def perplexity_score(sums: Floats) -> Floats:
+    """Compute perplexity from summed -log p and tokens; (..., 2) -> (...)."""
+    scores: Floats = np.exp(sums[..., 0] / np.maximum(sums[..., 1], 1))
+    return scores
+
+
+def bits_score(sums: Floats) -> Floats:
+    """Compute bits per byte from summed -log p and bytes; (..., 2) -> (...)."""
+    scores: Floats = sums[..., 0] / log(2) / np.maximum(sums[..., 1], 1)
+    return scores
+
+
+SCORE_FUNCTIONS: dict[str, ScoreFunction] = {"perplexity": perplexity_score, "bits_per_byte": bits_score}
+
+
+@dataclass(frozen=True)
+class LanguageScores:
+    """The scores of one model on `n` texts.
+
+    `n_unknown` tokens stand for characters that the model does not know; which ones they are was not foretold, so that with many of them
+    both scores are too good.
+    """
+
+    scores: Mapping[str, Score]
+    n: int
+    n_tokens: int
+    n_bytes: int
+    n_unknown: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every score by its name as {"value", "low", "high"}, and n, tokens, bytes and unknown_tokens."""
+        counts = {"n": self.n, "tokens": self.n_tokens, "bytes": self.n_bytes, "unknown_tokens": self.n_unknown}
+        return {**{name: score.to_json() for name, score in self.scores.items()}, **counts}
+
+
+class LanguageMetrics:
+    """Gather how likely texts are, keeping four numbers for each."""
+
+    def __init__(self) -> None:
+        self._rows = array("d")
+
+    def add(self, log_p: Sequence[float], tokens: Sequence[int], n_bytes: Sequence[int], unknown: Sequence[int]) -> None:
+        """Count texts: the natural log p of each, its tokens, its bytes in UTF-8, and how many of the tokens are unknown.
+
+        Raises:
+            DataError: a log p is not finite.
+        """
+        rows = np.array([[-p for p in log_p], tokens, n_bytes, unknown], dtype=np.float64).T
+        if not np.isfinite(rows).all():
+            row = int(np.argmin(np.isfinite(rows).all(axis=1)))
+            raise DataError(f"language metrics: text {self.n + row + 1} has log p {log_p[row]}; the weights are damaged or diverged")
+        self._rows.frombytes(np.ascontiguousarray(rows).tobytes())
+
+    @property
+    def n(self) -> int:
+        """Texts so far."""
+        return len(self._rows) // N_COLUMNS
+
+    @property
+    def statistics(self) -> dict[str, Floats]:
+        """The counts behind every score, name -> (N, 2): what `bootstrap` takes with `SCORE_FUNCTIONS[name]`."""
+        table = self._table()
+        return {name: table[:, columns] for name, columns in COLUMNS.items()}
+
+    def scores(self, *, resamples: int = 1000, seed: int = 0) -> LanguageScores:
+        """Score what was added, each score with its 95 % bootstrap interval over texts.
+
+        Raises:
+            DataError: nothing was added.
+        """
+        table = self._table()
+        if not len(table):
+            raise DataError("language metrics: there are no texts to score; expected at least one; check the data file and its filters")
+        sums = resampled_sums(table, resamples=resamples, seed=seed)
+        scores = {name: interval(function(sums[:, COLUMNS[name]])) for name, function in SCORE_FUNCTIONS.items()}
+        _, n_tokens, n_bytes, n_unknown = (round(float(total)) for total in table.sum(axis=0))
+        return LanguageScores(scores, len(table), n_tokens, n_bytes, n_unknown)
+
+    def compare(self, other: "LanguageMetrics", *, resamples: int = 1000, seed: int = 0) -> dict[str, Comparison]:
+        """Test on the same texts whether another model (b) differs from this one (a), score by score.
+
+        Perplexities are left out where the two cut texts into different tokens, because they are then of different things.
+        """
+        ours, theirs = self.statistics, other.statistics
+        alike = np.array_equal(ours["perplexity"][:, 1], theirs["perplexity"][:, 1])
+        names = [name for name in SCORE_FUNCTIONS if alike or name != "perplexity"]
+        return {name: paired_bootstrap(ours[name], theirs[name], SCORE_FUNCTIONS[name], resamples=resamples, seed=seed) for name in names}
+
+    def qualities(self) -> Floats:
+        """Return minus the bits per byte of every text (N,), by which a report finds the best and the worst."""
+        return -bits_score(self.statistics["bits_per_byte"])
+
+    def _table(self) -> Floats:
+        """Return the counts so far, (N, N_COLUMNS)."""
+        return np.array(self._rows, dtype=np.float64).reshape(-1, N_COLUMNS)

@@ -1,0 +1,175 @@
+"""Live recognition: sound comes in pieces of any size, partial and final texts go out; memory stays constant for hours of it.
+
+What CTC hears is searched chunk by chunk; an utterance ends with a pause. A decoder with attention, where the model has one, is not
+asked: it would have to wait for the end.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from heed.config import DecodeConfig
+from heed.data.audio import pcm_samples
+from heed.data.features import FeatureStream
+from heed.decode.ctc import PrefixBeam
+from heed.errors import ConfigError, MissingExtra
+from heed.model.models import Encoder, Seq2Seq
+from heed.model.streaming import EncoderStream
+from heed.tasks.listening import Heard, Listener, Reading
+from heed.tasks.speech_recognition import SpeechRecognition
+
+PAUSE_SECONDS = 0.6  # without any label, after which an utterance has ended
+LONGEST_SECONDS = 30.0  # of an utterance: one without a pause is ended all the same
+BLANK = 0
+
+Samples = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Event:
+    """What is known of an utterance: for now, or for good."""
+
+    kind: Literal["partial", "final"]
+    text: str
+    start: float  # seconds since the stream began
+    end: float
+    words: tuple[dict[str, Any], ...] = ()  # of a final text: word, start and end
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        content: dict[str, Any] = {"type": self.kind, "text": self.text, "start": round(self.start, 3), "end": round(self.end, 3)}
+        return content | ({"words": list(self.words)} if self.kind == "final" else {})
+
+
+class LiveRecognizer:
+    """Recognises one stream of sound."""
+
+    def __init__(self, task: SpeechRecognition, model: Encoder | Seq2Seq, options: DecodeConfig) -> None:
+        """Begin a stream.
+
+        Raises:
+            ConfigError: the model was not trained with task.streaming=true.
+        """
+        if not task.config.streaming:
+            raise ConfigError("this run hears whole recordings; train one with task.streaming=true to follow a stream")
+        self.task, self.model, self.options = task, model, options
+        self.listener = Listener(task, model, options)
+        self.features = FeatureStream(task.features)
+        self.encoder = EncoderStream(model)
+        self.device = next(model.parameters()).device
+        self.place_seconds = model.config.subsampling * task.config.hop_ms / 1000
+        self.n_places = 0  # heard since the stream began
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin an utterance."""
+        self.search = PrefixBeam(self.options.beams, scorers=self.listener.scorers, length_bonus=self.options.label_bonus)
+        self.heard: list[NDArray[np.float32]] = []
+        self.first = self.n_places
+        self.quiet = 0  # places without a label at its end
+        self.shown = ""
+
+    @torch.inference_mode()
+    def push(self, samples: Samples) -> list[Event]:
+        """Hear more samples (n,) at the run's sample rate; returns what changed."""
+        return self._hear(self.features.push(torch.from_numpy(samples)), last=False)
+
+    @torch.inference_mode()
+    def finish(self) -> list[Event]:
+        """Hear that the stream has ended; returns the last text."""
+        events = self._hear(self.features.finish(), last=True)
+        return [*events, *self._ended()]
+
+    def _hear(self, features: torch.Tensor, *, last: bool) -> list[Event]:
+        places = self.encoder.push(features[None].to(self.device), last=last)
+        if not places.size(1):
+            return []
+        log_p = self.model.labels(places)[0].float().log_softmax(-1).cpu().numpy()
+        return list(self._follow(log_p))
+
+    def _follow(self, log_p: NDArray[np.float32]) -> Iterator[Event]:
+        """Search on, place by place where an utterance may end; yields what changed."""
+        pause = max(1, round(PAUSE_SECONDS / self.place_seconds))
+        longest = round(LONGEST_SECONDS / self.place_seconds)
+        begin = 0
+        for place, label in enumerate(log_p.argmax(-1).tolist(), start=1):
+            self.quiet = self.quiet + 1 if label == BLANK else 0
+            n_places = len(self.heard) + place - begin
+            if (self.quiet >= pause or n_places >= longest) and n_places > 0:
+                self._advance(log_p[begin:place])
+                begin = place
+                yield from self._ended()
+        self._advance(log_p[begin:])
+        text = self._text()
+        if text != self.shown:
+            self.shown = text
+            yield Event("partial", text, *self._span())
+
+    def _advance(self, log_p: NDArray[np.float32]) -> None:
+        self.search.advance(log_p)
+        self.heard.extend(log_p)
+        self.n_places += len(log_p)
+
+    def _text(self) -> str:
+        return self.listener.pieces.text(self._best().ids)
+
+    def _best(self) -> Heard:
+        best = self.search.results(1)[0]
+        return Heard(list(best.ids), best.score)
+
+    def _span(self) -> tuple[float, float]:
+        return self.first * self.place_seconds, self.n_places * self.place_seconds
+
+    def _ended(self) -> list[Event]:
+        """End the utterance; returns its final text, if it has one."""
+        if not self.heard:
+            return []
+        reading = Reading([self._best()], np.stack(self.heard), 0.0)
+        words = tuple(self.listener.words(reading, offset=self.first * self.place_seconds))
+        text, (start, end) = self._text(), self._span()
+        self._begin()
+        if not text:
+            return []
+        if words:
+            start, end = words[0]["start"], words[-1]["end"]
+        return [Event("final", text, start, end, words)]
+
+
+class LiveSound:
+    """A stream of 16-bit samples of any rate for a recognizer: bytes in, events out."""
+
+    def __init__(self, recognizer: LiveRecognizer, rate: int | None = None) -> None:
+        wanted = recognizer.task.config.sample_rate
+        assert wanted is not None  # settled before training
+        self.recognizer = recognizer
+        self.resampler = None if rate in (None, wanted) else _resampler(rate, wanted)
+        self.odd = b""  # half a sample that has come
+
+    def push(self, raw: bytes) -> list[Event]:
+        """Hear more bytes; returns what changed."""
+        raw = self.odd + raw
+        whole = len(raw) - len(raw) % 2
+        self.odd = raw[whole:]
+        return self._push(pcm_samples(raw[:whole]), last=False)
+
+    def finish(self) -> list[Event]:
+        """Hear that the stream has ended; returns the last text."""
+        events = self._push(np.zeros(0, np.float32), last=True) if self.resampler is not None else []
+        return [*events, *self.recognizer.finish()]
+
+    def _push(self, samples: Samples, *, last: bool) -> list[Event]:
+        if self.resampler is not None:
+            samples = self.resampler.resample_chunk(samples, last=last)
+        return self.recognizer.push(samples)
+
+
+def _resampler(rate: int | None, wanted: int) -> Any:
+    try:
+        import soxr
+    except ImportError as error:
+        raise MissingExtra("soxr", "speech", "hearing a stream at another rate than the run's") from error
+    return soxr.ResampleStream(rate, wanted, 1, dtype="float32")

@@ -1,0 +1,418 @@
+"""Speech recognition: a recording in, what was said out, with the time of every word.
+
+An encoder hears (convolutions that shorten, then blocks of attention and convolution); CTC, an attention decoder, or both write.
+Left out: telling speakers apart, punctuation that nobody spoke, and translation of speech.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Literal, cast
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from heed.config import DecodeConfig, Settings
+from heed.data.audio import from_hops, read_audio, to_hops
+from heed.data.batch import Batch
+from heed.data.features import Features, FeatureSettings, spec_augment
+from heed.data.ngrams import Ngrams
+from heed.data.noise import NoiseSource, disturbed, mixed_examples
+from heed.data.parts import Part
+from heed.data.read import Example
+from heed.data.spelling import Spelling
+from heed.data.spoken import SpokenSurvey, survey_spoken
+from heed.data.store import Encoded
+from heed.data.text import Tokenizer
+from heed.data.transcripts import NORMALISATIONS, normalised
+from heed.data.words import Words
+from heed.errors import ConfigError, DataError
+from heed.metrics.speech import SPEECH_FUNCTIONS, SpeechMetrics
+from heed.model.config import ModelConfig
+from heed.model.losses import LossSum, ctc_loss, vocabulary_loss
+from heed.model.models import Encoder, Model, Seq2Seq
+from heed.tasks.base import Answer, Metrics, Task
+from heed.tasks.listening import LanguageModel, Listener, recording_picture
+
+HIGHEST_RATE = 16_000  # samples a second; speech has little above half of it
+NOISES = ("white", "babble")
+NOISE_LEVELS = (20, 10, 5, 0)  # decibels of speech over noise
+BABBLING = 6  # other utterances that make babble
+
+
+class SpeechRecognitionSettings(Settings):
+    """What is particular to speech recognition."""
+
+    sample_rate: int | None = Field(
+        default=None, ge=1000, description="samples a second that recordings are brought to; default: that of the first, at most 16,000"
+    )
+    features: Literal["log_mel", "mfcc"] = Field(default="log_mel", description="what a frame is described by")
+    n_mels: int = Field(default=80, ge=1, description="bands of the mel filter bank")
+    n_mfcc: int = Field(default=13, ge=1, description="mfcc: coefficients kept")
+    lowest_hz: float = Field(default=20.0, ge=0, description="where the mel filter bank begins")
+    highest_hz: float | None = Field(default=None, gt=0, description="where it ends; default: half the sample rate")
+    frame_ms: float = Field(default=25.0, gt=0, description="milliseconds a frame is long")
+    hop_ms: float = Field(
+        default=10.0, gt=0, description="milliseconds from one frame to the next; data.max_length and batch_tokens count them"
+    )
+    window: Literal["hann", "hamming"] = Field(default="hann", description="how the ends of a frame fade")
+    deltas: Literal[0, 1, 2] = Field(default=0, description="orders of change over time added to each feature")
+    zero_crossings: bool = Field(default=False, description="add how often the wave crosses zero")
+    spectral_entropy: bool = Field(default=False, description="add how evenly the energy is spread over frequencies")
+    normalise: Literal["none", "utterance", "global", "running"] | None = Field(
+        default=None, description="mean and deviation that features are brought to 0 and 1 by; default: utterance, for streams running"
+    )
+    tokens: Literal["characters", "subwords", "spelled"] = Field(
+        default="characters", description="what a transcript is cut into; spelled: into the units that task.spelling says"
+    )
+    spelling: str | None = Field(
+        default=None, description="a table of characters and their units (a tab between, units apart by spaces), such as dots and dashes"
+    )
+    vocab_size: int = Field(default=1000, ge=300, description="sub-words to learn, or most frequent characters")
+    transcripts: Literal["none", "lower", "words"] = Field(
+        default="none", description="what is done to transcripts before learning and scoring; words: lower case without punctuation"
+    )
+    objective: Literal["ctc", "attention", "joint"] = Field(
+        default="ctc", description="how labels meet the sound: CTC, a decoder with attention, or both trained together"
+    )
+    ctc_weight: float = Field(default=0.3, gt=0, lt=1, description="joint: share of CTC in the loss, and in choosing the answer")
+    languages: list[str] | None = Field(
+        default=None, description="languages, of which each transcript begins with a token; default: those of a column language, if any"
+    )
+    streaming: bool = Field(default=False, description="hear in chunks of model.chunk places, so that answers come while somebody speaks")
+    speed: float = Field(default=0.1, ge=0, lt=0.5, description="augmentation: recordings are played up to this share faster or slower")
+    volume_db: float = Field(default=6.0, ge=0, le=40, description="augmentation: up to so many decibels louder or softer")
+    noise_share: float = Field(default=0.0, ge=0, le=1, description="augmentation: share of recordings that noise is mixed into")
+    noise_db: list[float] = Field(
+        default_factory=lambda: [5.0, 30.0],
+        min_length=2,
+        max_length=2,
+        description="augmentation: decibels of speech over noise, from and to",
+    )
+    noise: str = Field(default="steady", description="augmentation: steady (white, pink and hum), or a recording of noise")
+    silence_share: float = Field(
+        default=0.02, ge=0, lt=1, description="augmentation: share replaced by silence or steady noise with nothing said"
+    )
+    frequency_masks: int = Field(default=2, ge=0, description="SpecAugment: bands of frequencies hidden")
+    frequency_width: float = Field(default=0.2, gt=0, le=1, description="SpecAugment: widest band, as a share of the features")
+    time_masks: int = Field(default=2, ge=0, description="SpecAugment: stretches of time hidden")
+    time_share: float = Field(default=0.1, gt=0, le=1, description="SpecAugment: longest stretch, as a share of the recording")
+    piece_seconds: float = Field(
+        default=30.0, ge=1, description="longer recordings are cut where they are quietest before they are answered"
+    )
+
+    @model_validator(mode="after")
+    def _fits_task(self) -> "SpeechRecognitionSettings":
+        if self.streaming and self.objective == "attention":
+            raise ValueError("task.objective=attention needs the whole recording; for task.streaming=true choose ctc or joint")
+        if self.streaming and self.normalise == "utterance":
+            raise ValueError("task.normalise=utterance needs the whole recording; for task.streaming=true choose running or global")
+        if self.noise_db[0] > self.noise_db[1]:
+            raise ValueError(f"task.noise_db={self.noise_db}: the first is above the second; write [from, to] in decibels")
+        if (self.tokens == "spelled") != (self.spelling is not None):
+            raise ValueError(f"task.tokens={self.tokens} with task.spelling={self.spelling}: tokens=spelled and a table need each other")
+        if self.noise != "steady" and not self.noise_share:
+            raise ValueError(f"task.noise={self.noise} would be ignored without task.noise_share; set the share, such as 0.5")
+        return self
+
+
+class SpeechRecognition(Task):
+    """From sound to text."""
+
+    name: ClassVar[str] = "speech_recognition"
+    inputs: ClassVar[dict[str, str]] = {"audio": "audio"}
+    outputs: ClassVar[dict[str, str]] = {"text": "transcript"}
+    architecture: ClassVar[str] = "encoder"
+    settings: ClassVar[type[Settings]] = SpeechRecognitionSettings
+    window: ClassVar[int] = 64
+    group_names: ClassVar[dict[str, str]] = {"best": "Best heard", "median": "In the middle", "worst": "Worst heard"}
+    config: SpeechRecognitionSettings
+    language_model: Ngrams | LanguageModel | None = None  # lent by whoever answers
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._faults: dict[str, str | None] = {}  # of the recordings heard so far
+        self._seconds: dict[str, float] = {}
+
+    @classmethod
+    def usual(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what holds where nobody says otherwise, given the settings of the task."""
+        model: dict[str, Any] = {
+            "architecture": "encoder" if settings.get("objective", "ctc") == "ctc" else "seq2seq",
+            "mixer": "conformer",
+        }
+        model |= {"kernel_size": 15, "d_model": 144, "d_ff": 576, "n_layers": 6, "activation": "silu"}
+        model |= {"attention": "chunked"} if settings.get("streaming") is True else {}
+        return {"model": model, "data": {"max_length": 2000}, "train": {"batch_tokens": 8000}}
+
+    def settle(self, example: Example) -> None:
+        """Take the sample rate of the first recording, and the normalisation that streams allow."""
+        changes: dict[str, Any] = {}
+        if self.config.sample_rate is None:
+            found = read_audio(example["audio"], given_rate=example.get("sample_rate"))
+            changes["sample_rate"] = min(HIGHEST_RATE, found.sample_rate)
+        if self.config.normalise is None:
+            changes["normalise"] = "running" if self.config.streaming else "utterance"
+        if changes:
+            self.config = self.config.replace(**changes)
+
+    def fault(self, example: Example) -> str | None:
+        """Say what is wrong with a recording that cannot be heard."""
+        source = example["audio"]
+        if not isinstance(source, str):
+            return _fault_of(example)
+        if source not in self._faults:
+            self._faults[source] = self._listened(example)
+        return self._faults[source]
+
+    def _listened(self, example: Example) -> str | None:
+        try:
+            wave = read_audio(example["audio"])
+        except DataError as error:
+            return str(error).removeprefix(f"{example['audio']}: ")
+        self._seconds[example["audio"]] = len(wave.samples) / wave.sample_rate
+        return None
+
+    def survey(self, examples: Iterable[Example], others: Mapping[str, Iterable[Example]]) -> SpokenSurvey:
+        """Count recordings, speakers and characters, duplicates, contradictions and leaks."""
+        return survey_spoken(examples, others, seconds=self._seconds_of)
+
+    def _seconds_of(self, example: Example) -> float:
+        source = example["audio"]
+        if isinstance(source, str) and source in self._seconds:
+            return self._seconds[source]
+        wave = read_audio(source, given_rate=example.get("sample_rate", self.config.sample_rate))
+        return len(wave.samples) / wave.sample_rate
+
+    def prepare(self, examples: Iterable[Example]) -> dict[str, Part]:
+        """Learn the labels, and the statistics of the features where they are global."""
+        texts = [normalised(example["text"], self.config.transcripts) for example in examples]
+        spoken = [text for text in texts if text]
+        if not spoken:
+            raise DataError("every transcript is empty; check the column of the transcripts: data.columns.text=NAME")
+        tokenizer: Part
+        if self.config.spelling is not None:
+            tokenizer = _spelling(self.config.spelling, spoken)
+        elif self.config.tokens == "subwords":
+            tokenizer = Tokenizer.train(spoken, algorithm="bpe", vocab_size=self.config.vocab_size, cleaning=False)
+        else:
+            tokenizer = Words.train(spoken, unit="characters", vocab_size=self.config.vocab_size)
+        if self.config.languages is None:
+            found = Counter(example["language"] for example in examples if example.get("language"))
+            self.config = self.config.replace(languages=sorted(map(str, found)))
+        features = Features.fit(self._feature_settings(), (self._hops(example)["audio"] for example in examples))
+        self.parts = {"tokenizer": tokenizer, "features": features}
+        return self.parts
+
+    def _feature_settings(self) -> FeatureSettings:
+        config = self.config
+        return FeatureSettings(
+            sample_rate=cast(int, config.sample_rate),
+            frame_ms=config.frame_ms,
+            hop_ms=config.hop_ms,
+            window=config.window,
+            kind=config.features,
+            n_mels=config.n_mels,
+            n_mfcc=config.n_mfcc,
+            lowest_hz=config.lowest_hz,
+            highest_hz=config.highest_hz,
+            deltas=config.deltas,
+            zero_crossings=config.zero_crossings,
+            spectral_entropy=config.spectral_entropy,
+            normalise=cast(Any, config.normalise),
+        )
+
+    @property
+    def tokenizer(self) -> Tokenizer | Words | Spelling:
+        """What cuts a transcript."""
+        return cast(Tokenizer | Words | Spelling, self.parts["tokenizer"])
+
+    @property
+    def features(self) -> Features:
+        """What describes sound."""
+        return cast(Features, self.parts["features"])
+
+    @property
+    def languages(self) -> list[str]:
+        """The languages that have a token, in the order of their ids behind the tokenizer's."""
+        return self.config.languages or []
+
+    def shape(self, model: ModelConfig) -> ModelConfig:
+        """Set the sizes of the features and of the labels."""
+        wanted = "encoder" if self.config.objective == "ctc" else "seq2seq"
+        if model.architecture != wanted:
+            raise ConfigError(f"model.architecture: task.objective={self.config.objective} needs {wanted}, found {model.architecture}")
+        chunked = model.attention == "chunked"
+        if chunked != self.config.streaming:
+            needed = (
+                "needs model.attention=chunked" if self.config.streaming else "would hear in chunks for nothing; set task.streaming=true"
+            )
+            raise ConfigError(f"model.attention={model.attention}: task.streaming={str(self.config.streaming).lower()} {needed}")
+        n_labels = self.tokenizer.vocab_size + len(self.languages)
+        return model.replace(n_features=self.features.n_features, vocab_size=n_labels, ctc=self.config.objective != "attention")
+
+    def encode(self, example: Example, training: bool = False) -> Encoded:
+        """Return a recording cut into hops of 16-bit samples (T, hop) and, for training, the ids of its transcript (L,)."""
+        return self.encode_all([example], training)[0]
+
+    def encode_all(self, examples: Sequence[Example], training: bool = False) -> list[Encoded]:
+        """Encode many recordings."""
+        encoded = [self._hops(example) for example in examples]
+        if training:
+            texts = self.tokenizer.encode_batch([normalised(example["text"], self.config.transcripts) for example in examples])
+            for one, ids, example in zip(encoded, texts, examples, strict=True):
+                one["text"] = torch.tensor([*self._language_token(example), *ids], dtype=torch.long)
+        return encoded
+
+    def _hops(self, example: Example) -> Encoded:
+        wave = read_audio(example["audio"], sample_rate=self.config.sample_rate, given_rate=example.get("sample_rate"))
+        return {"audio": torch.from_numpy(to_hops(wave.samples, self._feature_settings().hop))}
+
+    def _language_token(self, example: Example) -> list[int]:
+        if not self.languages:
+            return []
+        language = str(example.get("language"))
+        if language not in self.languages:
+            raise DataError(f"language {language!r} is not one of {', '.join(self.languages)}; name it in task.languages, or mend the row")
+        return [self.tokenizer.vocab_size + self.languages.index(language)]
+
+    @property
+    def augments(self) -> bool:
+        """Whether training recordings are changed."""
+        config = self.config
+        return bool(config.speed or config.volume_db or config.noise_share or config.silence_share)
+
+    def augmented(self, encoded: Encoded, draw: np.random.Generator) -> Encoded:
+        """Play a recording faster or slower, louder or softer, with noise in it, or in its place with nothing said."""
+        config = self.config
+        wave = from_hops(encoded["audio"].numpy())
+        if draw.random() < config.silence_share:
+            hushed = self._noise.alone(len(wave), draw)
+            return {"audio": self._as_hops(hushed), "text": encoded["text"][:0]}
+        changed = disturbed(
+            wave,
+            draw,
+            speed=config.speed,
+            volume_db=config.volume_db,
+            noise=self._noise if draw.random() < config.noise_share else None,
+            noise_db=(config.noise_db[0], config.noise_db[1]),
+        )
+        return {**encoded, "audio": self._as_hops(changed)}
+
+    def _as_hops(self, wave: np.ndarray[Any, Any]) -> Tensor:
+        return torch.from_numpy(to_hops(wave, self.features.hop))
+
+    @cached_property
+    def _noise(self) -> NoiseSource:
+        return NoiseSource.named(self.config.noise, cast(int, self.config.sample_rate))
+
+    def loss(self, model: Model, batch: Batch) -> LossSum:
+        """Sum the loss over the labels of every transcript: CTC's, the decoder's, or both weighed."""
+        heard, mask = self.features(batch["audio"], batch.mask("audio"))
+        heard = self._masked(heard, mask) if model.training else heard
+        target, real = batch["text"], batch.mask("text")
+        if isinstance(model, Encoder):
+            logits, places = model.label_logits(heard, mask)
+            return ctc_loss(logits, places, target, real)
+        assert isinstance(model, Seq2Seq)
+        memory, places = model.encode(heard, mask), model.memory_mask(mask)
+        written = self._written(model, memory, places, target, real)
+        if self.config.objective == "attention":
+            return written
+        heard_labels = ctc_loss(model.labels(memory), places, target, real)
+        share = self.config.ctc_weight
+        return LossSum(share * heard_labels.total + (1 - share) * written.total, written.units, written.right)
+
+    def _masked(self, heard: Tensor, mask: Tensor) -> Tensor:
+        config = self.config
+        if not (config.frequency_masks or config.time_masks):
+            return heard
+        width = max(1, round(config.frequency_width * heard.size(-1)))
+        return spec_augment(
+            heard,
+            mask,
+            n_frequency_masks=config.frequency_masks,
+            frequency_width=width,
+            n_time_masks=config.time_masks,
+            time_share=config.time_share,
+        )
+
+    def _written(self, model: Seq2Seq, memory: Tensor, places: Tensor, target: Tensor, real: Tensor) -> LossSum:
+        """Sum the decoder's cross-entropy of every label and of the end."""
+        ended = torch.cat([target * real, target.new_zeros(target.size(0), 1)], dim=1)
+        ended = ended.scatter(1, real.sum(1, keepdim=True), Tokenizer.eos_id)  # (B, L + 1)
+        begun = torch.cat([ended.new_full((ended.size(0), 1), Tokenizer.bos_id), ended[:, :-1]], dim=1)
+        smoothing = self.label_smoothing if model.training else 0.0
+        hidden = model.decoded(memory, places, begun)
+        return vocabulary_loss(hidden, model.head.weight, ended, smoothing=smoothing, ignore=Tokenizer.pad_id)
+
+    def predict(self, model: Model, batch: Batch, options: DecodeConfig) -> list[Answer]:
+        """Write down what is said in each recording."""
+        assert isinstance(model, Encoder | Seq2Seq)
+        return Listener(self, model, options).answers(batch)
+
+    def lend(self, helper: Ngrams | LanguageModel | None) -> None:
+        """Take a language model whose score is added while searching."""
+        self.language_model = helper
+
+    def metrics(self) -> SpeechMetrics:
+        """Return an empty counter of word and character errors."""
+        return SpeechMetrics(self.config.transcripts, NORMALISATIONS[self.config.transcripts])
+
+    def count(self, metrics: Metrics, answers: Sequence[Answer], examples: Sequence[Example]) -> None:
+        """Add answers and what was said; both are normalised alike."""
+        assert isinstance(metrics, SpeechMetrics)
+        seconds = [float(answer.details.get("seconds", 0.0)) for answer in answers]
+        metrics.add(
+            [answer.text for answer in answers],
+            [example["text"] for example in examples],
+            groups=[str(example.get("speaker") or "") for example in examples],
+            seconds=seconds,
+        )
+
+    @property
+    def score_names(self) -> Sequence[str]:
+        """The scores that may choose the weights."""
+        return tuple(SPEECH_FUNCTIONS)
+
+    def memory_advice(self, length: int) -> str:
+        """Say what to set where a recording of so many hops does not fit into memory."""
+        return f"leave longer recordings out (data.max_length={length - 1}, in hops of {self.config.hop_ms:g} ms)"
+
+    @property
+    def disturbances(self) -> list[dict[str, Any]]:
+        """Return the noises that robustness is measured against."""
+        return [{"noise": noise, "snr_db": level} for noise in NOISES for level in NOISE_LEVELS]
+
+    def disturb(self, examples: Sequence[Example], disturbance: Mapping[str, Any], draw: np.random.Generator) -> list[Example]:
+        """Return the examples with noise of a stated level mixed in."""
+        rate = cast(int, self.config.sample_rate)
+        waves = [read_audio(example["audio"], sample_rate=rate, given_rate=example.get("sample_rate")).samples for example in examples]
+        noisy = mixed_examples(waves, disturbance["noise"], disturbance["snr_db"], BABBLING, draw)
+        return [{**example, "audio": wave, "sample_rate": rate} for example, wave in zip(examples, noisy, strict=True)]
+
+    def pictures(self, model: Model, example: Example, answer: Answer) -> dict[str, Any] | None:
+        """Return the spectrogram of a recording, the times of its words, and what CTC heard where."""
+        assert isinstance(model, Encoder | Seq2Seq)
+        if not isinstance(example.get("audio"), str):
+            return None
+        return recording_picture(self, model, self.encode(example), answer)
+
+
+def _spelling(path: str, texts: Iterable[str]) -> Spelling:
+    """Read a table of spellings; raises DataError when it lacks a character of the transcripts."""
+    spelling = Spelling.read(path)
+    unknown = sorted(spelling.unknown(texts))
+    if unknown:
+        raise DataError(f"{path}: spells none of {' '.join(unknown[:20])}, which the transcripts hold; add them")
+    return spelling
+
+
+def _fault_of(example: Example) -> str | None:
+    try:
+        read_audio(example["audio"], given_rate=example.get("sample_rate", HIGHEST_RATE))
+    except DataError as error:
+        return str(error)
+    return None

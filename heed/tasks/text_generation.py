@@ -1,0 +1,414 @@
+"""Text generation: a decoder-only language model that continues a text, and says how likely one is.
+
+A document becomes ids with a begin token, and an end token where it ends. Long documents are divided into pieces of some
+PIECE_CONTEXTS contexts, which are held out, learned and scored as examples of their own, so that a single book can be split; each
+begins with the begin token. A piece is learned in consecutive windows of data.max_length tokens, in which every token is foretold once.
+Windows are rows of a batch: attention and positions begin anew in each, so that no text sees another. Nothing is packed behind one another
+in a row, because batches of like lengths leave little padding to save.
+
+Beyond its context a model never goes: a longer prompt keeps its last data.max_length tokens, and an answer that reaches the end of the
+context goes on after its second half has been read again; answers say both. A longer text is scored in windows that overlap by
+half, so that every token but the first has half a context before it or all there is.
+
+Left out: chat turns and their templates, and filling in the middle.
+"""
+
+import codecs
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Literal, NamedTuple, cast
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from heed.config import DecodeConfig, Settings
+from heed.data.batch import Batch
+from heed.data.characters import Characters, spellings
+from heed.data.documents import BLANK_LINES, CONTINUES, continuing, cut_text, paragraphs
+from heed.data.parts import Part
+from heed.data.read import Example
+from heed.data.store import Encoded
+from heed.data.text import MIN_VOCAB_SIZE, Tokenizer, join_surrogates
+from heed.data.unlabelled import TextSurvey, survey_texts
+from heed.decode.generate import Watcher, generate, stream
+from heed.decode.search import Hypothesis
+from heed.decode.windowed import Windowed
+from heed.errors import ConfigError, DataError
+from heed.metrics.language import SCORE_FUNCTIONS, LanguageMetrics
+from heed.model.config import ModelConfig
+from heed.model.losses import LossSum, vocabulary_loss
+from heed.model.models import Causal, Model
+from heed.model.windows import Windows, cut_windows
+from heed.tasks.base import Answer, Metrics, Task
+
+PIECE_CONTEXTS = 16  # contexts of characters in a piece of a long document: few begin in its middle, and a book has enough to hold out
+NEVER = (Tokenizer.pad_id, Tokenizer.bos_id, Tokenizer.unk_id)
+USUAL_VOCABULARY = 8000
+VOCABULARY_ROWS = 2000  # validation texts whose unknown characters are counted
+WINDOW_TOKENS = 1 << 14  # tokens of windows in the model at once when texts are scored
+LOGITS = 1 << 23  # scores held at a time then
+
+Spelling = Sequence[bytes]  # what each id writes
+
+
+class TextGenerationSettings(Settings):
+    """What is particular to text generation."""
+
+    tokens: Literal["subwords", "characters", "bytes"] = Field(default="subwords", description="what a text is cut into")
+    vocab_size: int = Field(
+        default=USUAL_VOCABULARY, ge=300, description="tokens to know: sub-words to learn, or the most frequent characters"
+    )
+    algorithm: Literal["bpe", "unigram"] = Field(default="bpe", description="how sub-words are learned")
+    documents: Literal["file", "paragraphs"] = Field(
+        default="file", description="what a document is: a file or a row of a table, or each of its paragraphs (blank lines between)"
+    )
+
+    @model_validator(mode="after")
+    def _fits_task(self) -> "TextGenerationSettings":
+        if self.tokens == "bytes" and self.vocab_size != USUAL_VOCABULARY:
+            raise ValueError(
+                f"task.vocab_size={self.vocab_size} would be ignored with task.tokens=bytes, of which there are 256; leave it out"
+            )
+        if self.tokens != "subwords" and self.algorithm != "bpe":
+            raise ValueError(f"task.algorithm={self.algorithm} would be ignored with task.tokens={self.tokens}; leave it out")
+        return self
+
+
+class Prompt(NamedTuple):
+    """What an answer continues: the ids that fit into the context, and how many before them do not."""
+
+    ids: list[int]
+    n_cut: int
+
+
+class TextGeneration(Task):
+    """From the beginning of a text to its continuation."""
+
+    name: ClassVar[str] = "text_generation"
+    inputs: ClassVar[dict[str, str]] = {"text": "text"}
+    outputs: ClassVar[dict[str, str]] = {}
+    architecture: ClassVar[str] = "causal"
+    settings: ClassVar[type[Settings]] = TextGenerationSettings
+    group_names: ClassVar[dict[str, str]] = {"best": "Best foretold", "median": "In the middle", "worst": "Worst foretold"}
+    config: TextGenerationSettings
+
+    @classmethod
+    def usual(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what holds where nobody says otherwise: no smoothing, which costs likelihood, and answers that are drawn."""
+        return {**super().usual(settings), "train": {"label_smoothing": 0.0}, "decode": {"sample": True, "beams": 1}}
+
+    def survey(self, examples: Iterable[Example], others: Mapping[str, Iterable[Example]]) -> TextSurvey:
+        """Count lengths, duplicates and leaks."""
+        return survey_texts(examples, others)
+
+    def prepare(self, examples: Iterable[Example]) -> dict[str, Part]:
+        """Learn the sub-words, or collect the characters."""
+        texts: Iterable[str] = (example["text"] for example in examples)
+        if self.config.tokens == "characters":
+            self.parts = {"tokenizer": Characters.train(texts, vocab_size=self.config.vocab_size)}
+        elif self.config.tokens == "bytes":  # of which there is nothing to learn
+            self.parts = {"tokenizer": Tokenizer.train(["any"], algorithm="bpe", vocab_size=MIN_VOCAB_SIZE, cleaning=False)}
+        else:
+            trained = Tokenizer.train(texts, algorithm=self.config.algorithm, vocab_size=self.config.vocab_size, cleaning=False)
+            self.parts = {"tokenizer": trained}
+        return self.parts
+
+    def findings(self, valid: Iterable[Example]) -> dict[str, Any]:
+        """Return the size of the vocabulary, and which share of the validation text's characters it does not know."""
+        found: dict[str, Any] = {"size": self.tokenizer.vocab_size}
+        if isinstance(self.tokenizer, Characters):
+            texts = [example["text"] for _, example in zip(range(VOCABULARY_ROWS), valid, strict=False)]
+            found["unknown_share_valid"] = round(self.tokenizer.unknown_share(texts), 6)
+        return {"vocabulary": found}
+
+    @property
+    def tokenizer(self) -> Tokenizer | Characters:
+        """What cuts a text."""
+        return cast(Tokenizer | Characters, self.parts["tokenizer"])
+
+    @cached_property
+    def spelling(self) -> Spelling:
+        """What each id writes, in UTF-8."""
+        return spellings(self.tokenizer)
+
+    def shape(self, model: ModelConfig) -> ModelConfig:
+        """Set the size of the vocabulary."""
+        if model.architecture != "causal":
+            raise ConfigError(f"model.architecture: text generation needs causal, found {model.architecture}")
+        return model.replace(vocab_size=self.tokenizer.vocab_size)
+
+    def divided(self, example: Example) -> Iterator[Example]:
+        """Yield the documents of a row, and the pieces of long ones."""
+        text, size = example["text"], PIECE_CONTEXTS * self.max_length
+        if self.config.documents == "file" and len(text) <= size:
+            yield example
+            return
+        goes_on = example.get(CONTINUES) is True
+        documents = [text] if self.config.documents == "file" else paragraphs(text)
+        if self.config.documents == "paragraphs":
+            goes_on = goes_on and not _ends_blank(text)
+        rest = {key: value for key, value in example.items() if key != CONTINUES}
+        for number, document in enumerate(documents, start=1):
+            *inner, last = cut_text(document, size)
+            yield from ({**rest, "text": piece, **continuing(True)} for piece in inner)
+            yield {**rest, "text": last, **continuing(goes_on and number == len(documents))}
+
+    def encode(self, example: Example, training: bool = False) -> Encoded:
+        """Return the ids of a text between a begin and an end token; without the end where its document goes on."""
+        return self.encode_all([example], training)[0]
+
+    def encode_all(self, examples: Sequence[Example], training: bool = False) -> list[Encoded]:
+        """Encode many texts at once."""
+        encoded = self.tokenizer.encode_batch([example["text"] for example in examples])
+        ends = ([] if example.get(CONTINUES) is True else [Tokenizer.eos_id] for example in examples)
+        return [{"text": torch.tensor([Tokenizer.bos_id, *ids, *end])} for ids, end in zip(encoded, ends, strict=True)]
+
+    def pieces(self, encoded: Encoded) -> Iterator[Encoded]:
+        """Yield the windows of a text: data.max_length tokens to read and the one behind them, which is the first of the next."""
+        ids = encoded["text"]
+        for start in range(0, ids.size(0) - 1, self.max_length):
+            yield {"text": ids[start : start + self.max_length + 1]}
+
+    @property
+    def long_examples(self) -> str:
+        """Say what becomes of texts beyond data.max_length."""
+        return "read in consecutive windows"
+
+    def n_places(self, encoded: Mapping[str, Tensor]) -> int:
+        """Return how many tokens the model sees at once."""
+        return min(encoded["text"].size(0), self.max_length)
+
+    def loss(self, model: Model, batch: Batch) -> LossSum:
+        """Sum the cross-entropy of every token given those before it."""
+        assert isinstance(model, Causal)
+        text = batch["text"]
+        hidden = model.hidden(text[:, :-1])  # padding is on the right, where no real token looks
+        smoothing = self.label_smoothing if model.training else 0.0
+        return vocabulary_loss(hidden, model.head.weight, text[:, 1:], smoothing=smoothing, ignore=Tokenizer.pad_id)
+
+    def predict(self, model: Model, batch: Batch, options: DecodeConfig) -> list[Answer]:
+        """Continue every text by sampling, or by search when the options say so."""
+        assert isinstance(model, Causal)
+        prompts, answers = self._prompts(batch), dict[int, Answer]()
+        for group in self._groups(prompts, options.max_length, padded=batch["text"].device.type != "cpu"):
+            found = self.continued(model, [prompts[i] for i in group], options, batch["text"].device)
+            for i, hypotheses in zip(group, found, strict=True):
+                answers[i] = self._answer(prompts[i], hypotheses, options)
+        return [answers[i] for i in range(len(prompts))]
+
+    def stream(self, model: Model, batch: Batch, options: DecodeConfig) -> Iterator[str]:
+        """Yield the continuation of a batch of one text as it is written: whole characters, and none that a stop string may take back.
+
+        Raises:
+            ConfigError: the options ask for several answers, or for a search whose answer is known at its end only.
+        """
+        assert isinstance(model, Causal)
+        (prompt,) = self._prompts(batch)
+        prefix, writer = torch.tensor([prompt.ids], device=batch["text"].device), self._writer(prompt, options)
+        decoder, watch = self._decoder(model, prompt, options), self._watch([prompt], options)
+        for token in stream(decoder, None, prefix, end=Tokenizer.eos_id, options=options, never=NEVER, watch=watch):
+            if text := writer.add(token):
+                yield text
+        if text := writer.rest():
+            yield text
+
+    def _prompts(self, batch: Batch) -> list[Prompt]:
+        """Return what is to be continued: the texts without their end tokens, and of long ones what fits into the context."""
+        lengths = batch.mask("text").sum(1).tolist()
+        texts = [row[:n] for row, n in zip(batch["text"].tolist(), lengths, strict=True)]
+        open_texts = [ids[:-1] if ids[-1] == Tokenizer.eos_id else ids for ids in texts]
+        return [Prompt(ids[-self.max_length :], max(0, len(ids) - self.max_length)) for ids in open_texts]
+
+    def _groups(self, prompts: Sequence[Prompt], longest: int, *, padded: bool) -> Iterable[list[int]]:
+        """Return the places of prompts that are answered together.
+
+        Those of one length are, so that nothing is padded and an answer is computed as it would be alone; a GPU, where many small groups
+        would take far longer, is given all that end inside their context together.
+        """
+        groups: dict[int, list[int]] = {}
+        for i, prompt in enumerate(prompts):
+            together = padded and not self._leaves_context(prompt, longest)
+            groups.setdefault(0 if together else len(prompt.ids), []).append(i)
+        return groups.values()
+
+    def _leaves_context(self, prompt: Prompt, n_written: int) -> bool:
+        """Return whether the last of so many written tokens is foretold from more than a context."""
+        return len(prompt.ids) + n_written - 1 > self.max_length
+
+    def _decoder(self, model: Causal, prompt: Prompt, options: DecodeConfig) -> Causal | Windowed:
+        return Windowed(model, self.max_length) if self._leaves_context(prompt, options.max_length) else model
+
+    def continued(self, model: Causal, prompts: Sequence[Prompt], options: DecodeConfig, device: torch.device) -> list[list[Hypothesis]]:
+        """Continue prompts together; those that may leave their context have to be of one length."""
+        longest = max(prompts, key=lambda prompt: len(prompt.ids))
+        prefix, mask = _left_padded([prompt.ids for prompt in prompts])
+        return generate(
+            self._decoder(model, longest, options),
+            None,
+            None if bool(mask.all()) else mask.to(device),
+            prefix.to(device),
+            end=Tokenizer.eos_id,
+            options=options,
+            never=NEVER,
+            watch=self._watch(prompts, options),
+        )
+
+    def _watch(self, prompts: Sequence[Prompt], options: DecodeConfig) -> Callable[[int], Watcher] | None:
+        """Return what watches for stop strings in the answers to prompts, by their numbers; None where there are none."""
+        return (lambda row: self._writer(prompts[row], options).ends_with) if options.stop else None
+
+    def _writer(self, prompt: Prompt, options: DecodeConfig) -> "Writer":
+        begins = prompt.ids == [Tokenizer.bos_id] and isinstance(self.tokenizer, Tokenizer)
+        return Writer(self.spelling, options.stop, begins=begins)
+
+    def _answer(self, prompt: Prompt, hypotheses: Sequence[Hypothesis], options: DecodeConfig) -> Answer:
+        if not hypotheses:  # no answer of any probability
+            return Answer("", 0.0)
+        first, *others = [self._written(prompt, hypothesis, options) for hypothesis in hypotheses]
+        return Answer(first.text, first.score, tuple(others), first.details)
+
+    def _written(self, prompt: Prompt, hypothesis: Hypothesis, options: DecodeConfig) -> Answer:
+        """Return an answer with what is to be known of it: the string that ended it, and what its context lacked."""
+        writer = self._writer(prompt, options)
+        text = "".join([*map(writer.add, hypothesis.ids), writer.rest()])
+        details: dict[str, Any] = {} if writer.stop is None else {"stop": writer.stop}
+        details |= {"context_cut": prompt.n_cut} if prompt.n_cut else {}
+        details |= {"context_moved": True} if self._leaves_context(prompt, len(hypothesis.ids) + 1) else {}
+        return Answer(text, hypothesis.score, details=details)
+
+    @property
+    def examiner(self) -> "TextGeneration":
+        """The same task, but its answers say how likely the texts are."""
+        return Likelihood(self.config, self.parts, label_smoothing=self.label_smoothing, max_length=self.max_length)
+
+    @property
+    def score_names(self) -> Sequence[str]:
+        """The scores that may choose the weights."""
+        return tuple(SCORE_FUNCTIONS)
+
+    def memory_advice(self, length: int) -> str:
+        """Say what to set where a window does not fit into memory."""
+        return f"read less at once (data.max_length={max(1, self.max_length // 2)})"
+
+    def metrics(self) -> LanguageMetrics:
+        """Return an empty counter of perplexity and bits per byte."""
+        return LanguageMetrics()
+
+    def count(self, metrics: Metrics, answers: Sequence[Answer], examples: Sequence[Example]) -> None:
+        """Add how likely texts were, as the examiner answered; raises DataError for answers that continue them."""
+        assert isinstance(metrics, LanguageMetrics)
+        if any("log_likelihood" not in answer.details for answer in answers):
+            raise DataError("a language model is scored by how likely it finds texts, not by what it writes; score it with heed evaluate")
+        found = [answer.details for answer in answers]
+        n_bytes = [len(join_surrogates(example["text"]).encode()) for example in examples]
+        log_p, tokens, unknown = ([one[name] for one in found] for name in ("log_likelihood", "tokens", "unknown"))
+        metrics.add(log_p, tokens, n_bytes, unknown)
+
+    def answer_length(self, answer: Answer) -> int:
+        """Return how many tokens a continuation has, or a text that was scored."""
+        n_scored = answer.details.get("tokens")
+        return len(self.tokenizer.encode(answer.text)) if n_scored is None else int(n_scored)
+
+
+class Likelihood(TextGeneration):
+    """Says how likely texts are: log p of their tokens, the end included, given the begin token."""
+
+    def predict(self, model: Model, batch: Batch, options: DecodeConfig) -> list[Answer]:
+        """Answer with {"log_likelihood", "tokens", "unknown"}: log p (natural), its tokens, and how many of them are unknown."""
+        assert isinstance(model, Causal)
+        text, mask = batch["text"], batch.mask("text")
+        log_p = self.log_likelihood(model, text, mask).tolist()
+        tokens, unknown = (mask.sum(1) - 1).tolist(), ((text == Tokenizer.unk_id) & mask).sum(1).tolist()
+        return [
+            Answer("", p / max(1, n), details={"log_likelihood": p, "tokens": n, "unknown": u})
+            for p, n, u in zip(log_p, tokens, unknown, strict=True)
+        ]
+
+    def log_likelihood(self, model: Causal, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return log p of texts (B, S) with their mask (B, S), each token given at most data.max_length before it; (B,) in float64."""
+        step = (self.max_length + 1) // 2
+        windows = cut_windows(ids, mask, size=self.max_length + 1, overlap=self.max_length + 1 - step)
+        wanted = _foretold_first(windows)
+        total = torch.zeros(len(ids), dtype=torch.float64, device=ids.device)
+        at_once = max(1, WINDOW_TOKENS // windows.ids.size(1))
+        parts = (torch.split(values, at_once) for values in (windows.ids, wanted, windows.rows))
+        for part, chosen, rows in zip(*parts, strict=True):
+            hidden = model.hidden(part[:, :-1])[chosen]  # (N, W, D) -> (n, D)
+            row_of = rows[:, None].expand(chosen.shape)[chosen]
+            total.index_add_(0, row_of, _log_p(model, hidden, part[:, 1:][chosen]))
+        return total
+
+
+def _foretold_first(windows: Windows) -> Tensor:
+    """Return which tokens of windows behind the first (N, W - 1) no earlier window of the same text holds."""
+    ends = (windows.places * windows.mask).amax(1)
+    follows = windows.rows[1:] == windows.rows[:-1]
+    before = torch.cat([ends.new_zeros(1), torch.where(follows, ends[:-1], 0)])
+    return windows.mask[:, 1:] & (windows.places[:, 1:] > before[:, None])
+
+
+def _log_p(model: Causal, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Return log p of tokens (n,) given the vectors before them (n, D), in float64; never all scores at once."""
+    at_once = max(1, LOGITS // model.head.weight.size(0))
+    parts = zip(torch.split(hidden, at_once), torch.split(targets, at_once), strict=True)
+    found = [model.head(part).float().log_softmax(-1).gather(-1, wanted[:, None])[:, 0] for part, wanted in parts]
+    return torch.cat(found).double()
+
+
+def _left_padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Return ids padded on the left (B, P) and their mask (B, P)."""
+    longest = max(map(len, rows))
+    ids = [[Tokenizer.pad_id] * (longest - len(row)) + list(row) for row in rows]
+    mask = [[False] * (longest - len(row)) + [True] * len(row) for row in rows]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+def _ends_blank(text: str) -> bool:
+    """Return whether a text ends with a blank line."""
+    return any(match.end() == len(text) for match in BLANK_LINES.finditer(text, len(text.rstrip())))
+
+
+class Writer:
+    """Turns ids into text as it becomes sure: whole characters only, and none that a stop string may take back.
+
+    The answer ends before the stop string that is complete first. A character that is not whole at the end of an answer is left out.
+    """
+
+    def __init__(self, spelling: Spelling, stops: Sequence[str], *, begins: bool) -> None:
+        """Begin an answer; `begins` takes the space off that a tokenizer puts before a text."""
+        self.spelling, self.stops, self.begins = spelling, stops, begins
+        self.stop: str | None = None
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""
+
+    def add(self, token: int) -> str:
+        """Take a token and return the text that is sure now; nothing behind a stop string."""
+        if self.stop is not None:
+            return ""
+        text = self._decoder.decode(self.spelling[token])
+        if self.begins and text:
+            text, self.begins = text.removeprefix(" "), False
+        self._held += text
+        found = min(((self._held.find(stop), stop) for stop in self.stops if stop in self._held), default=None)
+        if found is not None:
+            self.stop = found[1]
+            return self._release(found[0])
+        return self._release(len(self._held) - self._undecided())
+
+    def ends_with(self, token: int) -> bool:
+        """Take a token and return whether a stop string is complete with it."""
+        self.add(token)
+        return self.stop is not None
+
+    def rest(self) -> str:
+        """Return what was held back, at the end of an answer."""
+        return "" if self.stop is not None else self._release(len(self._held))
+
+    def _release(self, n: int) -> str:
+        sure, self._held = self._held[:n], self._held[n:]
+        return sure
+
+    def _undecided(self) -> int:
+        """Return how many characters at the end may begin a stop string."""
+        return max((n for stop in self.stops for n in range(1, len(stop)) if self._held.endswith(stop[:n])), default=0)
