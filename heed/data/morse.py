@@ -31,11 +31,12 @@ BAND_HZ = 500.0
 WORDS_A_MINUTE = (10.0, 35.0)
 TONE_HZ = (450.0, 850.0)
 RISE_SECONDS = 0.004  # of a keyed tone, so that it does not click
-TRAINING_DECIBELS = (-3.0, 15.0)
+TRAINING_DECIBELS = ((-3.0, 10.0), (10.0, 25.0))  # one or the other: what is heard clearly is learned first, and noise from there
+SHORT_SHARE, SHORT_CHARACTERS = 0.6, 3  # of the training messages: the timing of single letters is learned from these first
 TEST_DECIBELS = 0.0
 FADING_DECIBELS = 8.0  # deepest
 PAUSE_SECONDS = (0.2, 0.8)  # of noise alone before and behind a message
-N_TRAIN, N_HELD_OUT = 3000, 200
+N_TRAIN, N_HELD_OUT = 4000, 200
 LONGEST_CHARACTERS = 12
 
 # What operators say to each other again and again: abbreviations and the Q code (ITU-R M.1172).
@@ -184,6 +185,11 @@ def messages(n: int, seed: str, taken: Sequence[str] = ()) -> list[str]:
     return found
 
 
+def shortened(texts: Sequence[str], draw: Random) -> list[str]:
+    """Return messages, SHORT_SHARE of which are cut to a few characters."""
+    return [text[: draw.randint(1, SHORT_CHARACTERS)].strip() if draw.random() < SHORT_SHARE else text for text in texts]
+
+
 def write_morse(folder: Path, *, seed: int = 1, n_train: int = N_TRAIN, n_held_out: int = N_HELD_OUT) -> dict[str, Path]:
     """Write recordings and the manifests train.tsv, valid.tsv and test.tsv into `folder`; what is there already is kept.
 
@@ -193,7 +199,7 @@ def write_morse(folder: Path, *, seed: int = 1, n_train: int = N_TRAIN, n_held_o
     Raises:
         MissingExtra: soundfile is not installed.
     """
-    wanted = {"seed": seed, "train": n_train, "held_out": n_held_out, "version": 2}
+    wanted = {"seed": seed, "train": n_train, "held_out": n_held_out, "version": 4}
     paths = {name: folder / f"{name}.tsv" for name in ("train", "valid", "test")}
     mark = folder / "morse.json"
     if mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) == wanted:
@@ -201,7 +207,7 @@ def write_morse(folder: Path, *, seed: int = 1, n_train: int = N_TRAIN, n_held_o
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "spelling.tsv") as draft:
         draft.write_text("".join(f"{character}\t{' '.join(code)}\n" for character, code in CODE.items()), encoding="utf-8")
-    train = messages(n_train, f"{seed}:train")
+    train = shortened(messages(n_train, f"{seed}:train"), Random(f"{seed}:short"))
     held_out = messages(2 * n_held_out, f"{seed}:held out", train)
     texts = {"train": train, "valid": held_out[:n_held_out], "test": held_out[n_held_out:]}
     for number, (name, path) in enumerate(paths.items()):
@@ -220,7 +226,8 @@ def _write_split(path: Path, texts: Sequence[str], draw: np.random.Generator, *,
     recordings.mkdir(parents=True, exist_ok=True)
     rows = ["audio\ttext\tspeed\tlevel"]
     for number, text in enumerate(texts, start=1):
-        hand, decibels = Hand.drawn(draw), float(draw.uniform(*TRAINING_DECIBELS)) if level is None else level
+        hand = Hand.drawn(draw)
+        decibels = float(draw.uniform(*TRAINING_DECIBELS[draw.integers(2)])) if level is None else level
         name = f"{number:05}.wav"
         soundfile.write(recordings / name, transmitted(text, hand, decibels, draw), SAMPLE_RATE, subtype="PCM_16")
         rows.append(f"{path.stem}/{name}\t{text}\t{hand.words_a_minute:.1f}\t{decibels:.1f}")

@@ -153,7 +153,7 @@ class _Comparison:
 
     def _tell(self, candidates: Sequence[Candidate]) -> None:
         """Write down what is known of those that are done."""
-        texts = [example["text"] for example in self.tested]
+        texts = [" ".join(example[column] for column in self.first.task.wanted) for example in self.tested]
         classes = Counter(label for example in self.tested for label in labels_of(example["label"]))
         self.content["data"]["classes"] = dict(classes)
         self.content["models"] = [_row(candidate, texts) for candidate in candidates]

@@ -331,9 +331,10 @@ def summary(report: dict[str, Any]) -> list[str]:
         found = ", ".join(f"{count:,} {name}" for name, count in counts.items())
         what = f"dropped {report['filtered']:,} of them" if report["filtered"] else "kept; data.filter=true drops them"
         lines.append(f"found {found} ({what})")
+    lines += report["train"].get("warnings", [])
     for names, n in report["train"].get("shared", {}).items():
         if n:
-            lines.append(f"{n:,} texts stand both in the {names} data: what chooses the weights is then scored again, a little too well")
+            lines.append(f"{n:,} examples stand both in the {names} data: what chooses the weights is then scored again, a little too well")
     for reading in (report["reading"], *report["reading_others"].values()):
         if reading["bad"]:
             lines.append(f"skipped {reading['bad']:,} bad rows of {reading['source']}, first: {reading['bad_examples'][0]}")

@@ -137,17 +137,28 @@ def narrow_search(log_p: Array, beams: int, score: Callable[[Labels], float], bo
     return [(labels, float(np.logaddexp(*ends))) for labels, ends in kept.items()]
 
 
-@given(seed=st.integers(0, 2**20), beams=st.integers(1, 9), bonus=st.sampled_from([0.0, 0.8]), weight=st.sampled_from([0.0, 0.5]))
-def test_a_narrow_search_keeps_what_its_definition_keeps(seed: int, beams: int, bonus: float, weight: float) -> None:
-    log_p, scorer = posteriors(seed, 10, 25), Drawn(seed, highest=1.0)
+searches = st.fixed_dictionaries(
+    {
+        "shape": st.sampled_from([(8, 25), (18, 3)]),  # of many labels only the likeliest are tried; of few, prefixes come back
+        "beams": st.integers(1, 9),
+        "bonus": st.sampled_from([0.0, 0.8]),
+        "weight": st.sampled_from([0.0, 0.5, 3.0]),
+    }
+)
+
+
+@given(seed=st.integers(0, 2**20), plan=searches)
+def test_a_narrow_search_keeps_what_its_definition_keeps(seed: int, plan: dict[str, Any]) -> None:
+    log_p, scorer, weight = posteriors(seed, *plan["shape"]), Drawn(seed, highest=1.0), plan["weight"]
 
     def score(labels: Labels) -> float:
-        return weight * (scorer.score(labels) - scorer.end(labels)) if weight else 0.0
+        return float(weight * (scorer.score(labels) - scorer.end(labels))) if weight else 0.0
 
-    found = search(log_p, beams, scorers=[WeightedScorer(scorer, weight)], length_bonus=bonus, least_log_p=None)
-    expected = dict(narrow_search(log_p, beams, score, bonus))
-    totals = {labels: total for labels, _, total in ranked(found)}
-    assert totals == pytest.approx(expected, abs=1e-9)
+    scorers = [WeightedScorer(scorer, weight)]
+    found = search(log_p, plan["beams"], scorers=scorers, length_bonus=plan["bonus"], least_log_p=None)
+    expected = narrow_search(log_p, plan["beams"], score, plan["bonus"])
+    assert len(found.results(ALL)) == len(expected)
+    assert {labels: total for labels, _, total in ranked(found)} == pytest.approx(dict(expected), abs=1e-9)
 
 
 def test_scorers_are_asked_for_few_of_the_labels_there_are() -> None:

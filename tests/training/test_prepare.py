@@ -213,7 +213,7 @@ def test_texts_that_stand_in_both_validation_and_test_data_are_counted_and_said(
         file.writelines(f" {line}\n" for line in lines[1:4])  # white space makes no other text
     _, said, report = prepared_in(tmp_path / "run", resolve(merge(TINY_TEXTS, {"data": text_files})))
     assert report["train"]["shared"] == {"valid and test": 3}
-    assert "3 texts stand both in the valid and test data" in said
+    assert "3 examples stand both in the valid and test data" in said
     assert report["train"]["leaks"] == {"valid": 0, "test": 0}
 
 
