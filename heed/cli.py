@@ -1,5 +1,6 @@
 """The command line: verbs, and the only file that prints results or catches HeedError."""
 
+import contextlib
 import json
 import os
 import signal
@@ -234,9 +235,10 @@ def predict(
 def _follow(live: "LiveSound", as_json: bool) -> None:
     """Print what is heard on standard input while it comes: partial texts that change on a terminal, then final ones line by line."""
     on_terminal = sys.stdout.isatty() and not as_json
-    while raw := os.read(sys.stdin.fileno(), LIVE_BYTES):  # what is there now, however little
-        for event in live.push(raw):
-            _print_event(event, as_json, on_terminal)
+    with contextlib.suppress(KeyboardInterrupt):  # which is how a person ends a recording; what was said last is still written
+        while raw := os.read(sys.stdin.fileno(), LIVE_BYTES):  # what is there now, however little
+            for event in live.push(raw):
+                _print_event(event, as_json, on_terminal)
     for event in live.finish():
         _print_event(event, as_json, on_terminal)
 

@@ -253,6 +253,8 @@ class Run:
                 self._lent = source, Ngrams.from_arpa(Path(source))
             else:
                 other = Run.load(source, device=str(self.device))
+                if other.task.name != "text_generation":
+                    raise ConfigError(f"decode.language_model={source}: is a {other.task.name} run, expected one of text_generation")
                 self._lent = source, LanguageModel(other.task, other._answering_model(torch.float32))
         return self._lent[1]
 

@@ -5,6 +5,7 @@ A recording longer than task.piece_seconds is cut where it is quietest, and its 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from heed.data.ngrams import Ngrams
 from heed.data.spelling import Spelling
 from heed.data.store import Encoded
 from heed.data.text import Tokenizer
+from heed.data.transcripts import normalised
 from heed.data.words import APART, Words
 from heed.decode.ctc import PrefixBeam, align, greedy
 from heed.decode.generate import generate
@@ -61,6 +63,11 @@ class Listener:
         self.task, self.model, self.options = task, model, options
         self.pieces = Pieces(task)
         self.scorers = list(_scorers(task, options, self.pieces))
+        if task.config.objective == "attention" and (self.scorers or options.label_bonus):
+            raise ConfigError(
+                "decode.language_model, hot_words and label_bonus are added to CTC's scores, which task.objective=attention has none of; "
+                "leave them out, or train with task.objective=joint"
+            )
 
     def answers(self, batch: Batch) -> list[Answer]:
         """Answer every recording of a batch."""
@@ -93,7 +100,7 @@ class Listener:
 
     def _search(self, log_p: Posteriors) -> list[Heard]:
         """Return the likeliest label sequences of one recording, best first."""
-        if self.options.beams == 1 and not self.scorers:
+        if self.options.beams == 1 and not self.scorers and not self.options.label_bonus:
             ids = greedy(log_p)
             return [Heard(ids, log_likelihood(log_p, [ids])[0])]
         search = PrefixBeam(self.options.beams, scorers=self.scorers, length_bonus=self.options.label_bonus)
@@ -117,17 +124,25 @@ class Listener:
         judged = []
         for row, (posteriors, heard, written) in enumerate(zip(log_p, found, self._written(features, mask), strict=True)):
             candidates = [list(ids) for ids in dict.fromkeys(tuple(one.ids) for one in [*heard, *written])]
-            fused = {tuple(one.ids): one.score for one in heard}
             by_ctc = log_likelihood(posteriors, candidates)
-            by_decoder = decoder_log_p(self.model, memory[row : row + 1], places[row : row + 1], candidates)
-            extra = (
-                [fused.get(tuple(ids), ctc) - ctc for ids, ctc in zip(candidates, by_ctc, strict=True)]
-                if self.scorers
-                else [0.0] * len(candidates)
-            )
-            scores = [share * a + (1 - share) * b + e for a, b, e in zip(by_ctc, by_decoder, extra, strict=True)]
-            judged.append(sorted(map(Heard, candidates, scores), key=lambda one: -one.score))
+            possible = [(ids, ctc) for ids, ctc in zip(candidates, by_ctc, strict=True) if ctc > float("-inf")]  # the decoder may loop
+            by_decoder = decoder_log_p(self.model, memory[row : row + 1], places[row : row + 1], [ids for ids, _ in possible])
+            scores = [
+                share * ctc + (1 - share) * decoder + self._added(ids) for (ids, ctc), decoder in zip(possible, by_decoder, strict=True)
+            ]
+            judged.append(sorted(map(Heard, [ids for ids, _ in possible], scores), key=lambda one: -one.score))
         return judged
+
+    def _added(self, ids: Sequence[int]) -> float:
+        """Return what language model, hot words and the bonus for labels add to the score of a label sequence."""
+        added = self.options.label_bonus * len(ids)
+        for scorer, weight in self.scorers:
+            state = scorer.start()
+            for label in ids:
+                score, state = scorer.advance(state, label)
+                added += weight * score
+            added += weight * scorer.end(state)
+        return added
 
     def _answer(self, readings: "Sequence[Reading]", begins: Sequence[int]) -> Answer:
         """Join the readings of a recording's pieces."""
@@ -152,7 +167,8 @@ class Listener:
     def words(self, reading: "Reading", offset: float = 0.0) -> list[dict[str, Any]]:
         """Return the words of a reading with their times in seconds, found by aligning its labels to CTC's posteriors."""
         ids = reading.best.ids
-        if reading.log_p is None or not ids or len(ids) > len(reading.log_p):
+        n_repeats = sum(a == b for a, b in pairwise(ids))
+        if reading.log_p is None or not ids or len(ids) + n_repeats > len(reading.log_p):
             return []
         place = self.model.config.subsampling * self.task.config.hop_ms / 1000
         spans = align(reading.log_p, ids)
@@ -235,7 +251,7 @@ def _inner_text(tokenizer: Tokenizer | Words | Spelling, i: int) -> str:
 def _scorers(task: "SpeechRecognition", options: DecodeConfig, pieces: Pieces) -> Iterator[WeightedScorer]:
     """Build what is added to the score of a search."""
     if options.hot_words:
-        phrases = [pieces.encode(phrase) for phrase in options.hot_words]
+        phrases = [_spoken_ids(phrase, task, pieces) for phrase in options.hot_words]
         yield WeightedScorer(HotWords(phrases, options.hot_word_boost, pieces.begins()), 1.0)
     lent = task.language_model
     if lent is not None and isinstance(pieces.tokenizer, Spelling):
@@ -244,12 +260,21 @@ def _scorers(task: "SpeechRecognition", options: DecodeConfig, pieces: Pieces) -
         yield WeightedScorer(_ngrams(lent, pieces) if isinstance(lent, Ngrams) else _neural(lent, pieces), options.language_weight)
 
 
+def _spoken_ids(phrase: str, task: "SpeechRecognition", pieces: Pieces) -> list[int]:
+    """Return the ids of a hot word as it stands in transcripts; raises ConfigError for one that cannot be written with the labels."""
+    ids = pieces.encode(normalised(phrase, task.config.transcripts))
+    if not ids or Tokenizer.unk_id in ids:
+        raise ConfigError(f"decode.hot_words: {phrase!r} cannot be written with the characters of the transcripts; mind case and accents")
+    return ids
+
+
 def _ngrams(model: Ngrams, pieces: Pieces) -> Scorer:
-    """Score words with a model of words, and tokens with one of tokens: whichever knows more of the labels."""
+    """Score tokens with a model whose words are labels for the most part, and words with any other."""
     texts = pieces.texts()
-    known = sum(text is not None and text.strip() in model.vocabulary for text in texts)
-    n_texts = sum(text is not None for text in texts)
-    return TokenNgrams(model, texts) if known > n_texts / 2 else WordNgrams(model, texts)
+    labels = {text.strip() for text in texts if text is not None}
+    words = [word for word in model.vocabulary if not (word.startswith("<") and word.endswith(">"))]
+    of_tokens = sum(word.replace("▁", "").strip() in labels for word in words) > len(words) / 2
+    return TokenNgrams(model, texts) if of_tokens else WordNgrams(model, texts)
 
 
 def _neural(lent: LanguageModel, pieces: Pieces) -> Scorer:

@@ -22,7 +22,6 @@ from heed.model.streaming import EncoderStream
 from heed.tasks.listening import Heard, Listener, Reading
 from heed.tasks.speech_recognition import SpeechRecognition
 
-PAUSE_SECONDS = 0.6  # without any label, after which an utterance has ended
 LONGEST_SECONDS = 30.0  # of an utterance: one without a pause is ended all the same
 BLANK = 0
 
@@ -93,7 +92,7 @@ class LiveRecognizer:
 
     def _follow(self, log_p: NDArray[np.float32]) -> Iterator[Event]:
         """Search on, place by place where an utterance may end; yields what changed."""
-        pause = max(1, round(PAUSE_SECONDS / self.place_seconds))
+        pause = max(1, round(self.task.config.pause_seconds / self.place_seconds))
         longest = round(LONGEST_SECONDS / self.place_seconds)
         begin = 0
         for place, label in enumerate(log_p.argmax(-1).tolist(), start=1):

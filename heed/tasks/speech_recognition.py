@@ -99,6 +99,7 @@ class SpeechRecognitionSettings(Settings):
     frequency_width: float = Field(default=0.2, gt=0, le=1, description="SpecAugment: widest band, as a share of the features")
     time_masks: int = Field(default=2, ge=0, description="SpecAugment: stretches of time hidden")
     time_share: float = Field(default=0.1, gt=0, le=1, description="SpecAugment: longest stretch, as a share of the recording")
+    pause_seconds: float = Field(default=0.6, gt=0, description="live: seconds without a label that end an utterance")
     piece_seconds: float = Field(
         default=30.0, ge=1, description="longer recordings are cut where they are quietest before they are answered"
     )
@@ -135,6 +136,7 @@ class SpeechRecognition(Task):
         super().__init__(*arguments, **more)
         self._faults: dict[str, str | None] = {}  # of the recordings heard so far
         self._seconds: dict[str, float] = {}
+        self._voices: list[np.ndarray[Any, Any]] = []
 
     @classmethod
     def usual(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,7 +154,8 @@ class SpeechRecognition(Task):
         changes: dict[str, Any] = {}
         if self.config.sample_rate is None:
             found = read_audio(example["audio"], given_rate=example.get("sample_rate"))
-            changes["sample_rate"] = min(HIGHEST_RATE, found.sample_rate)
+            rate = min(HIGHEST_RATE, found.sample_rate)
+            changes["sample_rate"] = rate - rate % 100 if rate >= 1000 else rate  # 11,025 would give no whole number of samples in 10 ms
         if self.config.normalise is None:
             changes["normalise"] = "running" if self.config.streaming else "utterance"
         if changes:
@@ -390,7 +393,8 @@ class SpeechRecognition(Task):
         """Return the examples with noise of a stated level mixed in."""
         rate = cast(int, self.config.sample_rate)
         waves = [read_audio(example["audio"], sample_rate=rate, given_rate=example.get("sample_rate")).samples for example in examples]
-        noisy = mixed_examples(waves, disturbance["noise"], disturbance["snr_db"], BABBLING, draw)
+        noisy = mixed_examples([*waves, *self._voices], disturbance["noise"], disturbance["snr_db"], BABBLING, draw)[: len(waves)]
+        self._voices = waves[:BABBLING]  # for a window of one recording, which has no others to babble
         return [{**example, "audio": wave, "sample_rate": rate} for example, wave in zip(examples, noisy, strict=True)]
 
     def pictures(self, model: Model, example: Example, answer: Answer) -> dict[str, Any] | None:
