@@ -216,7 +216,7 @@ class Run:
 
     def answers(self, examples: Iterable[Example], options: DecodeConfig, *, at_once: int | None = None) -> Iterator[Answer]:
         """Answer a stream of examples in its order, holding a window of it at a time and batching it by length."""
-        self.task.lend(self._helper(options.language_model))
+        self.task.lend(self._language_model(options.language_model))
         at_once = at_once or self.window
         stream = iter(examples)
         first = 1
@@ -231,7 +231,7 @@ class Run:
 
         if not isinstance(self.task, SpeechRecognition):
             raise ConfigError(f"{self.folder}: a {self.task.name} run hears nothing; a stream needs one of speech_recognition")
-        self.task.lend(self._helper(options.language_model))
+        self.task.lend(self._language_model(options.language_model))
         model = self._answering_model(choose_answering_precision(options.precision, self.device))
         assert isinstance(model, Encoder | Seq2Seq)
         return LiveSound(LiveRecognizer(self.task, model, options), rate)
@@ -241,7 +241,7 @@ class Run:
         """Examples held in memory at a time."""
         return min(WINDOW, self.task.window or WINDOW)
 
-    def _helper(self, source: str | None) -> Any:
+    def _language_model(self, source: str | None) -> Any:
         """Return the language model that a setting names: an n-gram model in ARPA's form, or a run of heed; loaded once."""
         if source is None:
             return None

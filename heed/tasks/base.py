@@ -266,9 +266,9 @@ class Task(ABC):
         """Return the examples as a disturbance leaves them."""
         raise NotImplementedError
 
-    def lend(self, helper: Any) -> None:
+    def lend(self, language_model: Any) -> None:
         """Take what decode.language_model names, loaded, or None; raises ConfigError for a task that has no use for it."""
-        if helper is not None:
+        if language_model is not None:
             raise ConfigError(f"decode.language_model would be ignored by {self.name}; leave it out")
 
     def answer_length(self, answer: Answer) -> int:

@@ -356,9 +356,9 @@ class SpeechRecognition(Task):
         assert isinstance(model, Encoder | Seq2Seq)
         return Listener(self, model, options).answers(batch)
 
-    def lend(self, helper: Ngrams | LanguageModel | None) -> None:
+    def lend(self, language_model: Ngrams | LanguageModel | None) -> None:
         """Take a language model whose score is added while searching."""
-        self.language_model = helper
+        self.language_model = language_model
 
     def metrics(self) -> SpeechMetrics:
         """Return an empty counter of word and character errors."""
