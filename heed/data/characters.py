@@ -77,10 +77,6 @@ class Characters:
         shown = self.characters[self._known(index)].replace(" ", "▁")
         return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in shown)
 
-    def starts_word(self, index: int) -> bool:
-        """Return True: a character counts as a word; raises ValueError for an id outside the vocabulary."""
-        return self._known(index) >= 0
-
     def unknown_share(self, texts: Iterable[str]) -> float:
         """Return which share of the characters of some texts is not in the vocabulary; 0 for no text."""
         n_unknown = n_all = 0

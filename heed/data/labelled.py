@@ -111,8 +111,8 @@ def survey_labelled(
     leaking = {name: full & np.isin(hashes, other.texts) for name, other in others_read.items()}
     flags = np.zeros(len(hashes), dtype=np.uint8)
     flags[~full] |= np.uint8(TextFlag.EMPTY)
-    flags[full & _repeats(hashes, labels)] |= np.uint8(TextFlag.DUPLICATE)
-    flags[full & _contradicts(hashes, labels)] |= np.uint8(TextFlag.CONTRADICTION)
+    flags[full & repeats(hashes, labels)] |= np.uint8(TextFlag.DUPLICATE)
+    flags[full & contradicts(hashes, labels)] |= np.uint8(TextFlag.CONTRADICTION)
     for found in leaking.values():
         flags[found] |= np.uint8(TextFlag.LEAK)
     return LabelSurvey(
@@ -166,7 +166,7 @@ def labels_of(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def _repeats(hashes: NDArray[np.uint64], labels: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def repeats(hashes: NDArray[np.uint64], labels: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Find rows whose text and label stand further up together."""
     _, first = np.unique(np.stack([hashes, labels], axis=1), axis=0, return_index=True)
     repeats = np.ones(len(hashes), dtype=bool)
@@ -174,7 +174,7 @@ def _repeats(hashes: NDArray[np.uint64], labels: NDArray[np.uint64]) -> NDArray[
     return repeats
 
 
-def _contradicts(hashes: NDArray[np.uint64], labels: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def contradicts(hashes: NDArray[np.uint64], labels: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Find rows whose text stands with several labels."""
     distinct = np.unique(np.stack([hashes, labels], axis=1), axis=0)[:, 0]
     texts, n_labels = np.unique(distinct, return_counts=True)

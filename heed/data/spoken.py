@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heed.data.labelled import _contradicts, _repeats
+from heed.data.labelled import contradicts, repeats
 from heed.data.quality import MAX_EXAMPLES, QUANTILES, SHOWN_CHARACTERS, hashed, quantiles
 from heed.data.read import Example
 from heed.data.transcripts import folded
@@ -213,8 +213,8 @@ class _Rows:
         texts = np.array(self.texts, dtype=np.uint64)
         flags = np.zeros(len(texts), dtype=np.uint8)
         flags[np.array(self.characters, dtype=np.int64) == 0] |= np.uint8(SpokenFlag.EMPTY)
-        flags[_repeats(recordings, texts)] |= np.uint8(SpokenFlag.DUPLICATE)
-        flags[_contradicts(recordings, texts)] |= np.uint8(SpokenFlag.CONTRADICTION)
+        flags[repeats(recordings, texts)] |= np.uint8(SpokenFlag.DUPLICATE)
+        flags[contradicts(recordings, texts)] |= np.uint8(SpokenFlag.CONTRADICTION)
         for found in leaking:
             flags[found] |= np.uint8(SpokenFlag.LEAK)
         return flags

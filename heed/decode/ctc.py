@@ -349,34 +349,6 @@ def _spans(path: Sequence[int], n: int) -> list[tuple[int, int]]:
     return [(found[0], found[-1] + 1) for found in places]
 
 
-def word_spans(ids: Sequence[int], spans: Sequence[tuple[int, int]], starts: Sequence[bool]) -> list[tuple[int, int, int, int]]:
-    """Join labels to words.
-
-    Args:
-        spans: of each label, as `align` gives them.
-        starts: of every id of the vocabulary, whether it begins a word; the first label does in any case.
-    Returns:
-        of each word the indices of its first and its last label, its first place and its end (exclusive).
-    """
-    firsts = [i for i, token in enumerate(ids) if i == 0 or starts[token]]
-    lasts = [i - 1 for i in [*firsts[1:], len(ids)]]
-    return [(first, last, spans[first][0], spans[last][1]) for first, last in zip(firsts, lasts[: len(firsts)], strict=True)]
-
-
-def joint_rescore(candidates: Sequence[Sequence[int]], ctc: Sequence[float], attention: Sequence[float], weight: float) -> list[int]:
-    """Return the order of candidates by weight x CTC's + (1 - weight) x the decoder's log p (Watanabe et al. 2017, eq. 17), best first.
-
-    Of equal ones the shorter comes first, then the earlier.
-    """
-    assert 0 <= weight <= 1, weight
-    scores = [_weighed(weight, a) + _weighed(1 - weight, b) for a, b in zip(ctc, attention, strict=True)]
-    return sorted(range(len(candidates)), key=lambda i: (-scores[i], len(candidates[i])))
-
-
-def _weighed(weight: float, log_p: float) -> float:
-    return weight * log_p if weight else 0.0  # a weight of 0 ignores even -inf
-
-
 def _states(ids: Sequence[int]) -> Array:
     """Return labels with blanks around each: (2 n + 1,)."""
     states = np.full(2 * len(ids) + 1, BLANK, np.int64)

@@ -23,7 +23,7 @@ from heed.data.store import Encoded
 from heed.data.text import Tokenizer
 from heed.data.transcripts import normalised
 from heed.data.words import APART, Words
-from heed.decode.ctc import PrefixBeam, align, greedy
+from heed.decode.ctc import PrefixBeam, align, greedy, log_likelihood
 from heed.decode.generate import generate
 from heed.decode.scorers import HotWords, ModelScorer, Scorer, TokenNgrams, WeightedScorer, WordNgrams
 from heed.errors import ConfigError
@@ -102,7 +102,7 @@ class Listener:
         """Return the likeliest label sequences of one recording, best first."""
         if self.options.beams == 1 and not self.scorers and not self.options.label_bonus:
             ids = greedy(log_p)
-            return [Heard(ids, log_likelihood(log_p, [ids])[0])]
+            return [Heard(ids, log_likelihood(log_p, ids))]
         search = PrefixBeam(self.options.beams, scorers=self.scorers, length_bonus=self.options.label_bonus)
         search.advance(log_p)
         return [Heard(list(one.ids), one.score) for one in search.results(self.options.beams)]
@@ -124,7 +124,7 @@ class Listener:
         judged = []
         for row, (posteriors, heard, written) in enumerate(zip(log_p, found, self._written(features, mask), strict=True)):
             candidates = [list(ids) for ids in dict.fromkeys(tuple(one.ids) for one in [*heard, *written])]
-            by_ctc = log_likelihood(posteriors, candidates)
+            by_ctc = [log_likelihood(posteriors, ids) for ids in candidates]
             possible = [(ids, ctc) for ids, ctc in zip(candidates, by_ctc, strict=True) if ctc > float("-inf")]  # the decoder may loop
             by_decoder = decoder_log_p(self.model, memory[row : row + 1], places[row : row + 1], [ids for ids, _ in possible])
             scores = [
@@ -291,18 +291,6 @@ def _neural(lent: LanguageModel, pieces: Pieces) -> Scorer:
         )
     silent = range(pieces.n_tokens, len(to_model))
     return ModelScorer(lent.model, to_model, begin=Tokenizer.bos_id, end=Tokenizer.eos_id, silent=silent)
-
-
-def log_likelihood(log_p: Posteriors, candidates: Sequence[Sequence[int]]) -> list[float]:
-    """Return log p of each label sequence, summed over all its alignments to posteriors (S, V)."""
-    if not len(log_p):
-        return [0.0 if not ids else float("-inf") for ids in candidates]
-    n, S = len(candidates), len(log_p)
-    lengths = torch.tensor([len(ids) for ids in candidates])
-    targets = torch.tensor([token for ids in candidates for token in ids], dtype=torch.long)
-    expanded = torch.from_numpy(log_p)[:, None].expand(S, n, log_p.shape[1])
-    found = F.ctc_loss(expanded, targets, torch.full((n,), S), lengths, reduction="none")
-    return [-float(one) for one in found]
 
 
 def decoder_log_p(model: Seq2Seq, memory: Tensor, places: Tensor, candidates: Sequence[Sequence[int]]) -> list[float]:

@@ -76,7 +76,6 @@ def test_nothing_to_learn_from_and_no_room_are_told() -> None:
 def test_tokens_are_shown_for_the_eye_and_foreign_ids_refused(characters: Characters) -> None:
     shown = {characters.token(i) for i in characters.encode("a \n好")}
     assert shown == {"a", "▁", "\\n", "好"}
-    assert characters.starts_word(characters.encode("b")[0])
     for wrong in (-1, characters.vocab_size):
         with pytest.raises(ValueError, match="outside the vocabulary"):
             characters.decode([wrong])

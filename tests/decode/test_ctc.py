@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heed.decode.ctc import BLANK, PrefixBeam, align, greedy, joint_rescore, log_likelihood, word_spans
+from heed.decode.ctc import BLANK, PrefixBeam, align, greedy, log_likelihood
 from heed.decode.scorers import WeightedScorer
 from heed.errors import TrainingError
 
@@ -335,23 +335,3 @@ def test_labels_that_do_not_fit_are_refused(places: int, ids: list[int]) -> None
     assert log_likelihood(log_p, ids) == -math.inf
     with pytest.raises(ValueError, match=rf"{len(ids)} labels do not fit into {places} places"):
         align(log_p, ids)
-
-
-def test_words_span_from_their_first_label_to_their_last() -> None:
-    starts = [False, True, False, False]
-    spans = [(0, 2), (3, 4), (4, 5), (7, 9), (9, 12)]
-    assert word_spans([2, 3, 1, 1, 2], spans, starts) == [(0, 1, 0, 4), (2, 2, 4, 5), (3, 4, 7, 12)]
-    assert word_spans([], [], starts) == []
-
-
-def test_joint_scores_weigh_both() -> None:
-    candidates, ctc, attention = [[1], [2, 3], [4]], [-1.0, -2.0, -4.0], [-6.0, -2.0, -1.0]
-    assert joint_rescore(candidates, ctc, attention, 1.0) == [0, 1, 2]
-    assert joint_rescore(candidates, ctc, attention, 0.0) == [2, 1, 0]
-    for weight in (0.25, 0.5, 0.75):
-        scores = [weight * a + (1 - weight) * b for a, b in zip(ctc, attention, strict=True)]
-        assert joint_rescore(candidates, ctc, attention, weight) == sorted(range(3), key=lambda i: (-scores[i], len(candidates[i])))
-
-
-def test_of_equal_joint_scores_the_shorter_comes_first_and_a_weight_of_0_ignores_what_is_impossible() -> None:
-    assert joint_rescore([[1, 2], [3], [4]], [-math.inf] * 3, [-1.0] * 3, 0.0) == [1, 2, 0]

@@ -14,10 +14,11 @@ import heed
 from heed.config import DecodeConfig
 from heed.data.audio import from_hops
 from heed.data.batch import collate
+from heed.decode.ctc import log_likelihood
 from heed.errors import ConfigError, DataError
 from heed.run import Run, resolve
 from heed.tasks.base import Answer
-from heed.tasks.listening import Listener, decoder_log_p, log_likelihood, quiet_cuts
+from heed.tasks.listening import Listener, decoder_log_p, quiet_cuts
 from heed.tasks.live import Event, LiveRecognizer
 from heed.tasks.speech_recognition import SpeechRecognition
 
@@ -154,7 +155,7 @@ def test_the_joint_score_is_the_weighed_sum_of_ctc_and_decoder(joint: Run) -> No
         candidates = [one.ids for one in reading.found]
         by_decoder = decoder_log_p(joint.model, memory, places, candidates)
     assert reading.log_p is not None
-    by_ctc = log_likelihood(reading.log_p, candidates)
+    by_ctc = [log_likelihood(reading.log_p, ids) for ids in candidates]
     scores = [0.3 * a + 0.7 * b for a, b in zip(by_ctc, by_decoder, strict=True)]
     assert [one.score for one in reading.found] == pytest.approx(scores, abs=1e-3)
     assert scores == sorted(scores, reverse=True)
