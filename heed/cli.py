@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from heed.errors import ConfigError, DataError, HeedError
+from heed.terminal import end_of, visible
 
 if TYPE_CHECKING:
     from heed.config import DataConfig
@@ -209,7 +211,8 @@ def predict(
     rate: Annotated[int | None, typer.Option("--rate", min=1000, help="with --stream: its samples a second; default the run's")] = None,
     trust: Trust = False,
 ) -> None:
-    """Answer inputs, one per line, in their order; or follow a stream of sound."""
+    """Answer inputs, one per line, in their order; or follow a stream of sound; or, without any on a terminal, ask for them."""
+    from heed import prompt
     from heed.device import keep_memory
     from heed.evaluation import evaluation_settings
     from heed.run import Run
@@ -225,11 +228,21 @@ def predict(
         return
     if rate is not None:
         raise ConfigError("--rate would be ignored without --stream; recordings say their rate themselves")
+    watched = sys.stdout.isatty() and not as_json
     if file is None and not texts:
-        raise ConfigError("nothing to answer: give inputs on the command line, or --file F, or --file - for standard input")
+        if not (watched and sys.stdin.isatty()):
+            raise ConfigError("nothing to answer: give inputs on the command line, or --file F, or --file - for standard input")
+        prompt.interact(loaded, decode)
+        return
+    examples = _examples(loaded.task.wanted, loaded.task.in_line, texts, file, data)
+    if watched and file is None and len(texts) == 1 and prompt.comes_piecewise(decode):
+        prompt.show(loaded, next(examples), decode, sys.stdout, sys.stderr)
+        return
     at_once = 1 if file == "-" and sys.stdin.buffer.isatty() else None  # a person typing wants each answer at once
-    for answer in loaded.answers(_examples(loaded.task.wanted, texts, file, data), decode, at_once=at_once):
+    for answer in loaded.answers(examples, decode, at_once=at_once):
         print(json.dumps(answer.to_json(), ensure_ascii=False) if as_json else _one_line(answer.text))
+        if watched and (note := loaded.task.note(answer)):
+            print(f"note: {note}", file=sys.stderr)
 
 
 def _follow(live: "LiveSound", as_json: bool) -> None:
@@ -246,8 +259,10 @@ def _follow(live: "LiveSound", as_json: bool) -> None:
 def _print_event(event: "Event", as_json: bool, on_terminal: bool) -> None:
     if as_json:
         print(json.dumps(event.to_json(), ensure_ascii=False), flush=True)
-    elif on_terminal:
-        print(f"\r\x1b[K{_one_line(event.text)}", end="\n" if event.kind == "final" else "", flush=True)
+    elif on_terminal:  # a partial text that took several lines could not be taken back
+        room = shutil.get_terminal_size().columns - 1
+        shown = visible(_one_line(event.text))
+        print(f"\r\x1b[K{shown if event.kind == 'final' else end_of(shown, room)}", end="\n" if event.kind == "final" else "", flush=True)
     else:
         print(f"{'...' if event.kind == 'partial' else f'{event.start:.2f}-{event.end:.2f}'}\t{_one_line(event.text)}", flush=True)
 
@@ -265,16 +280,18 @@ def _split_settings(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
     return texts, pairs
 
 
-def _examples(wanted: Mapping[str, str], texts: Iterable[str], file: str | None, data: "DataConfig") -> Iterator[dict[str, Any]]:
-    """Yield the inputs of the command line, then those of a file: rows of a table, or lines for the first input column."""
-    inputs = list(wanted)
+def _examples(
+    wanted: Mapping[str, str], inputs: list[str], texts: Iterable[str], file: str | None, data: "DataConfig"
+) -> Iterator[dict[str, Any]]:
+    """Yield the inputs of the command line, then those of a file: rows of a table with what is wanted, or lines of `inputs`."""
     yield from (_input(inputs, text) for text in texts)
     if file is None:
         return
+    from heed.data.conll import SUFFIXES
     from heed.data.encodings import read_lines
     from heed.data.read import FORMATS, read_examples
 
-    if file.lower().removesuffix(".gz").rpartition(".")[2] in FORMATS:
+    if file.lower().removesuffix(".gz").rpartition(".")[2] in (*FORMATS, *SUFFIXES):
         renamed = {name: data.columns[name] for name in inputs if name in data.columns}
         # A row without an answer would shift all answers after it, so bad rows are an error here, whatever training did with them.
         yield from read_examples(file, required=wanted, rename=renamed, header=data.header)
@@ -320,6 +337,52 @@ def report(run: Annotated[Path, typer.Argument(help="a run folder")]) -> None:
     from heed.report import write_report
 
     print(write_report(run))
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="a folder with config.json, safetensors and the files of a tokenizer")],
+    settings: Settings = None,
+    to: Annotated[Path | None, typer.Option("--to", help="the run folder to make")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="what to use it for, where that is not what its class is for")] = None,
+    base: Annotated[Path | None, typer.Option("--base", help="the run that the adapters in DIR were learned beside")] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a run folder that is there")] = False,
+) -> None:
+    """Make a run of a model in Hugging Face's layout: heed import DIR --to runs/bert; or, with --base RUN, of adapters."""
+    from heed.config import parse_overrides
+    from heed.convert import import_adapters, import_folder
+
+    if to is None:
+        raise ConfigError(f"name the run folder to make: heed import {source} --to runs/mine")
+    if base is not None:
+        if task is not None or settings:
+            raise ConfigError("--task and settings would be ignored with --base: adapters have their own; leave them out")
+        print(f"run folder: {import_adapters(source, to, base=base, force=force).folder}")
+        return
+    done = import_folder(source, to, task=task, settings=parse_overrides(settings or []), force=force)
+    print("\n".join(done.lines()))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    to: Annotated[Path | None, typer.Option("--to", help="the folder to make")] = None,
+    form: Annotated[str, typer.Option("--format", help="hf: what transformers loads; lora: adapters alone")] = "hf",
+    dtype: Annotated[str, typer.Option("--dtype", help="type of the numbers: float32, float16 or bfloat16")] = "float32",
+) -> None:
+    """Write a run in Hugging Face's layout: heed export runs/bert --format hf --to DIR."""
+    from heed.convert import export_adapters, export_folder
+
+    if form not in ("hf", "lora"):
+        raise ConfigError(f"--format {form}: is not hf or lora")
+    if to is None:
+        raise ConfigError(f"name the folder to make: heed export {run} --format {form} --to DIR")
+    if form == "lora":
+        if dtype != "float32":
+            raise ConfigError(f"--dtype {dtype} would be ignored by --format lora, which copies what is stored; leave it out")
+        print("\n".join(export_adapters(run, to)))
+        return
+    print("\n".join(export_folder(run, to, dtype=dtype).lines()))
 
 
 @app.command()

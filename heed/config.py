@@ -38,6 +38,10 @@ class Settings(BaseModel):
         """Return a validated copy with some fields changed; raises ConfigError."""
         return validate(type(self), {**self.model_dump(), **changes})
 
+    def changed(self, name: str) -> bool:
+        """Return whether a setting is not at its default."""
+        return bool(getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True))
+
 
 class DataConfig(Settings):
     """Where examples come from and which of them are used."""
@@ -126,6 +130,27 @@ class TrainConfig(Settings):
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 ...")
     log_every: int = Field(default=20, ge=1, description="updates between lines of metrics.jsonl")
     tensorboard: bool | None = Field(default=None, description="write TensorBoard events; default: when tensorboard is installed")
+
+
+class LoraConfig(Settings):
+    """Learning thin matrices beside the weights of another run (`init`), which stay as they are (Hu et al. 2021)."""
+
+    rank: int = Field(default=0, ge=0, description="rank of the thin matrices; 0: there are none, and all weights learn")
+    alpha: float = Field(default=16.0, gt=0, description="what they add is multiplied by alpha / rank")
+    targets: list[Literal["query", "key", "value", "output", "up", "gate", "down"]] = Field(
+        default=["query", "value"],
+        min_length=1,
+        description="maps that have them: query, key, value and output of attention; up, gate and down of the feed-forward",
+    )
+    merge: bool = Field(default=True, description="add them to the weights when training ends; false keeps them apart, in a small file")
+
+    @model_validator(mode="after")
+    def _fits_rank(self) -> Self:
+        usual = {name: field.get_default(call_default_factory=True) for name, field in type(self).model_fields.items()}
+        idle = [name for name, value in usual.items() if getattr(self, name) != value]
+        if not self.rank and idle:
+            raise ValueError(f"lora.{idle[0]} would be ignored without lora.rank; leave it out, or set lora.rank=8")
+        return self
 
 
 class DecodeConfig(Settings):

@@ -8,14 +8,21 @@ from typing import Any
 from heed import verbs
 from heed.data.audio import read_audio
 from heed.data.builtin import write_phrases
+from heed.data.compressors import compressed_bits
 from heed.data.languages import write_languages
+from heed.data.library import first_function, parses, write_library
 from heed.data.morse import BAND_HZ, SAMPLE_RATE, write_morse
 from heed.data.read import read_examples
 from heed.errors import ConfigError
+from heed.files import parse_json
+from heed.metrics.intervals import wilson_interval
 from heed.run import Run
 from heed.tasks.text_classification import TextClassification
 
 SHOWN = 12
+SHOWN_FUNCTIONS, SHOWN_LINES = 2, 3  # the first so many that are at least so many lines long
+VERBS = ("read", "write", "find", "get", "check", "add", "parse", "close")
+NOUNS = ("line", "name", "file", "value", "header")
 
 
 def run_demo(task: str, folder: Path, *, force: bool = False) -> list[str]:
@@ -23,6 +30,7 @@ def run_demo(task: str, folder: Path, *, force: bool = False) -> list[str]:
     demos: dict[str, Callable[[Path, bool], list[str]]] = {
         "speech_recognition": _speech_recognition,
         "text_classification": _text_classification,
+        "text_generation": _text_generation,
         "translation": _translation,
     }
     if task not in demos:
@@ -45,6 +53,44 @@ def _text_classification(folder: Path, force: bool) -> list[str]:
     assert isinstance(run.task, TextClassification)
     about = f"names and phrases of the Unicode CLDR in {len(run.task.labels.labels)} languages: {data['train'].parent}"
     return [about, "", *_told(run, data["test"]), "", *verbs.conclusion(run), f'try it: heed predict {folder} "vor drei Tagen" "三天前"']
+
+
+def _text_generation(folder: Path, force: bool) -> list[str]:
+    """Write Python, having read the source of the standard library on this machine."""
+    data = write_library(folder.with_name(f"{folder.name}-data"))
+    run = verbs.train("demo_text_generation", to=folder, force=force, data={name: str(path) for name, path in data.items()})
+    about = f"the source of this machine's Python standard library: {data['train'].parent}"
+    return [about, "", *_written(run), "", *_compressed(run, data), "", *verbs.conclusion(run), *_go_on(folder)]
+
+
+def _written(run: Run) -> list[str]:
+    """Show functions the model writes, and say how many of them are Python by its grammar."""
+    prompts = [f"def {verb}_{noun}(" for verb in VERBS for noun in NOUNS]
+    answers = run.predict([{"text": prompt} for prompt in prompts])
+    assert isinstance(answers, list)
+    functions = [first_function(prompt + answer.text) for prompt, answer in zip(prompts, answers, strict=True)]
+    right = [function for function in functions if parses(function)]
+    low, high = wilson_interval(len(right), len(functions))
+    said = f'{len(right)} of {len(functions)} functions it writes from "def NAME(" parse as Python: {len(right) / len(functions):.0%}'
+    of_some_length = [function for function in right if function.count("\n") >= SHOWN_LINES]
+    shown = [f"  {line}" for function in of_some_length[:SHOWN_FUNCTIONS] for line in ["", *function.split("\n")]]
+    return [f"{said} [{low:.0%}, {high:.0%}], such as:", *shown]
+
+
+def _compressed(run: Run, data: dict[str, Path]) -> list[str]:
+    """Set the bits per byte of held-out files beside what compressors need for them."""
+    texts = {name: [example["text"] for example in read_examples(str(data[name]), required=run.task.columns)] for name in ("train", "test")}
+    scored = parse_json((run.folder / "evaluations" / "test.json").read_text(encoding="utf-8"))["bits_per_byte"]
+    found = compressed_bits(texts["test"], texts["train"])
+    return [
+        f"bits per byte of {len(texts['test'])} held-out files:",
+        f"  {scored['value']:.2f}  this model, 95 % interval {scored['low']:.2f} to {scored['high']:.2f}",
+        *(f"  {bits:.2f}  {name}" for name, bits in found.items()),
+    ]
+
+
+def _go_on(folder: Path) -> list[str]:
+    return [f'try it: heed predict {folder} "def is_open(self"', f"or type: heed predict {folder}"]
 
 
 def _speech_recognition(folder: Path, force: bool) -> list[str]:

@@ -18,8 +18,12 @@ from heed.data.audio import duration
 from heed.data.keras import split_of
 from heed.data.labelled import survey_labelled
 from heed.data.quality import QUANTILES, survey_pairs
+from heed.data.questions import survey_questions
 from heed.data.read import Check, Example, ReadLog, data_files, read_examples
 from heed.data.spoken import survey_spoken
+from heed.data.squad import ANSWER, START, answers_fault
+from heed.data.tagged import survey_tagged
+from heed.data.tags import split_words, tags_fault
 from heed.data.unlabelled import survey_texts
 from heed.errors import ConfigError, DataError
 from heed.files import parse_json, read_metrics
@@ -28,6 +32,8 @@ from heed.run import Run
 
 # The columns whose rows are searched for faults, with their kinds, by what such rows are; of several that fit, the first.
 SURVEYED: dict[str, dict[str, str]] = {
+    "questions": {"question": "text", "context": "text", "answers": "answers"},
+    "tagged": {"tokens": "words", "tags": "tags"},
     "pairs": {"source": "text", "target": "text"},
     "spoken": {"audio": "audio", "text": "transcript"},
     "labelled": {"text": "text", "label": "label"},
@@ -183,16 +189,17 @@ def _aligned(rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> lis
 def inspect_data(source: str, pairs: Sequence[str]) -> tuple[Findings, list[str]]:
     """Look into data; bad rows are counted rather than refused, unless data.bad_rows=error is given.
 
-    Rows are pairs, recordings with transcripts, labelled texts or texts without labels, whichever their columns fit first (SURVEYED).
-    Of recordings the headers are read, so those that only decoding shows to be damaged are not among the bad rows.
+    Rows are questions about contexts, tagged sentences, pairs, recordings with transcripts, labelled texts or texts without labels,
+    whichever their columns fit first (SURVEYED). Of recordings the headers are read, so those that only decoding shows to be damaged are
+    not among the bad rows.
 
     Args:
         source: what data.train accepts.
         pairs: data.columns.*, data.header, data.bad_rows; data.valid and data.test are other splits that should share no row with it.
     Returns:
         the findings (`source`, `format`, `encoding`, `files`, `rows`, `bad`, `bad_examples`, `columns` with kinds and lengths, and
-        four of which at most one is filled: `pairs`, `spoken`, `labelled` and `texts`, what `to_json` of `PairSurvey`,
-        `SpokenSurvey`, `LabelSurvey` and `TextSurvey` tells), and lines for a terminal.
+        six of which at most one is filled: `questions`, `tagged`, `pairs`, `spoken`, `labelled` and `texts`, what `to_json` of
+        `QuestionSurvey`, `TaggedSurvey`, `PairSurvey`, `SpokenSurvey`, `LabelSurvey` and `TextSurvey` tells), and lines for a terminal.
     Raises:
         ConfigError: a setting has no say here.
         DataError: the data cannot be read.
@@ -200,6 +207,7 @@ def inspect_data(source: str, pairs: Sequence[str]) -> tuple[Findings, list[str]
     """
     data = _data_settings(pairs)
     named, in_file = _with_columns(source, data)
+    in_file |= {"answers"} if {named.columns.get(part, part) for part in (ANSWER, START)} <= in_file else set()
     kind = next((kind for kind, wanted in SURVEYED.items() if wanted.keys() <= in_file), None)
     if kind is None and (data.valid or data.test):
         raise _incomparable(source, in_file)
@@ -223,8 +231,8 @@ def inspect_data(source: str, pairs: Sequence[str]) -> tuple[Findings, list[str]
 def _incomparable(source: str, in_file: set[str]) -> ConfigError:
     return ConfigError(
         f"{source}: data.valid and data.test are compared by their rows, but there are neither columns source and target, audio and text, "
-        f"text and label, nor text alone among {', '.join(sorted(in_file))}; leave them out, or name the columns, as with "
-        "data.columns.source=NAME data.columns.target=NAME"
+        f"question, context and answers, tokens and tags, text and label, nor text alone among {', '.join(sorted(in_file))}; leave them "
+        "out, or name the columns, as with data.columns.source=NAME data.columns.target=NAME"
     )
 
 
@@ -287,9 +295,15 @@ class _Rows:
 
     def __iter__(self) -> Iterator[Example]:
         begun, self.begun = self.begun, True
-        check = self.durations.fault if self.recordings else None
+        checks = {"audio": self.durations.fault, "answers": answers_fault, "tags": _unequal}
+        check = next((checks[kind] for kind in self.wanted.values() if kind in checks), None)
         rows = _read(self.source, self.data, ReadLog() if begun else self.log, self.wanted, check)
         return rows if begun else self.columns.watch(rows, self.recordings)
+
+
+def _unequal(example: Example) -> str | None:
+    """Say that a sentence has not as many tags as tokens; None where it has."""
+    return tags_fault(split_words(example["tags"]), split_words(example["tokens"]), "plain", strict=False)
 
 
 class _Durations:
@@ -340,6 +354,10 @@ def _survey(kind: str, rows: _Rows, data: DataConfig) -> Findings:
     """Look for faults in rows of a kind, and for those of them that stand in other splits."""
     given = {"valid": data.valid, "test": data.test}
     others = {name: _Rows(split, data, rows.wanted, ReadLog(), _Columns()) for name, split in given.items() if split is not None}
+    if kind == "questions":
+        return survey_questions(rows, others).to_json()
+    if kind == "tagged":
+        return survey_tagged(rows, others).to_json()
     if kind == "pairs":
         return survey_pairs(rows, other_splits=others).to_json()
     if kind == "spoken":
@@ -417,6 +435,8 @@ def _data_lines(found: Findings) -> list[str]:
         f"{found['source']}: {found['rows']:,} rows{bad} ({form}{n_bytes})",
         *_section("columns", _column_lines(found["columns"])),
         *_section("bad rows, the first of them", found["bad_examples"]),
+        *(_question_lines(found["questions"]) if found["questions"] else []),
+        *(_tagged_lines(found["tagged"]) if found["tagged"] else []),
         *(_pair_lines(found["pairs"]) if found["pairs"] else []),
         *(_spoken_lines(found["spoken"]) if found["spoken"] else []),
         *(_label_lines(found["labelled"]) if found["labelled"] else []),
@@ -433,6 +453,35 @@ def _column_lines(columns: Findings) -> list[str]:
         first, *others = lengths or [("",) * (1 + len(QUANTILES))]
         rows += [(name, holds, *first), *(("", "", *other) for other in others)]
     return _aligned(rows, right=range(3, 3 + len(QUANTILES)))
+
+
+def _tagged_lines(tagged: Findings) -> list[str]:
+    counts = _faults(tagged) | {f"sentences also in {name}": count for name, count in tagged["leaks"].items()}
+    n_spans = sum(tagged["classes"].values())
+    return [
+        *_section("sentences", _aligned(_shares(counts, tagged["rows"]), right={1, 2})),
+        *_section("spans", _aligned(_shares(tagged["classes"], n_spans), right={1, 2})),
+        *_section("lengths", _length_lines(tagged["lengths"])),
+        *_example_lines(tagged, lambda one: (_cut(one["label"]), _cut(one["text"]))),
+    ]
+
+
+def _question_lines(questions: Findings) -> list[str]:
+    counts = {
+        **_faults(questions),
+        "without an answer": questions["without_answer"],
+        **{f"contexts also in {name}": count for name, count in questions["leaks"].items()},
+        **{f"contexts both in {names}": count for names, count in questions["shared"].items()},
+    }
+    titles = f" of {questions['titles']:,} articles" if questions["titles"] else ""
+    return [
+        *_section(
+            "questions", [*_aligned(_shares(counts, questions["rows"]), right={1, 2}), f"{questions['contexts']:,} contexts{titles}"]
+        ),
+        *_section("lengths", _length_lines(questions["lengths"])),
+        *(_section("warnings", questions["warnings"])),
+        *_example_lines(questions, lambda one: (_cut(one["text"]), _cut(one["context"]))),
+    ]
 
 
 def _pair_lines(pairs: Findings) -> list[str]:
@@ -453,6 +502,7 @@ def _spoken_lines(spoken: Findings) -> list[str]:
         *_section("recordings", [*_aligned([*_shares(counts, spoken["rows"]), *shared], right={1, 2}), f"{spoken['hours']:,.4g} hours"]),
         *_section("lengths", _length_lines(spoken["lengths"])),
         *_section("speakers", _speaker_lines(spoken)),
+        *_section("warnings", spoken["warnings"]),
         *_section("characters of the transcripts", _character_lines(spoken["characters"])),
         *_example_lines(spoken, lambda one: (_cut_path(one["audio"]), _cut(one["text"]))),
     ]
@@ -464,7 +514,7 @@ def _length_lines(lengths: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def _speaker_lines(spoken: Findings) -> list[str]:
-    """List the busiest speakers, and say how many others there are and which of them other splits know."""
+    """List the busiest speakers, and say how many others there are, here and in other splits."""
     speakers = spoken["speakers"]
     if not speakers["different"]:
         return []
@@ -474,7 +524,6 @@ def _speaker_lines(spoken: Findings) -> list[str]:
         *_aligned(_shares(busiest, spoken["rows"]), right={1, 2}),
         *([f"and {more:,} more"] if more else []),
         *(f"{others['different']:,} in {name}" for name, others in spoken["speakers_others"].items()),
-        *spoken["warnings"],
     ]
 
 

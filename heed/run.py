@@ -7,12 +7,12 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, overload
 
 import numpy as np
 import safetensors
@@ -22,7 +22,20 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 import heed
-from heed.config import DataConfig, DecodeConfig, Settings, TrainConfig, dump_yaml, find_recipe, merge, read_yaml, recipe_folder, validate
+from heed.adapters import DESCRIPTION, NUMBERS, Adapters, adapted_weights, save_adapters
+from heed.config import (
+    DataConfig,
+    DecodeConfig,
+    LoraConfig,
+    Settings,
+    TrainConfig,
+    dump_yaml,
+    find_recipe,
+    merge,
+    read_yaml,
+    recipe_folder,
+    validate,
+)
 from heed.data.batch import collate
 from heed.data.order import Rows, sequential_batches
 from heed.data.parts import load_parts, save_parts
@@ -30,15 +43,18 @@ from heed.data.read import Example
 from heed.device import choose_answering_precision, choose_device, side_by_side
 from heed.errors import CheckpointError, ConfigError, DataError
 from heed.files import held, parse_json, replacing, sha256
-from heed.model.config import ModelConfig
-from heed.model.models import Encoder, Model, Seq2Seq, build_model
+from heed.model.config import ModelConfig, of_chosen_kinds
+from heed.model.lora import fold, folded, is_adapted
+from heed.model.models import Model, build_model
 from heed.model.packed import pack
 from heed.tasks import TASKS, Answer, Task, find_task
+from heed.tasks.inheritance import check_cutting, check_stack, taken_settings
 
 if TYPE_CHECKING:
     from heed.tasks.live import LiveSound
 
 FORMAT = 2  # of the run folder; 1 turned other pairs of features by rotary positions
+MOST_TIMES_APPLIED = 1000  # one block of a stack that shares it
 MOST_TIMES_STORED = 4  # the numbers of a file of weights: what a config may ask for before its shapes are compared
 LOSS_METRICS = ("loss", "accuracy", "perplexity")  # what validating yields without generating answers
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}  # of a side, answered together
@@ -49,17 +65,25 @@ class RunConfig(Settings):
     """Every setting of a run."""
 
     seed: int = Field(default=1, ge=0, description="governs weights, order, dropout and the split of validation data")
+    init: str | None = Field(
+        default=None, description="a run folder to start from: its model settings, what cuts its examples, and every weight that fits"
+    )
     task: dict[str, Any] = Field(description="name of the task, and its own settings")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    lora: LoraConfig = LoraConfig()
     decode: DecodeConfig = DecodeConfig()
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.model.positions == "learned" and self.data.max_length > self.model.max_length:
+        if self.lora.rank and self.init is None:
+            raise ValueError(f"lora.rank={self.lora.rank} learns beside the weights of another run; name it with init=RUN, or leave it out")
+        longest, setting = max((self.model.max_length, "max_length"), (self.model.source_length, "max_source_length"))
+        setting = setting if self.model.max_source_length else "max_length"
+        if self.model.positions == "learned" and self.data.max_length > longest:
             raise ValueError(
-                f"data.max_length={self.data.max_length} is more than model.max_length={self.model.max_length}, the longest sequence "
+                f"data.max_length={self.data.max_length} is more than model.{setting}={longest}, the longest sequence "
                 f"that learned positions know; lower the one or raise the other"
             )
         return self
@@ -68,7 +92,7 @@ class RunConfig(Settings):
         """Return the task without its parts; raises ConfigError when its settings are wrong."""
         kind = find_task(str(self.task.get("name")), trust=trust)
         settings = validate(kind.settings, {key: value for key, value in self.task.items() if key != "name"}, "task")
-        return kind(settings, label_smoothing=self.train.label_smoothing, max_length=self.data.max_length)
+        return kind.suited(settings)(settings, label_smoothing=self.train.label_smoothing, max_length=self.data.max_length)
 
 
 def resolve(
@@ -79,13 +103,54 @@ def resolve(
     Args:
         base: what holds where neither says anything, instead of the defaults.
     Raises:
-        ConfigError: no such recipe, or a setting that is unknown, of the wrong type, or does not fit another.
+        ConfigError: no such recipe, or a setting that is unknown, of the wrong type, or does not fit another or the run of `init`.
+        CheckpointError: `init` names no run.
     """
-    content = merge(merge(base or {}, _recipe_content(recipe)), _task_mapping(overrides or {}))
-    content = merge(_task_class(content).usual(content["task"]), content)
+    layers = [dict(base or {}), _recipe_content(recipe), _task_mapping(overrides or {})]
+    content = functools.reduce(merge, layers)
+    kind, source = _task_class(content), content.get("init")
+    origin = None if source is None else _origin_of(str(source), kind, content["task"]["name"])
+    content = content if origin is None else _laid_between(layers, origin.settings)
+    content = merge(_fitting(kind.usual(content["task"]), content), content)
     config = validate(RunConfig, content)
     task = config.build_task()
+    if origin is not None:
+        check_cutting(kind, task.config, origin.settings, str(source))
+        check_stack(config.model, origin.model, str(source))
     return config.replace(task={"name": config.task["name"], **task.config.model_dump()})
+
+
+def _fitting(usual: dict[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of a task's usual settings those of a kind of model that is not chosen."""
+    chosen = merge(usual, content).get("model")
+    if not isinstance(chosen, dict):
+        return usual
+    kept = of_chosen_kinds(chosen)
+    return {**usual, "model": {name: value for name, value in usual.get("model", {}).items() if name in kept}}
+
+
+class _Origin(NamedTuple):
+    """What is known of the run that `init` names: the settings that are taken over, and its model's."""
+
+    settings: dict[str, Any]
+    model: ModelConfig
+
+
+def _origin_of(source: str, kind: type[Task], name: str) -> _Origin:
+    """Read what a run of a task of that name takes over; of others that are not part of heed no code is run."""
+    try:
+        other = read_config(Path(source).expanduser())
+        task = other.build_task(trust=other.task.get("name") == name)
+        return _Origin(taken_settings(kind, task, other.model), other.model)
+    except (CheckpointError, ConfigError) as error:
+        raise type(error)(f"init={source}: {error}") from error
+
+
+def _laid_between(layers: Sequence[Mapping[str, Any]], taken: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay settings over each other, those of the run that `init` names directly below the layer that names it."""
+    naming = max(place for place, layer in enumerate(layers) if layer.get("init") is not None)
+    taken = _fitting(dict(taken), functools.reduce(merge, layers, {}))
+    return functools.reduce(merge, [*layers[:naming], taken, *layers[naming:]], {})
 
 
 def _task_class(content: Mapping[str, Any]) -> type[Task]:
@@ -104,6 +169,7 @@ def _recipe_content(recipe: str | Mapping[str, Any]) -> dict[str, Any]:
         content.pop("search", None)  # for `heed tune`
         if "format" in content:  # config.yaml of a run: how it came about is not a setting
             content = {key: value for key, value in content.items() if key in RunConfig.model_fields}
+            content["model"] = of_chosen_kinds(content.get("model", {}))
         return _task_mapping(content)
     if ":" in recipe and not recipe.endswith((".yaml", ".yml")):
         return {"task": {"name": recipe}}
@@ -160,7 +226,7 @@ class Run:
         verify(folder)
         check_sizes(read_config(folder).model, folder / "model.safetensors")
         run = cls.open(folder, trust=trust)
-        load_weights(run.model, folder / "model.safetensors")
+        run.restore()
         run.model.to(choose_device(device)).eval()
         return run
 
@@ -184,8 +250,38 @@ class Run:
 
     def save(self) -> None:
         """Write the weights and bind every file together in manifest.json."""
-        save_weights(self.model, self.folder / "model.safetensors")
+        if self._keeps_adapters:
+            save_adapters(self.model, distinct(self.model), self.folder, new=Adapters.read(self.folder).new)
+        else:
+            save_weights(folded(self.model), self.folder / "model.safetensors")
         write_manifest(self.folder)
+
+    def restore(self) -> None:
+        """Fill the model with the weights of the folder; raises CheckpointError."""
+        path = self.folder / "model.safetensors"
+        if not self._keeps_adapters:
+            load_weights(self.model, path)
+            return
+        if not is_adapted(self.model):
+            self.adapt(Adapters.read(self.folder))
+        expected = distinct(self.model)
+        found = adapted_weights(expected, self.folder)
+        fill(expected, found, path)
+
+    def adapt(self, adapters: Adapters) -> None:
+        """Freeze the weights and put adapters beside them."""
+        adapters.put_into(self.model)
+        self.__dict__.pop("_parameters", None)
+
+    def fold(self) -> None:
+        """Add adapters to the weights, unless the settings keep them apart."""
+        if not self._keeps_adapters:
+            fold(self.model)
+            self.__dict__.pop("_parameters", None)
+
+    @property
+    def _keeps_adapters(self) -> bool:
+        return self.config.lora.rank > 0 and not self.config.lora.merge
 
     def save_parts(self) -> None:
         """Write the parts again, after one of them was fitted anew."""
@@ -224,17 +320,32 @@ class Run:
             yield from self._answer_window(window, first, options)
             first += len(window)
 
+    def stream(self, example: Example, **options: Any) -> Generator[str, None, Answer]:
+        """Yield the text of the answer to one example as it is written, as far as the task can; the generator returns the whole answer.
+
+        Args:
+            options: as for `predict`.
+        Raises:
+            HeedError: at once, a setting or the example is at fault; with the first piece, these options give no text until the end.
+        """
+        decode = validate(DecodeConfig, merge(self.config.decode.model_dump(), options), "decode")
+        self.task.lend(self._language_model(decode.language_model))
+        self._check_input(example, 1)
+        encoded = self.task.encode_all([example])
+        self._check_lengths(encoded, 1)
+        model = self._answering_model(choose_answering_precision(decode.precision, self.device))
+        batch = collate(encoded).to(self.device)
+
+        @torch.inference_mode()
+        def pieces() -> Generator[str, None, Answer]:
+            return (yield from self.task.stream(model, batch, decode))
+
+        return pieces()
+
     def live(self, options: DecodeConfig, *, rate: int | None = None) -> "LiveSound":
         """Begin to follow a stream of sound of so many samples a second (default: the run's); raises ConfigError for other tasks."""
-        from heed.tasks.live import LiveRecognizer, LiveSound
-        from heed.tasks.speech_recognition import SpeechRecognition
-
-        if not isinstance(self.task, SpeechRecognition):
-            raise ConfigError(f"{self.folder}: a {self.task.name} run hears nothing; a stream needs one of speech_recognition")
         self.task.lend(self._language_model(options.language_model))
-        model = self._answering_model(choose_answering_precision(options.precision, self.device))
-        assert isinstance(model, Encoder | Seq2Seq)
-        return LiveSound(LiveRecognizer(self.task, model, options), rate)
+        return self.task.live(self._answering_model(choose_answering_precision(options.precision, self.device)), options, rate)
 
     @property
     def window(self) -> int:
@@ -253,7 +364,7 @@ class Run:
                 self._lent = source, Ngrams.from_arpa(Path(source))
             else:
                 other = Run.load(source, device=str(self.device))
-                if other.task.name != "text_generation":
+                if not other.task.continues:
                     raise ConfigError(f"decode.language_model={source}: is a {other.task.name} run, expected one of text_generation")
                 self._lent = source, LanguageModel(other.task, other._answering_model(torch.float32))
         return self._lent[1]
@@ -294,7 +405,9 @@ class Run:
                 raise DataError(f"input {number}: has no {key!r} ({kind}); found {found}{self._hint()}")
             if kind == "audio" and not isinstance(example[key], str | Path | bytes | np.ndarray):
                 found = type(example[key]).__name__
-                raise DataError(f"input {number}: {key!r} should be a path, bytes or an array of samples, found {found}")
+                raise DataError(f"input {number}: {key!r} should be a path, bytes or samples (with their sample_rate), found {found}")
+            if kind == "words" and not _is_words(example[key]):
+                raise DataError(f"input {number}: {key!r} should be a text or a list of words, found {type(example[key]).__name__}")
             if kind == "text" and not isinstance(example[key], str):
                 raise DataError(f"input {number}: {key!r} should be text, found {type(example[key]).__name__}")
 
@@ -304,13 +417,17 @@ class Run:
         return f"; in a line of text, a tab stands between {' and '.join(names)}" if len(names) > 1 else ""
 
     def _check_lengths(self, encoded: Sequence[Mapping[str, Tensor]], first: int) -> None:
-        limit = self.config.model.max_length
+        limit = self.config.model.source_length
         if self.config.model.positions != "learned":
             return
         for number, one in enumerate(encoded, start=first):
             longest = self.task.n_places(one)
             if longest > limit:
                 raise DataError(f"input {number}: {longest} tokens, but this model takes at most {limit}; split it into shorter pieces")
+
+
+def _is_words(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(word, str) for word in value))
 
 
 def _sizes(model: ModelConfig) -> str:
@@ -325,6 +442,8 @@ def read_config(folder: Path) -> RunConfig:
     content = read_yaml(path)
     if content.pop("format", None) != FORMAT:
         raise CheckpointError(f"{path}: expected format {FORMAT}; this run was written by another version of heed")
+    if isinstance(content.get("model"), dict):  # runs of earlier versions may hold settings that nothing read
+        content["model"] = of_chosen_kinds(content["model"])
     return validate(RunConfig, {key: value for key, value in content.items() if key in RunConfig.model_fields})
 
 
@@ -353,32 +472,44 @@ def check_sizes(config: ModelConfig, path: Path) -> None:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); restore it from a copy") from error
-    stored = sum(math.prod(shape) for shape in shapes.values())
+    check_stored(config, sum(math.prod(shape) for shape in shapes.values()), f"{path}: the weights do not fit config.yaml")
+
+
+def check_stored(config: ModelConfig, stored: int, complaint: str) -> None:
+    """Raise CheckpointError, which begins with the complaint, for a config whose model is much larger than the numbers stored for it."""
     if _least_size(config) > MOST_TIMES_STORED * stored:
         raise CheckpointError(
-            f"{path}: the weights do not fit config.yaml: it holds {stored:,} numbers, expected at least {_least_size(config):,}; "
-            "restore the folder from a copy"
+            f"{complaint}: there are {stored:,} numbers, expected at least {_least_size(config):,}; restore the folder from a copy"
         )
 
 
 def _least_size(config: ModelConfig) -> int:
     """Return how many numbers a model of this config has at least: all but biases, norms and what is small beside the rest."""
-    blocks = (config.n_layers + (config.n_document_layers if config.hierarchical else 0)) * _size_of_block(config, config.mixer)
-    blocks += config.decoder_layers * _size_of_block(config, "attention") if config.architecture == "seq2seq" else 0
+    stacks = [config.n_layers, *([config.n_document_layers] if config.hierarchical else [])]
+    blocks = sum(_n_stored(config, n_layers) for n_layers in stacks) * _size_of_block(config, config.mixer)
+    n_decoder = _n_stored(config, config.decoder_layers) if config.architecture == "seq2seq" else 0
+    blocks += n_decoder * _size_of_block(config, "attention")
     reads_tokens = config.n_features is None
     n_words = (config.vocab_size or 0) if reads_tokens or config.ctc or config.architecture == "seq2seq" else 0
-    n_rows = (config.source_vocab_size or 0) + (config.n_classes or 0) + (config.max_length if config.positions == "learned" else 0)
+    n_rows = (config.source_vocab_size or 0) + (config.n_classes or 0) + (config.n_tags or 0) + (config.n_segments or 0)
+    n_rows += config.first_position + config.max_length + (config.max_source_length or 0) if config.positions == "learned" else 0
     n_rows += 0 if config.n_features is None else -(-config.n_features // config.subsampling)
-    return blocks + config.d_model * n_rows + (config.d_embedding or config.d_model) * n_words
+    n_grams = config.n_gram_rows * (config.n_classes or 0) if config.n_grams else 0
+    return blocks + config.d_model * n_rows + (config.d_embedding or config.d_model) * n_words + n_grams
+
+
+def _n_stored(config: ModelConfig, n_layers: int) -> int:
+    """Return how many blocks of a stack are stored; so many that one could not be applied as often are counted."""
+    return 1 if config.share_layers and n_layers <= MOST_TIMES_APPLIED else n_layers
 
 
 def _size_of_block(config: ModelConfig, mixer: str) -> int:
-    D, d_kv = config.d_model, config.kv_heads * config.d_head
+    D, d_query, d_kv = config.d_model, config.n_heads * config.d_head, config.kv_heads * config.d_head
     of_mixers = {"lstm": 6, "convolution": 2 * config.kernel_size, "hybrid": config.kernel_size, "conformer": 3}
     near = of_mixers.get(mixer, 0) * D * D
     if mixer in ("convolution", "lstm"):
         return near
-    shapes = [(D, D), (D, D), (D, d_kv), (D, d_kv), (D, config.d_ff), (D, config.d_ff)]
+    shapes = [(D, d_query), (D, d_query), (D, d_kv), (D, d_kv), (D, config.d_ff), (D, config.d_ff)]
     thin = [n * m if config.weight_rank is None else min(n * m, config.weight_rank * (n + m)) for n, m in shapes]
     return near + sum(thin)
 
@@ -399,11 +530,15 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         tensors = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); restore it from a copy") from error
-    expected = distinct(model)
-    _check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, expected, path)
+    fill(distinct(model), tensors, path)
+
+
+def fill(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:
+    """Copy the tensors of a file into those of a model, which must be the same by name and shape; raises CheckpointError."""
+    _check_shapes({name: tuple(tensor.shape) for name, tensor in found.items()}, expected, path)
     with torch.no_grad():
         for name, tensor in expected.items():
-            tensor.copy_(tensors[name])
+            tensor.copy_(found[name])
 
 
 def write_manifest(folder: Path) -> None:
@@ -414,7 +549,8 @@ def write_manifest(folder: Path) -> None:
 
 
 def _bound_files(folder: Path) -> list[Path]:
-    return [folder / "config.yaml", *sorted((folder / "parts").glob("*.json")), folder / "model.safetensors"]
+    adapters = [path for name in (DESCRIPTION, NUMBERS) if (path := folder / name).is_file()]
+    return [folder / "config.yaml", *sorted((folder / "parts").glob("*.json")), folder / "model.safetensors", *adapters]
 
 
 def verify(folder: Path) -> None:

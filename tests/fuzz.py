@@ -155,6 +155,17 @@ def parquet_table(folder: Path) -> bytes:
     return path.read_bytes()
 
 
+def squad_file() -> bytes:
+    """Return a small file in SQuAD's form."""
+    context = "The dog 狗 sees a cat."
+    answers = [{"text": "狗", "answer_start": 8}, {"text": "a cat", "answer_start": 15}]
+    asked = [
+        {"id": "1", "question": "who?", "answers": answers},
+        {"id": "2", "question": "when?", "answers": [], "is_impossible": True, "plausible_answers": answers},
+    ]
+    return json.dumps({"version": "v2.0", "data": [{"title": "Dogs", "paragraphs": [{"context": context, "qas": asked}] * 2}]}).encode()
+
+
 def vector_files() -> dict[str, bytes]:
     """Return small files of word vectors by format."""
     rows = {"the": (0.25, -1.5, 3e-5), "dog": (1.0, 2.0, -0.125), "狗": (0.0, 4.5, 1e10)}
@@ -180,7 +191,7 @@ def reviews(folder: Path) -> list[bytes]:
 
 def classifier_parts(folder: Path) -> dict[str, bytes]:
     """Return the parts that only classifiers have, by name."""
-    from heed.data.calibration import Calibration
+    from heed.data.calibration import Calibration, NoAnswer
     from heed.data.labels import Labels
     from heed.data.parts import save_parts
     from heed.data.words import Preparation, Words
@@ -190,18 +201,39 @@ def classifier_parts(folder: Path) -> dict[str, bytes]:
         "words": Words(["<pad>", "<bos>", "<eos>", "<unk>", "the", "dog"], unit="words", chinese=False),
         "preparation": Preparation(cleaning=True, lower=False, stop_words="en"),
         "calibration": Calibration(1.25, 0.5, 0.9),
+        "no_answer": NoAnswer(0.75),
     }
     save_parts(folder / "seeds", parts)
     return {name: (folder / "seeds" / f"{name}.json").read_bytes() for name in parts}
 
 
+def foreign_folder(folder: Path) -> Path:
+    """Return a small language model as transformers would have it."""
+    from heed.convert import export_folder
+    from heed.run import Run, resolve
+
+    shape = {"d_model": 8, "n_heads": 2, "n_layers": 1, "d_ff": 8, "positions": "learned", "activation": "gelu", "embedding_scale": False}
+    config = resolve(
+        {"task": {"name": "text_generation", "tokens": "bytes"}, "model": {**shape, "max_length": 16}, "data": {"max_length": 16}}
+    )
+    task = config.build_task()
+    task.prepare([])
+    Run.create(folder / "causal", config, task, about={}).save()
+    return export_folder(folder / "causal", folder / "theirs").folder
+
+
 def targets(run: Path, folder: Path) -> dict[str, Target]:
     """Return every reader by name; `run` is a whole run folder, of which `folder / "run"` is a copy that is spoiled."""
     from heed.config import parse_overrides
+    from heed.convert import import_folder
     from heed.data.encodings import read_lines
     from heed.data.parts import load_parts
+    from heed.data.questions import survey_questions
     from heed.data.read import ReadLog, read_examples
+    from heed.data.squad import answers_fault
     from heed.data.store import Store
+    from heed.data.tagged import survey_tagged
+    from heed.data.tags import split_words, tags_fault, words_in
     from heed.data.vectors import matrix, read_vectors
     from heed.data.words import Words
     from heed.model import build_model
@@ -214,9 +246,25 @@ def targets(run: Path, folder: Path) -> dict[str, Target]:
     shutil.copytree(run, copy)
     model = build_model(read_config(copy).model)
     place = checkpoints(copy / "checkpoints")[0]
+    theirs = foreign_folder(folder)
 
     def table(path: Path) -> object:
         return list(read_examples(str(path), required=("source", "target"), rename={}, header=None, bad_rows="skip", log=ReadLog()))
+
+    def tagged(path: Path) -> object:
+        wanted = {"tokens": "words", "tags": "tags"}
+        rows = list(read_examples(str(path), required=wanted, bad_rows="skip"))
+        words_and_tags = [(split_words(row["tokens"]), row["tags"]) for row in rows]
+        faults = [tags_fault(tags, words, "bilou", strict=True) for words, tags in words_and_tags]
+        return (
+            survey_tagged(rows, {"valid": rows}).to_json(),
+            faults,
+            [words_in(" ".join(words), apart=True) for words, _ in words_and_tags],
+        )
+
+    def squad(path: Path) -> object:
+        kinds = {"question": "text", "context": "text", "answers": "answers"}
+        return survey_questions(list(read_examples(str(path), required=kinds, bad_rows="skip", check=answers_fault)), {}).to_json()
 
     def parallel(path: Path) -> object:
         return table(path.with_name("pair.{en,de}"))
@@ -228,6 +276,9 @@ def targets(run: Path, folder: Path) -> dict[str, Target]:
     def weights(path: Path) -> None:
         check_sizes(read_config(copy).model, path)
         load_weights(model, path)
+
+    def imported(path: Path) -> object:
+        return import_folder(path.parent, folder / "imported", force=True).run.predict({"text": "the dog"}, max_length=3)
 
     def parts(path: Path) -> object:
         return [part.encode("the dog") for part in load_parts(path.parent).values()]  # type: ignore[attr-defined]
@@ -264,6 +315,11 @@ def targets(run: Path, folder: Path) -> dict[str, Target]:
     settings = [b"train.lr=1e-3\nmodel.d_model=64\ndata.columns.source=de\ndata.header=[source,target]\ntrain.steps=3\ndecode.beams=2"]
     tables = [pairs_table("\t"), pairs_table(","), pairs_table("\t").decode().encode("utf-16"), pairs_table(",").decode().encode("gb18030")]
     lines = [b'{"source": "the dog", "target": "der Hund"}\n{"source": "a cat", "target": "eine Katze", "n": [1, 2.5, null]}\n']
+    conll = ["-DOCSTART- X O\n\nEU NNP B-ORG\n# id = 3\n北京 NNP U-LOC\n\nAda\tNNP\tI-PER\n".encode(), b"# id = 1\na O\nb B-x\n\n\nc I-x\n"]
+    words = [
+        b'{"tokens": ["EU", "rejects"], "tags": ["B-ORG", "O"]}\n{"tokens": "a b.", "tags": "O B-x"}\n',
+        b'{"tokens": "[\\"a\\"]", "tags": [3]}\n',
+    ]
     packed = [gzip.compress(content, mtime=0) for content in tables]
     packed_reviews = reviews(folder)
     arrays = [[zipfile.ZipFile(io.BytesIO(content)).read(f"{name}_train.npy") for name in "xy"] for content in packed_reviews]
@@ -284,10 +340,17 @@ def targets(run: Path, folder: Path) -> dict[str, Target]:
             [(place / "state.json").read_bytes()],
         ),
         "store.json": Target(lambda path: Store(path.parent), "run/store/train/store.json", of_run("store/train/store.json")),
+        **{
+            f"foreign {name}": Target(imported, f"theirs/{name}", [(theirs / name).read_bytes()])
+            for name in ("config.json", "tokenizer.json", "model.safetensors")
+        },
         "tsv": Target(table, "table.tsv", tables),
         "csv": Target(table, "table.csv", tables),
         "jsonl": Target(table, "table.jsonl", lines),
         "parquet": Target(table, "table.parquet", [parquet_table(folder)]),
+        "squad": Target(squad, "squad.json", [squad_file(), squad_file().decode("unicode_escape").encode()]),
+        "conll": Target(tagged, "tagged.conll", conll),
+        "words.jsonl": Target(tagged, "tagged.jsonl", words),
         "tsv.gz": Target(table, "table.tsv.gz", packed),
         "vectors": Target(vectors, "vectors.txt", list(vector_files().values())),
         "vectors.gz": Target(vectors, "vectors.gz", [gzip.compress(content, mtime=0) for content in vector_files().values()]),

@@ -26,6 +26,7 @@ from heed.files import sha256
 from heed.model.losses import LossSum
 from heed.model.models import Model
 from heed.run import Run, verify, write_manifest
+from heed.tasks.live import Event
 from heed.tasks.translation import Translation
 from heed.training.trainer import Trainer
 
@@ -545,3 +546,18 @@ def test_a_tab_too_many_belongs_to_the_last_text(command: Command, pair_run: Run
     (answer,) = pair_run.predict([{"text": "the dog", "text_pair": "one red\tcat"}])
     done = command("predict", pair_run.folder, "--json", "the dog\tone red\tcat")
     assert json.loads(done.out) == answer.to_json()
+
+
+def test_a_partial_live_text_stays_in_its_line_and_a_final_one_is_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "10")
+    for kind, text, shown in (("partial", "one two three", "\r\x1b[K…wo three"), ("final", "one two three", "\r\x1b[Kone two three\n")):
+        cli._print_event(Event(kind, text, 0.0, 1.0), as_json=False, on_terminal=True)
+        assert capsys.readouterr().out == shown
+    cli._print_event(Event("partial", "one two three", 0.0, 1.0), as_json=False, on_terminal=False)
+    assert capsys.readouterr().out == "...\tone two three\n"
+
+
+def test_a_run_that_hears_nothing_follows_no_stream(command: Command, folder: Path) -> None:
+    assert "a translation run hears nothing; a stream needs one of speech_recognition" in command("predict", folder, "--stream").complaint

@@ -67,7 +67,7 @@ def test_an_unknown_setting_is_refused_with_its_path_what_was_found_and_the_near
 
 def test_where_nothing_is_near_the_names_that_are_known_are_told() -> None:
     assert refusal("data.zzzzzz=1").startswith("data.zzzzzz: unknown setting, found 1; known here: train, valid, test, columns")
-    assert refusal("zzzzzz=1") == "zzzzzz: unknown setting, found 1; known here: seed, task, data, model, train, decode"
+    assert refusal("zzzzzz=1") == "zzzzzz: unknown setting, found 1; known here: seed, init, task, data, model, train, lora, decode"
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_every_recipe_that_ships_resolves_and_survives_its_own_dump(recipe: str)
 
 @pytest.mark.parametrize("kind", [TrainConfig, DecodeConfig, RunConfig])
 def test_every_setting_says_what_it_means(kind: type[Settings]) -> None:
-    sections = {"data", "model", "train", "decode"}
+    sections = {"data", "model", "train", "lora", "decode"}
     assert all(field.description for name, field in kind.model_fields.items() if name not in sections)
 
 

@@ -16,12 +16,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A file imports only from groups above its own, or from its own folder; those that share a line do not import each other.
 ORDER = [
     ["errors"],
-    ["config", "files", "device"],
+    ["config", "files", "device", "terminal"],
     ["model", "data", "metrics"],
     ["decode"],
-    ["tasks"],
+    ["tasks", "adapters"],
     ["run"],
-    ["evaluation", "inspection"],
+    ["evaluation", "inspection", "convert", "prompt"],
     ["training"],
     ["report"],
     ["verbs", "demo"],

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from safetensors import safe_open
+from toy_questions import toy_questions, write_squad
 from toy_runs import TINY, ToyData, write_pairs
 
 from heed.cli import app
@@ -179,7 +180,8 @@ def test_settings_without_a_say_are_refused(tmp_path: Path, pair: str) -> None:
 
 def test_other_splits_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     source = write(tmp_path / "d.tsv", "word\na\n")
-    with pytest.raises(ConfigError, match="neither columns source and target, audio and text, text and label, nor text alone among word"):
+    columns = "source and target, audio and text, question, context and answers, tokens and tags, text and label, nor text alone"
+    with pytest.raises(ConfigError, match=f"neither columns {columns} among word"):
         inspect_data(source, [f"data.valid={source}"])
 
 
@@ -221,15 +223,16 @@ def manifest(tmp_path: Path) -> str:
 def test_recordings_are_told_of_by_their_headers_and_transcripts(manifest: str) -> None:
     found, lines = inspect_data(manifest, [])
     spoken = found["spoken"]
-    assert (found["rows"], spoken["rows"], spoken["clean"]) == (4, 4, 2)
-    assert spoken["counts"] == {"empty": 1, "duplicates": 1, "contradictions": 0, "leaks": 0}
+    assert (found["rows"], spoken["rows"], spoken["clean"], spoken["nothing_said"]) == (4, 4, 3, 1)
+    assert spoken["counts"] == {"duplicates": 1, "contradictions": 0, "leaks": 0}
     assert spoken["hours"] == round((0.5 + 0.5 + 2 + 1) / 3600, 4)
     assert (spoken["lengths"]["audio_seconds"]["min"], spoken["lengths"]["audio_seconds"]["max"]) == (0.5, 2.0)
     assert spoken["lengths"]["text_characters"]["max"] == len("go on")
     assert spoken["speakers"] == {"different": 2, "rows": {"ann": 3, "bob": 1}}
     assert spoken["characters"]["counts"] == {"o": 5, "n": 3, "g": 2}
     assert (found["pairs"], found["labelled"], found["texts"]) == ({}, {}, {})
-    for line in (r"  duplicates +1 +25\.00%", r"  audio seconds +0\.5 .* 2\.0", r"  ann +3 +75\.00%", r"  3 different, .*: o n g"):
+    told = (r"  duplicates +1 +25\.00%", r"  audio seconds +0\.5 .* 2\.0", r"  ann +3 +75\.00%", r"  3 different, .*: o n g")
+    for line in (*told, "  empty transcripts: 1 of 4; .*"):
         assert any(re.fullmatch(line, one) for one in lines), line
     assert as_json(found) == found
 
@@ -325,6 +328,38 @@ def test_plain_text_is_texts(tmp_path: Path, form: str) -> None:
     assert found["columns"]["text"]["lengths"]["words"]["max"] == 6
     assert sum(found["files"].values()) == sum(path.stat().st_size for path in tmp_path.iterdir())
     assert "texts" in lines
+
+
+def test_questions_are_told_of_with_their_contexts_and_answers(tmp_path: Path) -> None:
+    rows = toy_questions(12)
+    n_without = sum(not row["answers"] for row in rows)
+    path, valid = write_squad(tmp_path / "train.json", [*rows, rows[0]], titles=3), write_squad(tmp_path / "valid.json", rows[:2])
+    found, lines = inspect_data(str(path), [f"data.valid={valid}"])
+    questions = found["questions"]
+    assert (found["rows"], found["bad"], found["format"]) == (13, 0, "json")
+    assert questions["counts"] == {"duplicates": 1, "leaks": questions["leaks"]["valid"]}
+    assert questions["leaks"]["valid"] == sum(row["context"] in {one["context"] for one in rows[:2]} for row in [*rows, rows[0]])
+    assert questions["without_answer"] == n_without + (not rows[0]["answers"])
+    assert questions["lengths"]["context_characters"]["max"] == max(len(row["context"]) for row in rows)
+    for line in (
+        r"  without an answer +\d+ .*%",
+        r"  contexts also in valid +\d+ .*%",
+        r"  answer characters .*",
+        r"  \d+ contexts of 3 articles",
+    ):
+        assert any(re.fullmatch(line, one) for one in lines), line
+    assert as_json(found) == found
+
+
+def test_an_answer_in_the_wrong_place_is_a_bad_row(tmp_path: Path) -> None:
+    rows = toy_questions(4, unanswerable=0.0)
+    rows[1]["answers"][0]["start"] += 1
+    found, _ = inspect_data(str(write_squad(tmp_path / "train.json", rows)), [])
+    assert (found["rows"], found["bad"]) == (3, 1)
+    assert "question q1: the answer" in found["bad_examples"][0]
+    table = tmp_path / "one.csv"
+    table.write_text("question,context,answer,start\nWho?,Ann sings,Ann,0\nWhen?,Ann sings,,\n", encoding="utf-8")
+    assert inspect_data(str(table), [])[0]["questions"]["without_answer"] == 1
 
 
 def test_json_of_recordings_can_be_parsed(manifest: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from heed.errors import CheckpointError
 from heed.model import ModelConfig, build_model
 from heed.run import MOST_TIMES_STORED, _least_size, check_sizes, distinct, save_weights
 
-SIZES: dict[str, Any] = {"vocab_size": 30, "n_heads": 2, "n_layers": 2, "n_document_layers": 3, "max_length": 40, "subsampling": 2}
+SIZES: dict[str, Any] = {"vocab_size": 30, "n_heads": 2, "n_layers": 2, "max_length": 40, "subsampling": 2}
 CHOICES: dict[str, tuple[Any, ...]] = {
     "architecture": ("encoder", "causal", "seq2seq"),
     "mixer": ("attention", "convolution", "lstm", "hybrid", "conformer"),
@@ -32,6 +32,7 @@ def configs() -> list[ModelConfig]:
     found = []
     for values in itertools.product(*CHOICES.values()):
         chosen = dict(zip(CHOICES, values, strict=True))
+        chosen |= {"n_document_layers": 3} if chosen["hierarchical"] else {}
         try:
             found.append(ModelConfig(**SIZES, **chosen, n_classes=3 if chosen["architecture"] == "encoder" else None))
         except ValueError:
@@ -52,6 +53,23 @@ def test_no_model_is_smaller_than_what_its_config_is_said_to_need() -> None:
         assert _least_size(config) <= size_of(config), config
 
 
+LEAN: list[dict[str, Any]] = [
+    {"d_kv": 2},
+    {"d_kv": 32, "weight_rank": 2},
+    {"share_layers": True, "n_layers": 300, "n_decoder_layers": 500},
+    {"positions": "learned", "first_position": 5, "source_vocab_size": 20, "max_source_length": 7},
+    {"positions": "learned", "n_features": 20, "audio_stem": "frames1d", "max_source_length": 7},
+    {"architecture": "encoder", "n_tags": 7, "n_segments": 9, "masked_lm": True, "embedding_norm": True},
+    {"architecture": "encoder", "share_layers": True, "hierarchical": True, "n_document_layers": 4, "n_classes": 3, "class_hidden": "relu"},
+]
+
+
+@pytest.mark.parametrize("fields", LEAN)
+def test_what_is_shared_or_added_is_counted_as_it_is_stored(fields: dict[str, Any]) -> None:
+    config = ModelConfig(**{**SIZES, "d_model": 16, "d_ff": 1, "bias": False, "norm": "rms", **fields})
+    assert 0.3 * size_of(config) < _least_size(config) <= size_of(config)
+
+
 def test_a_transformer_is_hardly_larger_than_what_its_config_is_said_to_need() -> None:
     for architecture in CHOICES["architecture"]:
         config = ModelConfig(**{**SIZES, "d_model": 128, "d_ff": 64, "architecture": architecture})
@@ -70,6 +88,11 @@ LARGER: list[dict[str, Any]] = [
     {"n_classes": LARGE},
     {"d_embedding": LARGE},
     {"mixer": "convolution", "kernel_size": LARGE + 1},
+    {"share_layers": True, "n_layers": LARGE},
+    {"d_kv": LARGE},
+    {"positions": "learned", "first_position": LARGE},
+    {"n_segments": LARGE},
+    {"n_tags": LARGE},
 ]
 
 

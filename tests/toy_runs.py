@@ -4,6 +4,7 @@ A pytest plugin, loaded by the modules that use it, so that they share one train
 rewrite it, hence: PYTEST_DONT_REWRITE.
 """
 
+import json
 import random
 import resource
 import shutil
@@ -77,10 +78,16 @@ def toy_texts(n: int, seed: int = 0) -> list[dict[str, str]]:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write rows of any columns as TSV with a header; of a list, the values stand with "|" between them."""
-    lines = [list(rows[0]), *(["|".join(value) if isinstance(value, list) else str(value) for value in row.values()] for row in rows)]
+    """Write rows of any columns as TSV with a header; of a list, texts stand with "|" between them, anything else as JSON."""
+    lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
     path.write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
     return path
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, list):
+        return str(value)
+    return "|".join(value) if all(isinstance(one, str) for one in value) else json.dumps(value, ensure_ascii=False)
 
 
 class Census:

@@ -32,6 +32,7 @@ FULL_SCALE = 1 << 15  # 16-bit samples run from -FULL_SCALE to FULL_SCALE - 1
 LOWEST_RATE = 1000  # samples a second; below it a header is damaged, for there is no speech
 MOST_CHANNELS = 8  # of an array whose channels come first
 BLOCK_FRAMES = 4096  # decoded at a time, so that a forged header cannot ask for memory
+BLOCK_SAMPLES = 1 << 20  # rounded at a time, so that an hour is not in memory three times
 EXACT_RATIOS = frozenset(Fraction(a, b) for a, b in product((1, 2, 3, 4, 6), repeat=2))  # measured: soxr rolls off in others
 OPEN_FRAMES = 1 << 62  # libsndfile's number of frames for a length that the header leaves open is above this
 OPEN_BYTES = 0x7FFF0000  # programs that write WAV to a pipe announce at least so many, for they do not know yet
@@ -109,7 +110,10 @@ def resampled(samples: Samples, from_rate: float, to_rate: float) -> Samples:
 def to_hops(samples: Samples, hop: int) -> Hops:
     """Return samples (n,) as 16-bit numbers (T, hop), rounded and clipped, with zeros behind the last."""
     hops = np.zeros((-(-len(samples) // hop), hop), dtype=np.int16)
-    hops.reshape(-1)[: len(samples)] = np.clip(np.rint(samples * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
+    flat = hops.reshape(-1)
+    for begin in range(0, len(samples), BLOCK_SAMPLES):
+        block = samples[begin : begin + BLOCK_SAMPLES]
+        flat[begin : begin + len(block)] = np.clip(np.rint(block * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
     return hops
 
 

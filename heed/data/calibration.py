@@ -1,4 +1,4 @@
-"""Calibration: what a classifier's probabilities are corrected by, fitted on validation data and saved with the run."""
+"""What is fitted on validation answers and saved with the run: a classifier's calibration, and when a question has no answer."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -54,6 +54,30 @@ class Calibration:
         if not (_is_number(temperature) and temperature > 0 and all(share is None or _is_number(share) for share in shares)):
             raise CheckpointError(f"not a calibration ({str(content)[:80]}); restore the run folder from a copy")
         return cls(float(temperature), *shares)
+
+
+@dataclass(frozen=True)
+class NoAnswer:
+    """When a question is given no answer; there is such a part only where questions without one were learned from.
+
+    Attributes:
+        threshold: how far the log p of no answer has to lead that of the likeliest answer.
+    """
+
+    kind: ClassVar[str] = "no_answer"
+    threshold: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the threshold by its name."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """Build it again; raises CheckpointError."""
+        threshold: Any = content.get("threshold")
+        if not _is_number(threshold):
+            raise CheckpointError(f"not a threshold ({str(content)[:80]}); restore the run folder from a copy")
+        return cls(float(threshold))
 
 
 def _is_number(value: Any) -> bool:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
+from heed.data.foreign import ForeignTokenizer
 from heed.data.text import SPECIALS, Tokenizer, byte_values, join_surrogates
 from heed.errors import CheckpointError, ConfigError, DataError
 
@@ -109,8 +110,10 @@ class Characters:
         return cls(list(characters))
 
 
-def spellings(tokenizer: Tokenizer | Characters) -> list[bytes]:
+def spellings(tokenizer: Tokenizer | Characters | ForeignTokenizer) -> list[bytes]:
     """Return the bytes of UTF-8 that every id writes, by id; special tokens write nothing."""
+    if isinstance(tokenizer, ForeignTokenizer):
+        return tokenizer.pieces
     if isinstance(tokenizer, Characters):
         written = [character.encode() for character in tokenizer.characters[len(SPECIALS) :]]
     else:

@@ -10,15 +10,18 @@ from glob import glob
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, Literal, TextIO, cast
 
 from heed.data.encodings import existing, scan_text
 from heed.errors import DataError
 
 Example = dict[str, Any]  # as in heed.data.read, which reads documents through this file
 
+Documents = Literal["file", "paragraphs"]
+
 SUFFIXES = (".txt", ".txt.gz")
 BLOCK = 1 << 16  # characters of a file in one row
+PIECE_CONTEXTS = 16  # contexts of characters in a piece of a long document: few begin in its middle, and a book has enough to hold out
 CONTINUES = "continues"  # key of a row whose document goes on in the next row; it has no end yet
 
 BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
@@ -128,6 +131,31 @@ def _last_break(text: str, low: int, high: int) -> int:
         if ends:
             return ends[-1]
     return high
+
+
+def divided(example: Example, size: int, documents: Documents = "file") -> Iterator[Example]:
+    """Yield a row with a text in rows of at most `size` characters; all but the last of a document hold CONTINUES: True.
+
+    Args:
+        documents: what a document is: the whole row (and the rows it goes on in), or each of its paragraphs.
+    """
+    text, goes_on = example["text"], example.get(CONTINUES) is True
+    if documents == "file" and len(text) <= size:
+        yield example
+        return
+    parts = [text] if documents == "file" else paragraphs(text)
+    if documents == "paragraphs":
+        goes_on = goes_on and not _ends_blank(text)
+    rest = {key: value for key, value in example.items() if key != CONTINUES}
+    for number, document in enumerate(parts, start=1):
+        *inner, last = cut_text(document, size)
+        yield from ({**rest, "text": piece, **continuing(True)} for piece in inner)
+        yield {**rest, "text": last, **continuing(goes_on and number == len(parts))}
+
+
+def _ends_blank(text: str) -> bool:
+    """Return whether a text ends with a blank line."""
+    return any(match.end() == len(text) for match in BLANK_LINES.finditer(text, len(text.rstrip())))
 
 
 def paragraphs(text: str) -> list[str]:

@@ -24,15 +24,31 @@ class Part(Protocol):
 
 def part_kinds() -> dict[str, type[Part]]:
     """Return the classes a part file may name."""
-    from heed.data.calibration import Calibration
+    from heed.data.calibration import Calibration, NoAnswer
     from heed.data.characters import Characters
     from heed.data.features import Features
+    from heed.data.foreign import ForeignTokenizer
     from heed.data.labels import Labels
+    from heed.data.pieces import PieceTokenizer
     from heed.data.spelling import Spelling
     from heed.data.text import Tokenizer
+    from heed.data.whisper import WhisperFeatures
     from heed.data.words import Preparation, Words
 
-    kinds: tuple[type[Part], ...] = (Tokenizer, Words, Characters, Spelling, Preparation, Labels, Calibration, Features)
+    kinds: tuple[type[Part], ...] = (
+        Tokenizer,
+        ForeignTokenizer,
+        PieceTokenizer,
+        Words,
+        Characters,
+        Spelling,
+        Preparation,
+        Labels,
+        Calibration,
+        NoAnswer,
+        Features,
+        WhisperFeatures,
+    )
     return {part.kind: part for part in kinds}
 
 

@@ -1,4 +1,5 @@
-"""The hygiene of sentence pairs: empty sides, copies, duplicates, odd length ratios and leaks between splits, counted in one pass.
+"""What surveys of data have in common; and that of sentence pairs, which counts empty sides, copies, duplicates, odd length ratios and
+leaks between splits in one pass.
 
 Left out: whether two sentences mean the same, and which language they are in; both need a model.
 """
@@ -6,10 +7,11 @@ Left out: whether two sentences mean the same, and which language they are in; b
 import heapq
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from enum import IntFlag
 from hashlib import blake2b
+from itertools import islice
 from math import log
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -20,6 +22,8 @@ from numpy.typing import NDArray
 from heed.data.read import Example
 from heed.data.text import clean
 from heed.errors import DataError
+
+Bools = NDArray[np.bool_]
 
 QUANTILES = {"min": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
 MAX_EXAMPLES = 5  # rows shown for each flag
@@ -33,6 +37,71 @@ RATIO_PRIOR = 10.0
 RATIO_MIN_ROWS = 20  # fewer pairs do not show what is usual
 NORMAL_MAD = 0.6745  # median absolute deviation of a normal distribution, in standard deviations
 RATIO_CANDIDATES = 100  # pairs of extreme ratio kept on each side until it is known which are odd
+
+
+@dataclass
+class FaultSurvey:
+    """What was found in the rows of one split; what else there is to tell of them is for its children.
+
+    Attributes:
+        faults: by the name of each fault, which rows have it, (n_rows,).
+        examples: the first rows of each fault as a report shows them, with their numbers from 1.
+        leaks: for each other split, how many rows of this one stand in it.
+    """
+
+    faults: dict[str, Bools]
+    examples: dict[str, list[dict[str, Any]]]
+    leaks: dict[str, int]
+
+    @property
+    def keep(self) -> Bools:
+        """Rows without a fault, (n_rows,)."""
+        return np.asarray(~np.any(list(self.faults.values()), axis=0))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows with each fault; a row may have several."""
+        return {name: int(rows.sum()) for name, rows in self.faults.items()}
+
+    @property
+    def refused(self) -> str | None:
+        """Return None: what is found is counted and reported, and training may go on."""
+        return None
+
+    def leaking(self, what: str, tell: Callable[[Mapping[str, Any]], str]) -> str | None:
+        """Say which leaks forbid training on all rows, given what rows are and what is to be told of the first; None without leaks."""
+        leaking = {name: n for name, n in self.leaks.items() if n}
+        if not leaking:
+            return None
+        found = " and ".join(f"{n:,} of them stand in data.{name} too" for name, n in leaking.items())
+        first = self.examples["leaks"][0]
+        return (
+            f"the training {what} leak: {found} (the first is row {first['row']}, {tell(first)}), so scores would be too good; "
+            "leave such rows out with data.filter=true, or train all the same with data.allow_leaks=true"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the findings as plain JSON values: `rows`, `clean` (rows without a fault), `counts`, and the other attributes by name."""
+        told = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "faults"}
+        return {"rows": len(self.keep), "clean": int(self.keep.sum()), "counts": self.counts, **told}
+
+
+def in_any(leaking: Mapping[str, Bools], n_rows: int) -> Bools:
+    """Return which rows stand in any other split, given those that stand in each, (n_rows,)."""
+    return np.asarray(np.any([np.zeros(n_rows, dtype=bool), *leaking.values()], axis=0))
+
+
+def first_rows(
+    examples: Iterable[Example], faults: Mapping[str, Bools], tell: Callable[[Example], dict[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Read the first rows of each fault again; return what is to be told of each, with its number."""
+    wanted = {name: np.flatnonzero(rows)[:MAX_EXAMPLES].tolist() for name, rows in faults.items()}
+    n_read = max((row + 1 for rows in wanted.values() for row in rows), default=0)
+    shown: dict[str, list[dict[str, Any]]] = {name: [] for name in wanted}
+    for row, example in enumerate(islice(examples, n_read)):
+        for name in (name for name, rows in wanted.items() if row in rows):
+            shown[name].append({"row": row + 1, **tell(example)})
+    return shown
 
 
 class PairFlag(IntFlag):
@@ -125,6 +194,7 @@ def survey_pairs(
     other_splits: Mapping[str, Iterable[Example]] = MappingProxyType({}),
     source: str = "source",
     target: str = "target",
+    ratios: bool = True,
 ) -> PairSurvey:
     """Look for faults in pairs, reading each split once.
 
@@ -138,6 +208,7 @@ def survey_pairs(
         other_splits: the splits no pair of `examples` should stand in, by name.
         source: column of the source text.
         target: column of the target text.
+        ratios: whether odd length ratios are looked for; not where rows are of several tasks.
     Raises:
         DataError: a row lacks a column, or holds no text in it.
     """
@@ -145,7 +216,7 @@ def survey_pairs(
     survey = _Survey(others)
     for row, (left, right) in enumerate(_pairs(examples, "data", source, target), 1):
         survey.add(row, left, right)
-    return survey.finished()
+    return survey.finished(ratios=ratios)
 
 
 def _pairs(examples: Iterable[Example], name: str, source: str, target: str) -> Iterator[tuple[str, str]]:
@@ -297,12 +368,13 @@ class _Survey:
             flags |= PairFlag.LEAK
         return flags
 
-    def finished(self) -> PairSurvey:
-        """Judge the ratios and sum up."""
+    def finished(self, *, ratios: bool) -> PairSurvey:
+        """Judge the ratios, if they say anything, and sum up."""
         flags = np.array(self.flags, dtype=np.uint8)
         lengths = {name: np.array(values, dtype=np.int64) for name, values in self.lengths.items()}
         full = np.flatnonzero(lengths["source_characters"])
         oddness, typical = ratio_oddness(lengths["source_characters"][full], lengths["target_characters"][full])
+        oddness = oddness if ratios else np.zeros(len(full))
         odd = {int(row) + 1: float(by) for row, by in zip(full[oddness > 1], oddness[oddness > 1], strict=True)}
         flags[full[oddness > 1]] |= np.uint8(PairFlag.RATIO)
         return PairSurvey(

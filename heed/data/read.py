@@ -1,21 +1,25 @@
-"""Sources of examples: delimited text, JSON lines, parquet, parallel text, folders, Keras' IMDb and Hugging Face data sets.
+"""Sources of examples: delimited text, JSON lines, parquet, SQuAD's JSON, parallel text, folders, Keras' IMDb, Hugging Face data sets.
 
 Every source gives rows of named columns in the same way, whatever its format, encoding or compression, and is read as a stream: files
-are decoded as they are read, parquet comes in record batches, folders file by file (`imdb.npz` alone is held in memory). Of recordings
-rows hold where they are, or the bytes of their files; `heed.data.audio` decodes them. Left out: folders of images.
+are decoded as they are read, parquet comes in record batches, folders file by file (`imdb.npz` and `.json` alone are held in memory). Of
+recordings rows hold where they are, or the bytes of their files; `heed.data.audio` decodes them. Left out: folders of images.
 """
 
 import csv
 import difflib
+import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+from heed.data.conll import SUFFIXES as CONLL_SUFFIXES
+from heed.data.conll import conll_rows
 from heed.data.documents import document_files, hash_documents, text_rows
 from heed.data.encodings import CHUNK_BYTES, Scan, decoded_lines, existing, scan_text
 from heed.data.folders import (
@@ -33,6 +37,7 @@ from heed.data.folders import (
     told_by_folder,
 )
 from heed.data.keras import imdb_rows, split_of, word_index_beside
+from heed.data.squad import ANSWER, START, joined_answer, read_answers, squad_rows
 from heed.errors import DataError, MissingExtra
 from heed.files import parse_json, sha256
 
@@ -45,10 +50,10 @@ Record = tuple[int, list[str] | str]
 Check = Callable[[Example], str | None]
 T = TypeVar("T")
 
-FORMATS = ("tsv", "csv", "jsonl", "parquet")
+FORMATS = ("tsv", "csv", "jsonl", "parquet", "json")
 SUPPORTED = (
-    ".tsv, .csv and .jsonl (also .gz), .parquet, plain text (.txt, .txt.gz, a folder of them, or a pattern such as 'src/**/*.py'), "
-    "parallel text as 'DIR/train.{en,de}' (also .gz; in quotes, for the shell expands braces), a folder that holds "
+    ".tsv, .csv and .jsonl (also .gz), .parquet, .json in SQuAD's form, .conll, plain text (.txt, .txt.gz, a folder of them, or a pattern "
+    "such as 'src/**/*.py'), parallel text as 'DIR/train.{en,de}' (also .gz; in quotes, for the shell expands braces), a folder that holds "
     "one folder of .txt files per class, a folder of recordings with a .txt file beside each, Keras' imdb.npz "
     "(imdb.npz:test for the other split), or hf:NAME[/CONFIG][:SPLIT] for a data set of the Hugging Face hub"
 )
@@ -67,7 +72,7 @@ class ReadLog:
 
     Attributes:
         source: the data specification.
-        format: tsv, csv, jsonl, parquet, parallel, folder, keras or hf.
+        format: tsv, csv, jsonl, parquet, json (SQuAD's), conll, parallel, folder, keras or hf.
         encoding: of the text, "" for formats that are not text and for folders, whose files may differ; one per side of parallel text.
         rows: examples given out.
         bad: rows skipped.
@@ -113,6 +118,12 @@ class Columns:
         """Names the file has to have."""
         return list(dict.fromkeys(self.names.values()))
 
+    def lacking(self, found: Collection[str]) -> dict[str, str]:
+        """Return which of our columns a file with these lacks, with its names for them; an answer and its start stand for answers."""
+        whole = {self.in_file(part) for part in (ANSWER, START)} <= set(found)
+        missing = {column: name for column, name in self.names.items() if name not in found}
+        return {column: name for column, name in missing.items() if not (whole and self.kinds.get(column) == "answers")}
+
 
 def data_files(source: str) -> list[Path]:
     """Return the files behind a data specification, every one of a folder's among them; none for `hf:` names.
@@ -157,6 +168,9 @@ def read_examples(
       (`"a ""quoted"" word"`: quotes around it, every one inside doubled) is read without that quoting.
     - CSV follows RFC 4180, line breaks in quoted fields included. It is separated by ";" where only that finds the wanted columns.
     - JSONL holds one object per line. `translation.de` as a file's column reaches into an object.
+    - JSON is a file in SQuAD's form, whose rows are its questions: id, question, context, answers and title.
+    - CoNLL (.conll .bio .iob ..., or .txt where tags are wanted) holds a token and its columns on each line, and a blank line behind each
+      sentence, which is a row: `tokens` are the first column and `tags` the last, unless a header names them all.
     - Parallel text fills the required columns in the order of the suffixes.
     - A folder of class folders fills a text with each .txt file, its label with the folder's name, and `file` with `pos/0_9.txt`, in
       natural order. Files beside the class folders, hidden ones and IMDb's `unsup` are left out.
@@ -174,6 +188,11 @@ def read_examples(
     - `label`: text, a whole number, or true or false; comes out as text without white space around it, so that 1, 1.0 and "1" are one.
     - `labels`: a list of such values, or one text with "|" between them; comes out as a list that names each once and may be empty.
     - `transcript`: text as it stands, which may be empty.
+    - `share`: a number from 0 to 1.
+    - `words`: a list of words, also as JSON in a cell, or a text as it stands, whose words have white space between them.
+    - `tags`: the same of their tags; comes out as a list.
+    - `answers`: a list of texts with the places where they start, also as JSON in a cell; comes out as [{"text", "start"}] and may be
+      empty. A table may have one in two columns instead, `answer` and `start`.
     - `audio`: the path of a recording, which has to be there; one that is not absolute starts from the folder of the file that names
       it; comes out absolute. Bytes are the content of a file and stay, also from {"bytes": ..., "path": ...}, as parquet files and
       data sets of the hub have them.
@@ -233,7 +252,10 @@ def _example(row: Example, columns: Columns) -> Example | str:
         try:
             values[column] = _value(row, name)
         except KeyError:
-            if column in columns.kinds:
+            parts = [columns.in_file(part) for part in (ANSWER, START)]
+            if columns.kinds.get(column) == "answers" and all(part in row for part in parts):
+                values[column] = joined_answer(*(row[part] for part in parts))
+            elif column in columns.kinds:
                 return f"no column {name!r} among {_listed(row)}; {_column_hint(column, name, row)}"
     taken = set(columns.rename.values()) - set(values)
     example = {name: value for name, value in row.items() if name not in taken} | values
@@ -299,9 +321,46 @@ def _one_label(value: object) -> str:
     raise _misfit(value, "a label: text or a whole number")
 
 
+def _share(value: object) -> float:
+    """Return a number from 0 to 1, also one that is written as text; raises MisfitError."""
+    with suppress(TypeError, ValueError):
+        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+        if 0 <= number <= 1:
+            return number
+    raise _misfit(value, "a number from 0 to 1; divide by the highest that there can be")
+
+
+def _words(value: object) -> str | list[str]:
+    """Return the words of a sentence: a list of them, also as JSON in a cell, or a text as it stands; raises MisfitError."""
+    if isinstance(value, str) and value.lstrip().startswith('["'):  # a sentence may begin with a bracket, too
+        with suppress(ValueError):
+            value = parse_json(value)
+    if isinstance(value, str):
+        return _text(value)
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise _misfit(value, "a list of words, or a text with white space between them")
+    if not value or not all(map(str.strip, value)):
+        raise MisfitError("is empty" if not value else f"is {_shortened(value)}, of which one is empty")
+    return value
+
+
+def _tags(value: object) -> list[str]:
+    """Return the tag of each word: a list, also as JSON in a cell, or a text with white space between them; raises MisfitError."""
+    found = _words([str(tag) if type(tag) is int else tag for tag in value] if isinstance(value, list) else value)
+    return found.split() if isinstance(found, str) else found
+
+
 def _misfit(value: object, expected: str) -> MisfitError:
     found = "null" if value is None else f"{_shortened(value)}, of type {type(value).__name__}"
     return MisfitError(f"is {found}; expected {expected}")
+
+
+def _answers(value: object) -> list[dict[str, Any]]:
+    """Return answers as {text, start}; raises MisfitError for what are none."""
+    found = read_answers(value)
+    if isinstance(found, str):
+        raise MisfitError(found)
+    return found
 
 
 def _transcript(value: object) -> str:
@@ -334,7 +393,16 @@ def _audio(folder: Path | None, value: object) -> str | bytes:
     return path
 
 
-KINDS: dict[str, Callable[[object], Any]] = {"text": _text, "label": _label, "labels": _labels, "transcript": _transcript}
+KINDS: dict[str, Callable[[object], Any]] = {
+    "text": _text,
+    "label": _label,
+    "labels": _labels,
+    "transcript": _transcript,
+    "answers": _answers,
+    "share": _share,
+    "words": _words,
+    "tags": _tags,
+}
 
 
 def _shortened(value: object) -> str:
@@ -358,7 +426,7 @@ def _check_given_header(source: str, columns: Columns) -> None:
     header = list(columns.header or ())
     if len(set(header)) < len(header):
         raise DataError(f"{source}: data.header={_bracketed(header)} names a column twice; give every column a name of its own")
-    missing = [name for name in columns.wanted if name not in header]
+    missing = list(columns.lacking(header).values())
     if missing:
         raise DataError(f"{source}: data.header={_bracketed(header)} lacks {_listed(missing)}; name every column of the file, in order")
 
@@ -391,6 +459,8 @@ def _find(source: str) -> tuple[str, list[Path]]:
         return "keras", [file, *filter(None, [word_index_beside(file)])]
     name = path.name.lower()
     suffix = name.removesuffix(".gz").rpartition(".")[2]
+    if suffix in CONLL_SUFFIXES:
+        return "conll", [existing(path)]
     known = suffix in FORMATS and not name.endswith(".parquet.gz")
     if not known and ("." in name or path.exists()):  # without a dot it was to be a folder, which is not there
         raise DataError(f"{source}: its form is not known by its name; expected {SUPPORTED}")
@@ -424,11 +494,18 @@ def _rows(source: str, columns: Columns, log: ReadLog) -> Iterator[Row]:
     if log.format == "keras":
         text, label = _filled(source, "Keras' IMDb fills one text and its label", columns, TEXT_AND_LABEL)
         return imdb_rows(source, text=text, label=label)
+    if log.format == "conll" or (log.format == "txt" and len(paths) == 1 and "tags" in columns.kinds.values()):
+        log.format, log.encoding = "conll", scan_text(paths[0]).encoding
+        tagged = not columns.kinds or "tags" in columns.kinds.values()
+        return conll_rows(source, decoded_lines(paths[0], log.encoding), columns.header, tagged=tagged)
     if log.format == "txt":
         (text,) = _filled(source, "plain text fills one text", columns, {"text": "text"})
         return text_rows(paths, text)
     if log.format == "parquet":
         return _parquet_rows(paths[0], columns)
+    if log.format == "json":
+        log.encoding = scan_text(paths[0]).encoding
+        return squad_rows(paths[0])
     return _text_rows(source, paths, columns, log)
 
 
@@ -627,9 +704,7 @@ def _check_header(place: str, names: list[str], columns: Columns) -> None:
     twice = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
     if twice:
         raise DataError(f"{place}: the header names {_listed(twice)} more than once; give every column a name of its own")
-    for column, name in columns.names.items():
-        if name in names:
-            continue
+    for column, name in columns.lacking(names).items():
         hint = _column_hint(column, name, names)
         header = f"data.header={_bracketed(_header_for(names, columns))}"
         if _reads_like_data(names):
@@ -654,8 +729,8 @@ def _parquet_rows(path: Path, columns: Columns) -> Iterator[Row]:
         names = file.schema_arrow.names
     except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
         raise DataError(f"{path}: is no parquet file ({error}); write it again") from error
-    for column, name in columns.names.items():
-        if name not in names and name.partition(".")[0] not in names:
+    for column, name in columns.lacking(names).items():
+        if name.partition(".")[0] not in names:
             raise DataError(f"{path}: no column {name!r} among {_listed(names)}; {_column_hint(column, name, names)}")
     return _batched(path, file)
 

@@ -1,4 +1,6 @@
-"""The hygiene of recordings with transcripts: empty transcripts, duplicates, contradictions, leaks between splits, speakers, characters.
+"""The hygiene of recordings with transcripts: duplicates, contradictions, leaks between splits, speakers, characters.
+
+An empty transcript is no fault: it says that nothing is said, which is learned like anything else. Such rows are counted.
 
 Two recordings are the same when their files (or bytes, or samples) are, whatever they are called. A file is read only where another one
 has its size, and then once; contents are compared by 8-byte hashes. Memory grows by some 150 bytes a row, whatever the length of the audio.
@@ -8,9 +10,8 @@ Left out: the same speech in another coding, cut or loudness, and whether a tran
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from enum import IntFlag
 from hashlib import blake2b, file_digest
 from itertools import combinations, islice
 from pathlib import Path
@@ -20,13 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heed.data.labelled import contradicts, repeats
-from heed.data.quality import MAX_EXAMPLES, QUANTILES, SHOWN_CHARACTERS, hashed, quantiles
+from heed.data.quality import QUANTILES, SHOWN_CHARACTERS, FaultSurvey, first_rows, hashed, in_any, quantiles
 from heed.data.read import Example
 from heed.data.transcripts import folded
 from heed.errors import DataError
 
 Hashes = NDArray[np.uint64]
-Bools = NDArray[np.bool_]
 Seconds = Callable[[Example], float]
 
 MOST_CHARACTERS = 200  # told with their counts, the commonest
@@ -35,68 +35,35 @@ MOST_SPEAKERS = 60
 MOST_NAMED = 10  # of the speakers that stand in two splits
 
 
-class SpokenFlag(IntFlag):
-    """What can be wrong with a recording and its transcript; one bit each."""
-
-    EMPTY = 1  # the transcript is empty
-    DUPLICATE = 2  # the same recording stands further up with the same transcript
-    CONTRADICTION = 4  # the same recording stands elsewhere with another transcript
-    LEAK = 8  # the same recording stands in another split
-
-
-FLAG_NAMES = {
-    SpokenFlag.EMPTY: "empty",
-    SpokenFlag.DUPLICATE: "duplicates",
-    SpokenFlag.CONTRADICTION: "contradictions",
-    SpokenFlag.LEAK: "leaks",
-}
-
-
 @dataclass
-class SpokenSurvey:
-    """What was found in the recordings of one split.
+class SpokenSurvey(FaultSurvey):
+    """What was found in the recordings of one split, of which examples are {row, audio, text}.
+
+    Its faults: "duplicates" stand further up with the same transcript, "contradictions" elsewhere with another, and "leaks" in another
+    split.
 
     Attributes:
-        flags: (n_rows,) uint8, the SpokenFlags of each row.
-        keep: (n_rows,) bool, True where no flag is set.
-        examples: the first rows of each flag, as {row, audio, text}; rows count from 1.
         lengths: quantiles of text_characters and text_words over the transcripts that are not empty, and, where lengths are known, of
             audio_seconds.
+        nothing_said: rows whose transcript is empty.
         seconds: of all recordings together; None where lengths are not known.
         characters: how often each character (but the space) occurs in the transcripts, the commonest first.
         speakers: rows of each speaker, the busiest first; speakers_others the same by other split.
-        leaks: for each other split, how many rows of this one stand in it.
         shared: for each two other splits, such as "valid and test", how many rows of the second stand in the first.
     """
 
-    flags: NDArray[np.uint8]
-    keep: Bools
-    examples: dict[SpokenFlag, list[dict[str, Any]]]
     lengths: dict[str, Mapping[str, float]]
+    nothing_said: int
     seconds: float | None
     characters: dict[str, int]
     speakers: dict[str, int]
     speakers_others: dict[str, dict[str, int]]
-    leaks: dict[str, int]
     shared: dict[str, int]
-
-    @property
-    def counts(self) -> dict[SpokenFlag, int]:
-        """Rows with each flag; a row may have several."""
-        return {flag: int(np.count_nonzero(self.flags & flag)) for flag in SpokenFlag}
 
     @property
     def refused(self) -> str | None:
         """Say which leaks forbid training on all rows; None when there are none."""
-        leaking = {name: n for name, n in self.leaks.items() if n}
-        if not leaking:
-            return None
-        found = " and ".join(f"{n:,} of them stand in data.{name} too" for name, n in leaking.items())
-        first = self.examples[SpokenFlag.LEAK][0]
-        return (
-            f"the training recordings leak: {found} (the first is row {first['row']}, {first['audio']}), so scores would be too good; "
-            "leave such rows out with data.filter=true, or train all the same with data.allow_leaks=true"
-        )
+        return self.leaking("recordings", lambda row: str(row["audio"]))
 
     @property
     def speakers_in_common(self) -> dict[str, list[str]]:
@@ -107,7 +74,8 @@ class SpokenSurvey:
     @property
     def warnings(self) -> list[str]:
         """What is no fault of a row, but should be known before scores are read."""
-        return [
+        silent = f"empty transcripts: {self.nothing_said:,} of {len(self.keep):,}; that nothing is said there is learned like anything else"
+        return [silent] * (self.nothing_said > 0) + [
             f"speakers in common with data.{name}: {_named(speakers)}; scores there are of voices that were heard in training"
             for name, speakers in self.speakers_in_common.items()
         ]
@@ -115,22 +83,17 @@ class SpokenSurvey:
     def to_json(self) -> dict[str, Any]:
         """Return the findings as plain JSON values.
 
-        Keys: `rows`, `clean` (rows without a flag), `counts` and `examples` (by flag), `lengths`, `hours` (if known), `characters` (how
-        many `different`, `counts` of the commonest, `n_once` how many occur once, `once` some of those), `speakers` and
+        Keys: `rows`, `clean` (rows without a flag), `counts` and `examples` (by flag), `lengths`, `nothing_said`, `hours` (if known),
+        `characters` (how many `different`, `counts` of the commonest, `n_once` how many occur once, `once` some of those), `speakers` and
         `speakers_others` (how many `different`, `rows` of the busiest), `leaks`, `shared`, `warnings`.
         """
-        return {
-            "rows": len(self.flags),
-            "clean": int(self.keep.sum()),
-            "counts": {FLAG_NAMES[flag]: count for flag, count in self.counts.items()},
-            "examples": {FLAG_NAMES[flag]: rows for flag, rows in self.examples.items()},
-            "lengths": {name: dict(some) for name, some in self.lengths.items()},
-            **({} if self.seconds is None else {"hours": round(self.seconds / 3600, 4)}),
+        content = super().to_json()
+        seconds = content.pop("seconds")
+        content |= {} if seconds is None else {"hours": round(seconds / 3600, 4)}
+        return content | {
             "characters": _character_facts(self.characters),
             "speakers": _speaker_facts(self.speakers),
             "speakers_others": {name: _speaker_facts(speakers) for name, speakers in self.speakers_others.items()},
-            "leaks": self.leaks,
-            "shared": self.shared,
             "warnings": self.warnings,
         }
 
@@ -151,12 +114,17 @@ def survey_spoken(examples: Iterable[Example], other_splits: Mapping[str, Iterab
     recordings = rows.recordings(examples, shared)
     others = {name: other.recordings(other_splits[name], shared) for name, other in splits.items()}
     leaking = {name: np.isin(recordings, other) for name, other in others.items()}
-    flags = rows.flags(recordings, leaking.values())
+    texts = np.array(rows.texts, dtype=np.uint64)
+    faults = {
+        "duplicates": repeats(recordings, texts),
+        "contradictions": contradicts(recordings, texts),
+        "leaks": in_any(leaking, len(texts)),
+    }
     return SpokenSurvey(
-        flags=flags,
-        keep=flags == 0,
-        examples=_shown(examples, flags),
+        faults=faults,
+        examples=first_rows(examples, faults, _told),
         lengths=rows.lengths(),
+        nothing_said=rows.characters.count(0),
         seconds=float(np.sum(rows.seconds)) if seconds else None,
         characters=dict(rows.letters.most_common()),
         speakers=dict(rows.speakers.most_common()),
@@ -207,17 +175,6 @@ class _Rows:
                         contents[place] = _content(example["audio"], place)
                     found[row] = contents[place]
         return found
-
-    def flags(self, recordings: Hashes, leaking: Iterable[Bools]) -> NDArray[np.uint8]:
-        """Return the flags of each row, given what recording it holds and which rows stand in each other split."""
-        texts = np.array(self.texts, dtype=np.uint64)
-        flags = np.zeros(len(texts), dtype=np.uint8)
-        flags[np.array(self.characters, dtype=np.int64) == 0] |= np.uint8(SpokenFlag.EMPTY)
-        flags[repeats(recordings, texts)] |= np.uint8(SpokenFlag.DUPLICATE)
-        flags[contradicts(recordings, texts)] |= np.uint8(SpokenFlag.CONTRADICTION)
-        for found in leaking:
-            flags[found] |= np.uint8(SpokenFlag.LEAK)
-        return flags
 
     def lengths(self) -> dict[str, Mapping[str, float]]:
         """Return the quantiles of the lengths."""
@@ -275,20 +232,8 @@ def _shared_sizes(splits: Iterable[_Rows]) -> set[int]:
     return set(sizes[n_places > 1].tolist())
 
 
-def _shown(examples: Iterable[Example], flags: NDArray[np.uint8]) -> dict[SpokenFlag, list[dict[str, Any]]]:
-    """Read the first rows of each flag again."""
-    wanted = {flag: set(np.flatnonzero(flags & flag)[:MAX_EXAMPLES].tolist()) for flag in SpokenFlag}
-    last = max((row for rows in wanted.values() for row in rows), default=-1)
-    shown: dict[SpokenFlag, list[dict[str, Any]]] = {flag: [] for flag in SpokenFlag}
-    for row, example in enumerate(_first(examples, last + 1)):
-        for flag in (flag for flag in SpokenFlag if row in wanted[flag]):
-            text = folded(example["text"])[:SHOWN_CHARACTERS]
-            shown[flag].append({"row": row + 1, "audio": recording_words(example["audio"]), "text": text})
-    return shown
-
-
-def _first(examples: Iterable[Example], n: int) -> Iterator[Example]:
-    return islice(examples, n) if n else iter(())
+def _told(example: Example) -> dict[str, str]:
+    return {"audio": recording_words(example["audio"]), "text": folded(example["text"])[:SHOWN_CHARACTERS]}
 
 
 def recording_words(audio: object) -> str:

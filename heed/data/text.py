@@ -44,6 +44,7 @@ INVISIBLE = re.compile(
     f"|(?<![\U0001f3f4{FLAG_LETTERS}])[{FLAG_LETTERS}]+"
 )
 SURROGATE = re.compile("[\ud800-\udfff]")
+GIVEN_CHARACTER = re.compile("[\ud800-\udbff][\udc00-\udfff]|.", re.DOTALL)  # a pair of surrogates is one
 # What a second pass could still change; without any of these, one pass is a fixed point.
 UNSETTLED = re.compile(f"[<&{JOINERS}{FLAG_LETTERS}]")
 CLEANING_PASSES = 8  # real text settles in three; only text built to nest markup needs more
@@ -172,6 +173,9 @@ class Tokenizer:
     bos_id: ClassVar[int] = 1
     eos_id: ClassVar[int] = 2
     unk_id: ClassVar[int] = 3
+    mask_id: ClassVar[int] = 3  # stands for a hidden token; sub-words of bytes never need one for an unknown
+    ends_texts: ClassVar[bool] = False  # whether a text that an encoder reads ends with the end token
+    separators: ClassVar[int] = 1  # end tokens between two texts that an encoder reads
 
     def __init__(self, backend: Backend, *, algorithm: Algorithm, cleaning: bool = True) -> None:
         self.backend = backend
@@ -220,6 +224,31 @@ class Tokenizer:
         prepare = clean if self.cleaning else join_surrogates
         return [encoding.ids for encoding in self.backend.encode_batch_fast([*map(prepare, texts)], add_special_tokens=False)]
 
+    def with_places(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Return the ids of each text, as `encode` does, and from which to which of its characters each id stands for.
+
+        A space before a word belongs to no sub-word of it, and bytes inside a character stand for all of it.
+
+        Raises:
+            ConfigError: this tokenizer cleans texts, so that places in what it cuts are not places in what it was given.
+        """
+        if self.cleaning:
+            raise ConfigError("a tokenizer that cleans texts does not know where its sub-words stood; train one with cleaning=False")
+        return [(ids, self._places(text, ids)) for text, ids in zip(texts, self.encode_batch(texts), strict=True)]
+
+    def _places(self, text: str, ids: Sequence[int]) -> list[tuple[int, int]]:
+        """Return where the characters of each sub-word start and end in a text."""
+        raw = np.frombuffer(f" {join_surrogates(text)}".encode(), dtype=np.uint8)
+        char_of = np.append(np.cumsum((raw & 0xC0) != 0x80) - 2, -1)  # (n_bytes + 1,), -1 for the space put in front
+        ends = np.cumsum([len(self._pieces[index]) for index in ids], dtype=np.int64)
+        firsts = np.append(0, ends[:-1])[: len(ends)]
+        firsts += (raw[firsts] == ord(" ")) & (ends - firsts > 1)
+        starts, stops = np.maximum(char_of[firsts], 0), char_of[ends - 1] + 1
+        if len(text) != char_of[-2] + 1:  # pairs of surrogates, which are two characters of the text as it was given
+            given = np.array([*(match.start() for match in GIVEN_CHARACTER.finditer(text)), len(text)])
+            starts, stops = given[starts], given[stops]
+        return list(zip(starts.tolist(), stops.tolist(), strict=True))
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, special tokens skipped; bytes that are no UTF-8 become U+FFFD.
 
@@ -248,14 +277,7 @@ class Tokenizer:
         the one before, and a lone space to the one behind.
         """
         chosen = np.asarray(ids, dtype=np.int64)
-        special = chosen < len(SPECIALS)
-        pieces = [self._pieces[index] for index in chosen.tolist()]
-        places = accumulate(map(len, pieces), initial=0)
-        raw = b"".join(pieces)
-        starts = np.array([_starts_word(raw, place) for place, _ in zip(places, pieces, strict=False)], dtype=np.bool_)
-        starts[:1] = True
-        starts[1:] |= special[:-1]
-        return starts | special
+        return starts_of_words([self._pieces[index] for index in chosen.tolist()], chosen < len(SPECIALS))
 
     @cached_property
     def _pieces(self) -> list[bytes]:
@@ -294,6 +316,16 @@ class Tokenizer:
 def is_spaceless(text: str) -> bool:
     """Return whether a text stands in scripts without spaces alone."""
     return _SPACELESS.fullmatch(text) is not None
+
+
+def starts_of_words(pieces: Sequence[bytes], special: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which pieces (S,) of a text, given as bytes, start a word; those that are special, and write nothing, stand alone."""
+    places = accumulate(map(len, pieces), initial=0)
+    raw = b"".join(pieces)
+    starts = np.array([_starts_word(raw, place) for place, _ in zip(places, pieces, strict=False)], dtype=np.bool_)
+    starts[:1] = True
+    starts[1:] |= special[:-1]
+    return starts | special
 
 
 def _starts_word(raw: bytes, place: int) -> bool:

@@ -136,6 +136,8 @@ class Words:
     bos_id: ClassVar[int] = 1
     eos_id: ClassVar[int] = 2
     unk_id: ClassVar[int] = 3
+    ends_texts: ClassVar[bool] = False  # whether a text that an encoder reads ends with the end token
+    separators: ClassVar[int] = 1  # end tokens between two texts that an encoder reads
 
     def __init__(self, words: Sequence[str], *, unit: Unit, chinese: bool) -> None:
         self.words = list(words)

@@ -7,7 +7,7 @@ dropped, and its probability is the sum over all alignments that leave it.
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -34,9 +34,26 @@ class CTCHypothesis(NamedTuple):
 
 def greedy(log_p: Array | Tensor) -> list[int]:
     """Return the label sequence of the likeliest alignment to posteriors (S, V): the best of each place, repeats merged, blanks dropped."""
-    best = _scores(log_p).argmax(axis=1)
-    new = np.diff(best, prepend=BLANK) != 0
-    return [int(label) for label in best[new & (best != BLANK)]]
+    path = BestPath()
+    path.advance(log_p)
+    return path.ids
+
+
+class BestPath:
+    """The label sequence of the likeliest alignment, fed with posteriors in chunks of any size."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self._last = BLANK  # the best of the last place
+
+    def advance(self, log_p: Array | Tensor) -> None:
+        """Go on with the posteriors of more places (s, V); in how many calls they come changes nothing."""
+        if not len(log_p):
+            return
+        best = _scores(log_p).argmax(axis=1)
+        new = np.diff(best, prepend=self._last) != 0
+        self.ids += [int(label) for label in best[new & (best != BLANK)]]
+        self._last = int(best[-1])
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
@@ -290,6 +307,11 @@ class PrefixBeam:
         trunk = best.at(best.depth - undecided)
         kept = [place for place, prefix in enumerate(beams.prefixes) if prefix.at(trunk.depth) is trunk]
         self._beams = _Beams([beams.prefixes[place] for place in kept], beams.blank[kept], beams.label[kept])
+
+
+def n_needed(ids: Sequence[int]) -> int:
+    """Return how many places a label sequence takes at least: one for each label, and one for the blank between two that are alike."""
+    return len(ids) + sum(a == b for a, b in pairwise(ids))
 
 
 def log_likelihood(log_p: Array | Tensor, ids: Sequence[int]) -> float:

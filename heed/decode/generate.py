@@ -49,6 +49,7 @@ def generate(
     options: DecodeConfig,
     limits: list[int] | None = None,
     never: tuple[int, ...] = (),
+    never_first: tuple[int, ...] = (),
     watch: Callable[[int], Watcher] | None = None,
 ) -> list[list[Hypothesis]]:
     """Answer every source with its n best hypotheses.
@@ -59,7 +60,7 @@ def generate(
         prefix: (B, P) ids that every answer starts with, such as the begin token; not part of the answer.
         end: the id that ends an answer.
         limits: longest answer of each source, the end token included; at most and by default options.max_length.
-        never: ids that are never generated, such as padding.
+        never: ids that are never generated, such as padding; never_first: ids that no answer begins with.
         watch: returns who watches an answer to the source of a number, and may end it early; its last token then stays in it. Searches
             with several beams are not watched.
     Returns:
@@ -73,7 +74,7 @@ def generate(
         return []
     limits = [min(limit, options.max_length) for limit in limits or [options.max_length] * prefix.size(0)]
     state = model.start(inputs, mask, prefix)
-    banned = torch.tensor(never, dtype=torch.long, device=prefix.device)
+    banned = _Banned.of(never, never_first, prefix.device)
     past = prefix if inputs is not None or mask is None else torch.where(mask, prefix, prefix[:, -1:])
     if not options.sampling and (watch is None or options.beams > 1):
         return _search(model, state, past, limits=limits, end=end, options=options, never=banned)
@@ -115,15 +116,28 @@ def stream(
         )
     state, limits = model.start(inputs, None, prefix), [options.max_length]
     points = _points(_seeds(prefix if inputs is None else inputs, None, options), limits)
-    banned = torch.tensor(never, dtype=torch.long, device=prefix.device)
+    banned = _Banned.of(never, (), prefix.device)
     watchers = None if watch is None else [watch(0)]
     for draw in _draws(model, state, prefix, points, limits=limits, end=end, options=options, never=banned, watchers=watchers):
         if draw.tokens[0] != end:
             yield draw.tokens[0]
 
 
+class _Banned(NamedTuple):
+    """Ids (n,) that are never generated, and those, the same included, that no answer begins with."""
+
+    always: Tensor
+    first: Tensor
+
+    @classmethod
+    def of(cls, never: tuple[int, ...], never_first: tuple[int, ...], device: torch.device) -> "_Banned":
+        """Put ids where the scores are."""
+        always, first = (torch.tensor(ids, dtype=torch.long, device=device) for ids in (never, (*never, *never_first)))
+        return cls(always, first)
+
+
 def _search(
-    model: Decoder[Source], state: DecoderState, past: Tensor, *, limits: list[int], end: int, options: DecodeConfig, never: Tensor
+    model: Decoder[Source], state: DecoderState, past: Tensor, *, limits: list[int], end: int, options: DecodeConfig, never: _Banned
 ) -> list[list[Hypothesis]]:
     """Search on from `past` (B, P), of which the state has read all but the last token."""
     search = BeamSearch(limits, beams=options.beams, length_penalty=options.length_penalty, n_best=options.n_best, end=end)
@@ -131,7 +145,7 @@ def _search(
     state.expand(options.beams)
 
     def allowed() -> Tensor:
-        forbid(logits, never)
+        forbid(logits, never.always if search.length else never.first)
         if options.repetition_penalty == 1:
             return logits
         sources = torch.tensor([source.index for source in search.active]).repeat_interleave(options.beams)
@@ -162,7 +176,7 @@ def _draws(
     limits: list[int],
     end: int,
     options: DecodeConfig,
-    never: Tensor,
+    never: _Banned,
     watchers: list[Watcher] | None,
 ) -> Iterator[_Draw]:
     """Choose one token per row of `past` (R, P) at a time, at the random numbers `points` (R, T), until every row has left.
@@ -171,7 +185,7 @@ def _draws(
     """
     rows, last, tokens = torch.arange(len(limits)), torch.tensor(limits) - 1, past[:, -1]
     for t in range(points.size(1)):
-        logits = forbid(model.step(tokens, state), never)
+        logits = forbid(model.step(tokens, state), never.always if t else never.first)
         scores = log_probabilities(logits)
         tokens = _choice(logits, scores, past, points[rows, t], options)
         tokens = tokens.masked_fill((last[rows] <= t).to(tokens.device), end)

@@ -25,13 +25,18 @@ from heed.model.block import build_attention
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
 KINDS = ("full, written out", "full", "windowed", "low rank")
 D_MODEL, HEADS = 256, 8
+WORDS = (
+    f"One layer of attention alone (d_model {D_MODEL}, {HEADS} heads), forward and backward over one text of random vectors, on the "
+    "processor. Written out, full attention holds all weights between tokens; otherwise it comes to the same without ever holding them. "
+    "Windowed attention looks at neighbours only, low rank through a few averages."
+)
 PROCESS = Path("/proc/self")
 LEAST_SECONDS = 0.3  # of repetitions
 
 
 def costs(lengths: Sequence[int] = LENGTHS) -> dict[str, Any]:
     """Measure every kind at every length: seconds, MiB beyond those of the program, and both slopes on log-log axes."""
-    found: dict[str, Any] = {"lengths": list(lengths), "kinds": {}}
+    found: dict[str, Any] = {"about": WORDS, "lengths": list(lengths), "kinds": {}}
     for kind in KINDS:
         pairs = [_measured(kind, length) for length in lengths]
         seconds, mib = [pair["seconds"] for pair in pairs], [pair["mib"] for pair in pairs]

@@ -1,5 +1,6 @@
 """Cross-validation: a run for each fold of the training data, everything fitted anew inside it and the fold scored once at the end."""
 
+import datetime
 import json
 import statistics
 import sys
@@ -8,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from heed import verbs
-from heed.errors import CheckpointError
-from heed.experiments.records import Json, check_data, experiment, has_begun, record_of
+from heed.device import describe_machine
+from heed.errors import CheckpointError, ConfigError
+from heed.experiments.records import Json, check_begin, check_data, experiment, has_begun, record_of
 from heed.files import parse_json, read_metrics, replacing
 from heed.report.folds import folds_page
 from heed.run import RunConfig, resolve
@@ -26,18 +28,26 @@ def crossvalidate(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], 
     Returns:
         the content of crossvalidation.json: `folds` with their scores and run folders, `summary` with mean and standard deviation.
     Raises:
-        ConfigError: validation or test data are named, or `folder` holds something else.
+        ConfigError: validation or test data or a single fold are named, training data are not, or `folder` holds something else.
         DataError: the data changed since an earlier call.
         TrainingError: another process is at work in `folder`.
     """
     config = resolve(recipe, settings, base={"data": {"folds": USUAL_FOLDS}})
     assert config.data.folds is not None
+    if config.data.fold != 1:
+        raise ConfigError(
+            f"data.fold={config.data.fold} would be ignored: every fold is the test data in turn; leave it out, or train on a single one "
+            f"with heed train ... data.folds={config.data.folds} data.fold={config.data.fold}"
+        )
+    check_begin(config)
     record = record_of(config)
     with experiment(folder, record):
         folds = [_fold(config, number, folder / f"fold-{number}", record, quiet=quiet) for number in range(1, config.data.folds + 1)]
         content = {
             "recipe": recipe if isinstance(recipe, str) else config.task["name"],
             "data": config.data.train,
+            "date": datetime.date.today().isoformat(),
+            "machine": describe_machine(),
             "group": config.data.group,
             "folds": folds,
             "summary": _summary([fold["scores"] for fold in folds]),
@@ -82,10 +92,10 @@ def _summary(folds: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 def fold_lines(content: Mapping[str, Any]) -> list[str]:
     """Return a cross-validation as lines for a terminal."""
     names = list(content["summary"])
-    width = max(map(len, names))
+    means = {name: f"{found['mean']:.4g} ± {found['sd']:.2g}" for name, found in content["summary"].items()}
+    width, wide = max(map(len, names)), max(map(len, means.values()))
     lines = [f"{len(content['folds'])} folds of {content['data']}" + (f", grouped by {content['group']}" if content["group"] else "")]
     for name in names:
         values = "  ".join(f"{fold['scores'][name]['value']:.4g}" for fold in content["folds"])
-        found = content["summary"][name]
-        lines.append(f"{name:<{width}}  {found['mean']:.4g} ± {found['sd']:.2g}   by fold: {values}")
+        lines.append(f"{name:<{width}}  {means[name]:<{wide}}  by fold: {values}")
     return lines

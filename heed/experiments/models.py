@@ -5,6 +5,7 @@ The page says first, in plain words, whether the Transformer is worth it here.
 
 import datetime
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,27 +27,32 @@ from heed.errors import ConfigError, HeedError
 from heed.evaluation import evaluate_examples
 from heed.experiments.baselines import ASKED_ALONE, judged_on, milliseconds
 from heed.experiments.costs import costs
-from heed.experiments.recall import DISTANCES, VALUES, recall
-from heed.experiments.records import Json, check_data, experiment, has_begun, record_of
+from heed.experiments.recall import DISTANCES, SIZE, VALUES, recall
+from heed.experiments.records import Json, check_begin, check_data, experiment, has_begun, record_of
 from heed.files import parse_json, read_metrics, replacing
 from heed.metrics import bootstrap
 from heed.metrics.calibration import decisions
 from heed.metrics.classification import ClassificationMetrics
-from heed.model.config import ModelConfig
+from heed.model.config import ModelConfig, of_chosen_kinds
 from heed.model.describe import count_parameters
 from heed.model.models import build_model
 from heed.report.comparison import comparison_page
+from heed.report.wording import SPACELESS
 from heed.run import Run, RunConfig, resolve
 from heed.tasks.text_classification import TextClassification
 from heed.training.folds import USUAL_FOLDS
-from heed.training.prepare import check_metric
 
 MIXERS = {"Transformer": "attention", "CNN": "convolution", "LSTM": "lstm"}
 BASELINES = {"TF-IDF + logistic regression": "tf-idf", "majority": "majority"}
 WIDTHS = range(16, 1025, 8)  # tried for a model of a given number of parameters
 LENGTHS = (5, 10, 20, 50, 100, 200, 500)  # ends of the buckets, in words
+UNITS = re.compile(f"[{SPACELESS}]|[^\\s{SPACELESS}]+")  # what those lengths count
 SIGNIFICANT = 0.05
 SCORES = ("accuracy", "precision_macro", "recall_macro", "f1_macro", "roc_auc", "log_loss")  # of the page; evaluations/ of each run has all
+RECALL_WORDS = (
+    "How far back a kind of model can look, on a task made for the question, not on the data above: a small Transformer and a small CNN "
+    f"(3 tokens wide), both {SIZE['n_layers']} layers deep, learned to name the value of a key that stands so many tokens away."
+)
 UNFINISHED = "Not all kinds of model are done yet; the verdict comes with the last of them. The same command goes on."
 
 Say = Callable[[str], None]
@@ -81,7 +87,7 @@ def compare_models(
     task = asked.build_task()
     if not isinstance(task, TextClassification):
         raise ConfigError(f"compare-models compares text classifiers, found task {asked.task['name']}")
-    check_metric(asked, task)
+    check_begin(asked)
     config = with_test_data(asked)
     record = record_of(config)
     with experiment(folder, record):
@@ -155,7 +161,7 @@ class _Comparison:
         """Write down what is known of those that are done."""
         texts = [" ".join(example[column] for column in self.first.task.wanted) for example in self.tested]
         classes = Counter(label for example in self.tested for label in labels_of(example["label"]))
-        self.content["data"]["classes"] = dict(classes)
+        self.content["data"] |= {"texts_judged": len(self.tested), "classes": dict(classes)}
         self.content["models"] = [_row(candidate, texts) for candidate in candidates]
         self.content["verdict"] = verdict(candidates) if {*self.kinds, *BASELINES} <= {one.name for one in candidates} else [UNFINISHED]
         self._write()
@@ -181,7 +187,8 @@ class _Comparison:
         """Train one kind in a process of its own, whose memory is then its alone, unless that is done."""
         place = _place(self.folder, name)
         recipe = self.folder / f"{place.name}.yaml"
-        recipe.write_text(dump_yaml(self.config.replace(model=self._model(mixer).model_dump()).model_dump()), encoding="utf-8")
+        config = self.config.replace(model=self._model(mixer).model_dump(), init=start_of(self.config, mixer))
+        recipe.write_text(dump_yaml(config.model_dump()), encoding="utf-8")
         if not has_begun(place):
             self.say(f"{name}: training in {place}")
             _train(place, str(recipe), "--to", str(place))
@@ -196,6 +203,11 @@ class _Comparison:
         if mixer in ("attention", "hybrid"):
             return self.config.model.replace(mixer=mixer)
         return matched(self.first.config.model, mixer).replace(vocab_size=None, n_classes=None)
+
+
+def start_of(config: RunConfig, mixer: str) -> str | None:
+    """Return the run that a kind of network starts from: the one that was asked for, where its weights are of that kind."""
+    return config.init if mixer == config.model.mixer else None
 
 
 def _head(config: RunConfig) -> dict[str, Any]:
@@ -213,12 +225,15 @@ def _head(config: RunConfig) -> dict[str, Any]:
 
 def notes(config: RunConfig, n_networks: int) -> list[str]:
     """Say how far the comparison goes."""
-    return [
+    found = [
         f"Each network was trained once, with seed {config.seed}: another seed moves its scores too, and the intervals, which are over the "
         "rows that were judged, do not tell how far.",
-        f"The best of {n_networks} networks is picked on these same rows. Its p-value against the baseline is therefore multiplied by "
-        f"{n_networks}, that against the Transformer by {n_networks - 1} (Bonferroni); intervals of differences are not corrected.",
+        f"The best of {n_networks} networks is picked on these same rows, which flatters it. Where it leads, its p-value against the "
+        f"baseline is therefore multiplied by {n_networks}, that against the Transformer by {n_networks - 1} (Bonferroni); intervals of "
+        "differences are not corrected, and neither is the lead of the baseline over it.",
     ]
+    start = f"The network of mixer={config.model.mixer} starts from {config.init}, the others from nothing."
+    return found if config.init is None else [*found, start]
 
 
 def _earlier(folder: Path) -> dict[str, Any]:
@@ -254,7 +269,9 @@ def matched(transformer: ModelConfig, mixer: str) -> ModelConfig:
     plain = {"attention": "full", "adaptive": False, "hierarchical": False, "weight_rank": None, "n_heads": 1, "n_kv_heads": None}
     plain |= {"pooling": "mean"}  # the first token of a network without attention sees its neighbours only
     budget = _size(transformer)
-    candidates = [transformer.replace(mixer=mixer, d_model=width, d_ff=width, positions="none", **plain) for width in WIDTHS]
+    plain |= {name: ModelConfig.model_fields[name].default for name in ("d_kv", "rotary_base", "first_position")}
+    settings = of_chosen_kinds({**transformer.model_dump(), **plain, "mixer": mixer, "positions": "none"})
+    candidates = [ModelConfig(**{**settings, "d_model": width, "d_ff": width}) for width in WIDTHS]
     return min(candidates, key=lambda config: abs(_size(config) - budget))
 
 
@@ -321,8 +338,8 @@ def _row(candidate: Candidate, texts: Sequence[str]) -> dict[str, Any]:
 
 
 def by_length(texts: Sequence[str], right: np.ndarray[Any, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the accuracy over texts of like length, in words (characters, where a text has no spaces)."""
-    lengths = np.array([max(len(text.split()), len(text) // 6) for text in texts])
+    """Yield the accuracy over texts of like length, in words (characters, in scripts that put no spaces between words)."""
+    lengths = np.array([len(UNITS.findall(text)) for text in texts])
     low = 0
     for high in (*LENGTHS, None):
         chosen = (lengths > low) & (lengths <= high) if high is not None else lengths > low
@@ -348,15 +365,21 @@ def verdict(candidates: Sequence[Candidate]) -> list[str]:
         points = 100 * test.difference.value
         ahead = f"the {best.name} is ahead of the Transformer by {points:.1f} points"
         lines.append(f"Among the networks {ahead}, {sure} ({_p_words(p_value)}).")
+    if accuracies["majority"] >= max(accuracies[best.name], accuracies[simple.name]):
+        return [f"No model is right more often than the majority class, always answered ({accuracies['majority']:.1%}).", *lines]
     return [*lines, f"Always answering with the most frequent class is right {accuracies['majority']:.1%} of the time."]
 
 
 def _against_simple(best: Candidate, simple: Candidate, accuracies: Mapping[str, float], n_networks: int) -> str:
-    """Say whether the best network is worth it."""
+    """Say whether the best network is worth it.
+
+    Picking the best network flatters it: its lead is corrected for that, and a lead over even the best of them needs no correction.
+    """
     test = simple.metrics.compare(best.metrics)["accuracy"]
-    p_value = corrected(test.p_value, n_networks)
     low, value, high = (100 * end for end in (test.difference.low, test.difference.value, test.difference.high))
-    span = f"95 % interval of the difference {low:+.1f} to {high:+.1f} points, {_p_words(p_value)}"
+    p_value = corrected(test.p_value, n_networks) if value > 0 else test.p_value
+    p_words = _p_words(p_value) if value > 0 else f"p = {p_value:.3f}"
+    span = f"95 % interval of the difference {low:+.1f} to {high:+.1f} points, {p_words}"
     a, b = (f"{name} ({accuracies[name]:.1%})" for name in (best.name, simple.name))
     if p_value >= SIGNIFICANT:
         return f"No winner: {a} and the simple {b} do not differ by more than chance ({span}). The simple one is cheaper: use it."
@@ -377,7 +400,7 @@ def _p_words(p_value: float) -> str:
 def _recall() -> dict[str, Any]:
     models = {"Transformer": "attention", "CNN": "convolution"}
     found = {name: [{"distance": one.distance, "accuracy": one.accuracy} for one in recall(mixer)] for name, mixer in models.items()}
-    return {"distances": list(DISTANCES), "models": found, "chance": 1 / VALUES}
+    return {"about": RECALL_WORDS, "distances": list(DISTANCES), "models": found, "chance": 1 / VALUES}
 
 
 def comparison_lines(content: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from heed.errors import CheckpointError, ConfigError, DataError
 from heed.files import held, parse_json, replacing
 from heed.run import RunConfig
-from heed.training.prepare import Hashes, data_hashes, hashes_of
+from heed.training.origin import Origin
+from heed.training.prepare import Hashes, check_metric, data_hashes, hashes_of
 
 RECORD = "experiment.json"
 BEGUN = ("*/config.yaml", "study.journal")  # what an experiment that has begun leaves
@@ -19,8 +20,21 @@ NOTHING = "nothing"  # how a setting that is not there is told
 Json = dict[str, Any]
 
 
+def check_begin(config: RunConfig, varied: Container[str] = ()) -> None:
+    """Refuse, before anything is written, settings that no run of an experiment could begin with; raises ConfigError.
+
+    Args:
+        varied: paths of settings that the runs have values of their own for.
+    """
+    if config.data.train is None and "data.train" not in varied:
+        raise ConfigError("data.train is not set: name the file of your examples, such as data.train=rows.csv")
+    check_metric(config, config.build_task())
+
+
 def record_of(config: RunConfig, **others: Any) -> Json:
     """Return what an experiment is of: every setting, what else it was given, and the hashes of its data; raises DataError without them."""
+    if config.init is not None:
+        others["init_sha256"] = Origin.open(config.init, own_task=config.task["name"]).sha256
     content = {"settings": {**config.model_dump(), **others}, "data_sha256": data_hashes(config.data)}
     found: Json = json.loads(json.dumps(content))
     return found

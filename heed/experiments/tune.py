@@ -4,6 +4,7 @@ A recipe names what may vary under `search`: a list of values, or {low, high} wi
 Every trial is a run folder, whose config.yaml makes the same run again. Test data are never looked at.
 """
 
+import datetime
 import json
 import shutil
 import sys
@@ -17,13 +18,13 @@ from pydantic import model_validator
 
 from heed import verbs
 from heed.config import Settings, find_recipe, merge, read_yaml, validate
+from heed.device import describe_machine
 from heed.errors import ConfigError, HeedError, MissingExtra, TrainingError
-from heed.experiments.records import Json, check_data, experiment, record_of
+from heed.experiments.records import Json, check_begin, check_data, experiment, record_of
 from heed.files import read_metrics, replacing
 from heed.metrics import LESS_IS_BETTER
 from heed.report.trials import trials_page
 from heed.run import Run, RunConfig, resolve
-from heed.training.prepare import check_metric
 from heed.training.train import fit_recipe
 
 USUAL_SEARCH: dict[str, Any] = {"train.lr": {"low": 5e-4, "high": 8e-3, "log": True}, "model.dropout": {"low": 0.0, "high": 0.4}}
@@ -142,7 +143,7 @@ def _check(recipe: str | Mapping[str, Any], fixed: Mapping[str, Any], space: Map
         for value in values:
             resolve(recipe, merge(fixed, _nested(path, value)))
     config = resolve(recipe, fixed)
-    check_metric(config, config.build_task())
+    check_begin(config, varied=space)
     return config
 
 
@@ -265,8 +266,12 @@ class _Search:
         n_complete = sum(row["state"] == "complete" for row in rows)
         content: dict[str, Any] = {
             "recipe": self.recipe if isinstance(self.recipe, str) else "settings",
+            "data": self.record["settings"]["data"]["train"],
+            "date": datetime.date.today().isoformat(),
+            "machine": describe_machine(),
             "metric": self.metric,
             "direction": self.study.direction.name.lower(),
+            "space": _told(self.space),
             "trials": rows,
             "best": None,
             "importance": _importance(self.optuna, self.study) if n_complete > 3 else None,

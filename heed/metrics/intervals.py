@@ -21,6 +21,7 @@ Numbers = npt.NDArray[np.number]
 ScoreFunction = Callable[[Floats], Floats]  # (R, K) sums -> (R,) scores, one score per row
 
 PERCENTILES = (2.5, 97.5)  # the ends of a 95 % interval
+NORMAL_QUANTILE = 1.959964  # between minus and plus this lie 95 % of a standard normal distribution
 BLOCK_ROWS = 2**16  # examples drawn from at a time
 BLOCK_CELLS = 2**20  # row counts held at a time; with BLOCK_ROWS it bounds the memory whatever N and R are
 TIE = 1e-9  # relative; differences this close count as equal, so that rounding does not decide
@@ -111,8 +112,23 @@ def paired_bootstrap(
     # The same seed draws the same rows for both, which is what pairs them.
     scores_a = score(resampled_sums(stats_a, resamples=resamples, seed=seed, groups=groups))
     scores_b = score(resampled_sums(stats_b, resamples=resamples, seed=seed, groups=groups))
+    return compared(scores_a, scores_b)
+
+
+def compared(scores_a: Floats, scores_b: Floats) -> Comparison:
+    """Compare scores on the same resamples, (1 + R,) each with the set's own first, as `paired_bootstrap` does."""
     difference = scores_b - scores_a
     return Comparison(interval(scores_a), interval(scores_b), interval(difference), _two_sided_p(difference))
+
+
+def wilson_interval(n_right: int, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of so many (Wilson 1927), which is one for few and for none or all of them too."""
+    if n == 0:
+        return 0.0, 1.0
+    share, spread = n_right / n, NORMAL_QUANTILE**2 / n
+    middle = share + spread / 2
+    half = (spread * (share * (1 - share) + spread / 4)) ** 0.5
+    return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
 
 
 def interval(scores: Floats) -> Score:

@@ -115,11 +115,13 @@ class TranslationMetrics:
             Japanese, "char" for Korean (sacreBLEU's "ko-mecab" needs a package of its own, and a tokenizer that depends on what is
             installed would make scores incomparable), "13a" for all others. None finds the language out from the first 200 references,
             which are held until then, or until scores are first asked for.
+        ter: whether TER is counted, which takes seconds for texts of hundreds of words; without it, it is 0.
     Raises:
         MissingExtra: the language is Japanese and MeCab is not installed.
     """
 
-    def __init__(self, language: str | None = None) -> None:
+    def __init__(self, language: str | None = None, *, ter: bool = True) -> None:
+        self._ter = ter
         self._metrics = None if language is None else _sacrebleu_metrics(language)
         self._waiting: list[tuple[str, str, str]] = []
         self._rows = array("i")
@@ -160,7 +162,7 @@ class TranslationMetrics:
             )
         sums = resampled_sums(table, resamples=resamples, seed=seed)
         scores = {name: interval(function(sums[:, COLUMNS[name]])) for name, function in SCORE_FUNCTIONS.items()}
-        return TranslationScores(scores, self._signatures(), _bucket_scores(table, resamples, seed), len(table))
+        return TranslationScores(scores, self.signatures, _bucket_scores(table, resamples, seed), len(table))
 
     def compare(self, other: "TranslationMetrics", *, resamples: int = 1000, seed: int = 0) -> dict[str, Comparison]:
         """Test on the same sentences whether another system (b) differs from this one (a), score by score."""
@@ -193,14 +195,15 @@ class TranslationMetrics:
         """Append one row of counts per sentence."""
         for start in range(0, len(sources), CHUNK_ROWS):
             part = slice(start, start + CHUNK_ROWS)
-            rows = _sentence_rows(metrics, sources[part], hypotheses[part], references[part])
+            rows = _sentence_rows(metrics, sources[part], hypotheses[part], references[part], ter=self._ter)
             self._rows.frombytes(rows.tobytes())
         _forget_lines(metrics)
 
-    def _signatures(self) -> dict[str, str]:
-        """Return sacreBLEU's signatures; only a metric that has counted something has one."""
+    @property
+    def signatures(self) -> dict[str, str]:
+        """sacreBLEU's signatures; only a metric that has counted something has one."""
         named = self._metrics._asdict() if self._metrics else {}
-        return {name: str(metric.get_signature()) for name, metric in named.items()}
+        return {name: str(metric.get_signature()) for name, metric in named.items() if self._ter or name != "ter"}
 
 
 def detect_language(texts: Iterable[str]) -> str | None:
@@ -283,9 +286,10 @@ def _bucket_scores(table: Counts, resamples: int, seed: int) -> list[Bucket]:
     return buckets
 
 
-def _sentence_rows(metrics: _Metrics, sources: Sequence[str], hypotheses: Sequence[str], references: Sequence[str]) -> Counts:
+def _sentence_rows(metrics: _Metrics, sources: Sequence[str], hypotheses: Sequence[str], references: Sequence[str], *, ter: bool) -> Counts:
     """Count a few sentences, (n, N_COLUMNS)."""
-    counted = [_sentence_statistics(metric, hypotheses, references) for metric in metrics]
+    counted = [_sentence_statistics(metric, hypotheses, references) for metric in metrics[: len(metrics) - (not ter)]]
+    counted += [] if ter else [np.zeros((len(sources), len(COLUMNS["ter"])))]
     exact = [[hypothesis.strip() == reference.strip(), 1] for hypothesis, reference in zip(hypotheses, references, strict=True)]
     lengths = [[len(LENGTH_UNITS.findall(source))] for source in sources]
     return np.concatenate([*counted, np.array(exact), np.array(lengths)], axis=1).astype(np.int32)

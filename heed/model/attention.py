@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heed.model.cache import KVCache
-from heed.model.linear import AnyLinear, LowRankLinear, build_linear
+from heed.model.linear import bias_of, build_linear, weight_of
 from heed.model.positions import rotate
 
 # In bfloat16, scores up to this many per head are cheaper as two batched products than in torch's fused kernel (heed bench attention);
@@ -141,6 +141,7 @@ class Attention(nn.Module):
         n_heads: int,
         *,
         n_kv_heads: int | None = None,
+        d_head: int | None = None,
         scaled: bool = True,
         bias: bool = True,
         rank: int | None = None,
@@ -151,23 +152,24 @@ class Attention(nn.Module):
 
         Args:
             n_kv_heads: heads of keys and values; a divisor of n_heads, which is the default.
+            d_head: features of one head; default d_model / n_heads.
             scaled: divide the scores by sqrt(d_head).
             rank: of the projections; default full.
             adaptive: each head has a factor on its scores that is learned, 1 at the start.
             mix: how all tokens of x look at each other, where that is not attention over all pairs.
         """
         super().__init__()
-        if d_model % n_heads or n_heads % (n_kv_heads or n_heads):
+        if (d_head is None and d_model % n_heads) or n_heads % (n_kv_heads or n_heads):
             raise ValueError(f"n_heads={n_heads} must divide d_model={d_model}, and n_kv_heads={n_kv_heads} must divide n_heads")
         self.n_heads = n_heads
         self.n_kv_heads = n_kv_heads or n_heads
-        self.d_head = d_head = d_model // n_heads
+        self.d_head = d_head = d_head or d_model // n_heads
         self.scale = d_head**-0.5 if scaled else 1.0
-        query = build_linear(d_model, d_model, bias=bias, rank=rank)
+        query = build_linear(d_model, n_heads * d_head, bias=bias, rank=rank)
         key, value = (build_linear(d_model, self.n_kv_heads * d_head, bias=bias, rank=rank) for _ in range(2))
         self.query: nn.Module = query
         self.key, self.value = key, value
-        self.output: nn.Module = build_linear(d_model, d_model, bias=bias, rank=rank)
+        self.output: nn.Module = build_linear(n_heads * d_head, d_model, bias=bias, rank=rank)
         self.sharpness = nn.Parameter(torch.zeros(n_heads)) if adaptive else None  # logarithm of the factor
         self.mix = mix
         self.joint: Callable[[Tensor], Tensor] = JointLinear(query, key, value)
@@ -265,15 +267,15 @@ class Attention(nn.Module):
 class JointLinear:
     """Applies several linear maps to the same x as one product; owns no parameters."""
 
-    def __init__(self, *linears: AnyLinear) -> None:
+    def __init__(self, *linears: nn.Module) -> None:
         self.linears = linears
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map (..., D) to (..., sum of the maps' widths)."""
-        if isinstance(self.linears[0], LowRankLinear):  # thin products are cheaper than the full matrix
+        if not all(isinstance(linear, nn.Linear) for linear in self.linears):  # thin products are cheaper than the full matrix
             return torch.cat([linear(x) for linear in self.linears], dim=-1)
-        weight = torch.cat([linear.weight for linear in self.linears])
-        biases = [linear.bias for linear in self.linears if linear.bias is not None]
+        weight = torch.cat([weight_of(linear) for linear in self.linears])
+        biases = [bias for linear in self.linears if (bias := bias_of(linear)) is not None]
         return F.linear(x, weight, torch.cat(biases) if biases else None)
 
 

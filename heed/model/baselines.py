@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from heed.model.block import ACTIVATIONS, Block, Residual, Stack, build_norm
+from heed.model.block import ACTIVATIONS, Block, Residual, Stack, build_blocks, build_norm
 from heed.model.config import ModelConfig
 from heed.model.conformer import ConformerBlock
 
@@ -71,7 +71,7 @@ class BaselineStack(nn.Module):
     def __init__(self, config: ModelConfig, n_layers: int) -> None:
         super().__init__()
         self.config = config
-        self.blocks = nn.ModuleList(MixingBlock(config) for _ in range(n_layers))
+        self.blocks = build_blocks(config, n_layers, lambda: MixingBlock(config))
         self.norm = build_norm(config) if config.norm_place == "before" else None
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -102,9 +102,9 @@ def build_stack(config: ModelConfig, n_layers: int) -> Stack | BaselineStack:
         return BaselineStack(config, n_layers)
     if config.mixer == "conformer":
         stack = Stack(config, 0)
-        stack.blocks = nn.ModuleList(ConformerBlock(config) for _ in range(n_layers))
+        stack.blocks = build_blocks(config, n_layers, lambda: ConformerBlock(config))
         return stack
     stack = Stack(config, n_layers)
     if config.mixer == "hybrid":
-        stack.blocks = nn.ModuleList(HybridBlock(config) for _ in range(n_layers))
+        stack.blocks = build_blocks(config, n_layers, lambda: HybridBlock(config))
     return stack

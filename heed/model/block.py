@@ -63,6 +63,7 @@ def build_attention(config: ModelConfig, *, mix: Mix | None = None) -> Attention
         config.d_model,
         config.n_heads,
         n_kv_heads=config.n_kv_heads,
+        d_head=config.d_kv,
         scaled=config.scaled,
         bias=config.bias,
         rank=config.weight_rank,
@@ -144,6 +145,11 @@ class Block(nn.Module):
         return self.feed_forward_residual.leave(x, self.feed_forward(self.feed_forward_residual.enter(x)))
 
 
+def build_blocks(config: ModelConfig, n_layers: int, build: Callable[[], nn.Module]) -> nn.ModuleList:
+    """Return the blocks of a stack; with model.share_layers all are one, as in the Universal Transformer (Dehghani et al. 2019)."""
+    return nn.ModuleList([build()] * n_layers if config.share_layers else (build() for _ in range(n_layers)))
+
+
 class Stack(nn.Module):
     """Blocks one after the other, with what they share: relative and rotary positions, and the last norm."""
 
@@ -151,14 +157,14 @@ class Stack(nn.Module):
         super().__init__()
         self.config = config
         self.causal = causal
-        self.rotary = RotaryPositions(config.d_head) if config.positions == "rotary" else None
+        self.rotary = RotaryPositions(config.d_head, config.rotary_base) if config.positions == "rotary" else None
         self.relative = RelativeBias(config.n_heads, causal=causal) if config.positions == "relative" else None
-        self.blocks = nn.ModuleList(Block(config, causal=causal, cross=cross) for _ in range(n_layers))
+        self.blocks = build_blocks(config, n_layers, lambda: Block(config, causal=causal, cross=cross))
         self.norm = build_norm(config) if config.norm_place == "before" else None
         self.recompute = False  # keep only the input of each block for the backward pass, and compute the rest again (Chen et al. 2016)
 
     def new_caches(self, memory: Tensor | None = None) -> list[LayerCache]:
-        """Return an empty cache for each block; with a memory (B, S, D), its keys and values are in them."""
+        """Return an empty cache for each time a block is applied; with a memory (B, S, D), its keys and values are in them."""
         if memory is None:
             return [LayerCache() for _ in self.blocks]
         crossed = [block.cross_attention for block in self.blocks if isinstance(block.cross_attention, Attention)]

@@ -1,10 +1,20 @@
 """ModelConfig: the few settings that turn one block into every member of the family."""
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from heed.config import Settings
+
+# a setting and those of its values -> the other settings that only they read
+READ_BY: dict[tuple[str, tuple[str | bool, ...]], tuple[str, ...]] = {
+    ("mixer", ("convolution", "hybrid", "conformer")): ("kernel_size",),
+    ("attention", ("windowed",)): ("window",),
+    ("attention", ("low_rank",)): ("landmarks",),
+    ("attention", ("chunked",)): ("chunk", "left_chunks"),
+    ("hierarchical", (True,)): ("n_document_layers",),
+}
 
 
 class ModelConfig(Settings):
@@ -18,6 +28,7 @@ class ModelConfig(Settings):
     d_model: int = Field(default=256, ge=1, description="width of the residual stream")
     n_heads: int = Field(default=4, ge=1, description="attention heads; divides d_model")
     n_kv_heads: int | None = Field(default=None, ge=1, description="heads of keys and values (grouped heads); default n_heads")
+    d_kv: int | None = Field(default=None, ge=1, description="features of one head; default d_model / n_heads")
     n_layers: int = Field(default=3, ge=1, description="blocks of the (encoder) stack")
     n_decoder_layers: int | None = Field(default=None, ge=1, description="blocks of the decoder of a seq2seq model; default n_layers")
     d_ff: int = Field(default=1024, ge=1, description="width inside the feed-forward")
@@ -31,12 +42,29 @@ class ModelConfig(Settings):
         default="before", description="where a sub-layer is normalised; rezero gates it by a scalar from 0"
     )
     norm_epsilon: float = Field(default=1e-6, gt=0, description="added to the variance")
-    positions: Literal["sinusoidal", "learned", "rotary", "relative", "none"] = Field(default="rotary", description="how order is known")
+    positions: Literal["sinusoidal", "sinusoidal_halves", "learned", "rotary", "relative", "none"] = Field(
+        default="rotary", description="how order is known; sinusoidal_halves: all sines stand before all cosines"
+    )
     max_length: int = Field(default=512, ge=1, description="longest sequence; a hard limit for learned positions")
+    max_source_length: int | None = Field(
+        default=None, ge=1, description="learned positions of the encoder of a seq2seq model, where not max_length"
+    )
+    first_position: int = Field(default=0, ge=0, description="learned positions: the row of the first token; max_length rows follow")
+    rotary_base: float = Field(default=10000.0, gt=1, description="rotary positions: pair i of d_head / 2 turns by base^(-2 i / d_head)")
     scaled: bool = Field(default=True, description="divide attention scores by sqrt(d_head)")
     bias: bool = Field(default=True, description="linear maps have biases")
+    share_layers: bool = Field(default=False, description="the blocks of a stack are one block, applied n_layers times")
     tied: bool = Field(default=True, description="the output projection is the (target) embedding")
+    scaled_head: bool = Field(default=False, description="divide hidden vectors by sqrt(d_model) before the scores of words")
+    head_bias: bool = Field(default=False, description="the scores of words have a bias")
+    absent_ids: list[int] = Field(
+        default_factory=list, description="ids that stand for nothing in an imported vocabulary and are never written; set by the task"
+    )
     embedding_scale: bool = Field(default=True, description="multiply embeddings by sqrt(d_model)")
+    embedding_norm: bool = Field(default=False, description="normalise embeddings with their positions")
+    n_segments: int | None = Field(
+        default=None, ge=1, description="learned vectors for parts of a text, each ended by the end token, added to embeddings"
+    )
     d_embedding: int | None = Field(
         default=None, ge=1, description="width of the embeddings when it is not d_model, to which a linear map then leads; set by the task"
     )
@@ -44,6 +72,10 @@ class ModelConfig(Settings):
     n_features: int | None = Field(default=None, ge=1, description="features of a frame of audio, which stand for tokens; set by the task")
     subsampling: Literal[1, 2, 4, 8] = Field(
         default=4, description="frames of audio that become one place behind the stem; read where there are n_features"
+    )
+    audio_stem: Literal["frames2d", "frames1d"] = Field(
+        default="frames2d",
+        description="convolutions over time and frequency, or frames1d: two over time alone; read where there are n_features",
     )
     mixer: Literal["attention", "convolution", "lstm", "hybrid", "conformer"] = Field(
         default="attention",
@@ -73,22 +105,34 @@ class ModelConfig(Settings):
         default="mean", description="how the tokens of a text become one vector, for a head that judges texts"
     )
     n_classes: int | None = Field(default=None, ge=1, description="classes of a head that judges texts; set by the task")
+    class_hidden: Literal["none", "tanh", "relu"] = Field(
+        default="none", description="non-linearity of a layer before the scores of classes; none: there is no such layer"
+    )
+    n_grams: int = Field(
+        default=0,
+        ge=0,
+        le=8,
+        description="tokens of the longest n-grams whose own scores are added to those of the classes; 0: a network alone (encoders only)",
+    )
+    n_gram_rows: int = Field(default=1 << 18, ge=1, description="rows of scores to which n-grams are hashed")
+    n_tags: int | None = Field(default=None, ge=1, description="scores of a head that judges every token; set by the task")
+    masked_lm: bool = Field(default=False, description="a head foretells hidden tokens; set by the task")
     ctc: bool = Field(default=False, description="a head scores labels at every place of the encoder, for CTC; set by the task")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.d_model % self.n_heads:
+        if self.d_kv is None and self.d_model % self.n_heads:
             raise ValueError(f"model.n_heads={self.n_heads} does not divide model.d_model={self.d_model}; choose a divisor")
         if self.n_heads % self.kv_heads:
             raise ValueError(f"model.n_kv_heads={self.kv_heads} does not divide model.n_heads={self.n_heads}; choose a divisor")
-        if self.positions == "rotary" and self.d_head % 2:
-            raise ValueError(f"model.positions=rotary needs an even d_model / n_heads, found {self.d_head}; use fewer or more heads")
-        if self.source_vocab_size is not None and self.architecture != "seq2seq":
-            raise ValueError(f"model.source_vocab_size would be ignored by architecture={self.architecture}; leave it out")
-        if self.n_decoder_layers is not None and self.architecture != "seq2seq":
-            raise ValueError(f"model.n_decoder_layers would be ignored by architecture={self.architecture}; leave it out")
+        for name in ("source_vocab_size", "n_decoder_layers", "max_source_length"):
+            if getattr(self, name) is not None and self.architecture != "seq2seq":
+                raise ValueError(f"model.{name} would be ignored by architecture={self.architecture}; leave it out")
         self._fits_the_architecture()
+        self._fits_positions()
         self._fits_the_mixer()
+        self._fits_its_kinds()
+        self._fits_tokens()
         self._fits_audio()
         if self.norm_place == "rezero" and self.norm != "layer":
             raise ValueError(f"model.norm={self.norm} would be ignored by norm_place=rezero, which has no norms; leave it out")
@@ -97,13 +141,30 @@ class ModelConfig(Settings):
     def _fits_the_architecture(self) -> None:
         """Refuse what the stacks of an architecture would ignore."""
         of_encoders = {"mixer": "attention", "attention": "full", "hierarchical": False, "n_classes": None, "d_embedding": None}
-        of_any_encoder = {"n_features": None, "ctc": False}
+        of_encoders |= {"class_hidden": "none", "n_tags": None, "masked_lm": False, "n_segments": None, "n_grams": 0}
+        of_any_encoder = {"n_features": None, "ctc": False, "audio_stem": "frames2d"}
         for name, usual in (*of_encoders.items(), *of_any_encoder.items()):
             value = getattr(self, name)
             also_seq2seq = name in of_any_encoder or value in ("conformer", "chunked")
             wanted = ("encoder", "seq2seq") if also_seq2seq else ("encoder",)
             if value != usual and self.architecture not in wanted:
                 raise ValueError(f"model.{name}={value} needs architecture={' or '.join(wanted)}, found {self.architecture}; leave it out")
+        for name in ("scaled_head", "head_bias", "absent_ids"):
+            if getattr(self, name) and self.architecture == "encoder":
+                raise ValueError(f"model.{name} would be ignored by architecture=encoder; leave it out")
+
+    def _fits_positions(self) -> None:
+        """Refuse what the kind of positions would ignore, or cannot do."""
+        if self.positions == "rotary" and self.d_head % 2:
+            found = "d_model / n_heads" if self.d_kv is None else "d_kv"
+            raise ValueError(f"model.positions=rotary needs an even {found}, found {self.d_head}; use fewer or more heads")
+        for name, kind in (("first_position", "learned"), ("max_source_length", "learned"), ("rotary_base", "rotary")):
+            if self._is_given(name) and self.positions != kind:
+                raise ValueError(f"model.{name} would be ignored by positions={self.positions}; leave it out, or choose {kind}")
+
+    def _is_given(self, name: str) -> bool:
+        """Return whether a setting differs from its default."""
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
 
     def _fits_the_mixer(self) -> None:
         """Refuse kinds of mixing that the other settings would ignore."""
@@ -114,8 +175,9 @@ class ModelConfig(Settings):
         if self.mixer == "lstm" and self.d_model % 2:
             raise ValueError(f"model.d_model={self.d_model}: an LSTM in two directions needs an even number")
         without_attention = self.mixer in ("convolution", "lstm")
-        if without_attention and self.weight_rank is not None:
-            raise ValueError(f"model.weight_rank={self.weight_rank} would be ignored by mixer={self.mixer}; leave it out")
+        for name in ("weight_rank", "d_kv", "rotary_base"):
+            if without_attention and self._is_given(name):
+                raise ValueError(f"model.{name}={getattr(self, name)} would be ignored by mixer={self.mixer}; leave it out")
         if without_attention and (self.attention != "full" or self.adaptive):
             raise ValueError(f"model.attention and model.adaptive would be ignored by mixer={self.mixer}, which has none; leave them out")
         if self.attention != "full" and self.positions == "relative":
@@ -125,10 +187,38 @@ class ModelConfig(Settings):
         if self.mixer == "conformer" and self.norm_place != "before":
             raise ValueError(f"model.norm_place={self.norm_place}: mixer=conformer needs before; leave it out")
 
+    def _fits_its_kinds(self) -> None:
+        """Refuse the settings of one kind of mixing where another is chosen."""
+        for (field, kinds), names in READ_BY.items():
+            for name in names:
+                if self._is_given(name) and getattr(self, field) not in kinds:
+                    wanted, found = " or ".join(map(_said, kinds)), _said(getattr(self, field))
+                    raise ValueError(f"model.{name} would be ignored by {field}={found}; leave it out, or choose {wanted}")
+
+    def _fits_tokens(self) -> None:
+        """Refuse heads and embeddings of tokens where a model has none, or reads them in another way."""
+        of_tokens = ("masked_lm", "n_segments", "embedding_norm", "n_grams")
+        for name in (*of_tokens, "n_tags"):
+            if not self._is_given(name):
+                continue
+            if self.n_features is not None and name in of_tokens:
+                raise ValueError(f"model.{name} is for tokens, found model.n_features, which stand for them; leave it out")
+            if self.hierarchical and name != "embedding_norm":
+                raise ValueError(f"model.{name} is for texts read as a whole, found model.hierarchical; leave one of them out")
+        if self._is_given("n_gram_rows") and not self.n_grams:
+            raise ValueError("model.n_gram_rows would be ignored without model.n_grams; leave it out, or set how long n-grams are")
+        if self.masked_lm and self.d_embedding is not None:
+            raise ValueError("model.masked_lm needs embeddings as wide as model.d_model, found model.d_embedding; leave it out")
+
     def _fits_audio(self) -> None:
         """Refuse what a stem for audio, or a head at every place, would ignore."""
         if self.hierarchical and (self.n_features is not None or self.ctc):
             raise ValueError("model.hierarchical is for sentences of tokens, found model.n_features or model.ctc; leave it out")
+        if self.audio_stem == "frames1d" and (self.subsampling != 2 or self.attention == "chunked"):
+            raise ValueError(
+                f"model.audio_stem=frames1d needs subsampling=2 and sees later frames, found subsampling={self.subsampling} and "
+                f"attention={self.attention}; set model.subsampling=2 and no chunks"
+            )
         if self.n_features is None:
             return
         for name in ("source_vocab_size", "d_embedding"):
@@ -138,7 +228,19 @@ class ModelConfig(Settings):
     @property
     def d_head(self) -> int:
         """Features of one head."""
-        return self.d_model // self.n_heads
+        return self.d_kv or self.d_model // self.n_heads
+
+    @property
+    def source_length(self) -> int:
+        """The longest source that learned positions know, in tokens or in frames of audio."""
+        return (self.max_source_length or self.max_length) * (1 if self.n_features is None else self.subsampling)
+
+    @property
+    def of_decoder(self) -> Self:
+        """The same for the decoder of a seq2seq model, without what mixes places of its encoder in a special way."""
+        special = [name for names in READ_BY.values() for name in names]
+        fields = type(self).model_fields
+        return self.replace(**{name: fields[name].default for name in ("mixer", "attention", *special)})
 
     @property
     def kv_heads(self) -> int:
@@ -149,3 +251,17 @@ class ModelConfig(Settings):
     def decoder_layers(self) -> int:
         """Blocks of the decoder of a seq2seq model."""
         return self.n_decoder_layers or self.n_layers
+
+
+def of_chosen_kinds(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of some settings of a model those that the kinds they choose would ignore."""
+    kept = dict(settings)
+    for (field, kinds), names in READ_BY.items():
+        if settings.get(field, ModelConfig.model_fields[field].default) not in kinds:
+            kept = {name: value for name, value in kept.items() if name not in names}
+    return kept
+
+
+def _said(value: str | bool) -> str:
+    """Write a value as YAML does."""
+    return str(value).lower()

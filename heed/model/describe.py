@@ -55,16 +55,33 @@ def mermaid(model: Model) -> str:
         _label_scores(chart, model, last)
     if isinstance(model, HierarchicalEncoder):
         last = chart.stack(model.document, chart.add("attention pooling over each sentence", last), "document")
-    if not isinstance(model, Encoder):
+    if isinstance(model, Encoder):
+        _judgements(chart, model, last)
+    else:
         chart.add("vocabulary scores", last)
-    elif model.pooling is not None:
-        chart.add("class scores", chart.add(f"{model.pooling.kind} pooling", last))
     return "\n".join(["flowchart TD", *chart.lines])
 
 
 def _label_scores(chart: "_Chart", model: Model, memory: str) -> None:
     if isinstance(model, Reader) and model.ctc_head is not None:
         chart.add("label scores", memory)
+
+
+def _judgements(chart: "_Chart", model: Encoder, last: str) -> None:
+    """Draw the heads that judge what an encoder has read."""
+    if model.masked_head is not None:
+        chart.add("scores of hidden words", chart.add("linear map + norm", last))
+    if model.tag_head is not None:
+        chart.add("tag scores", last)
+    if model.pooling is not None and model.head is not None:
+        pooled = chart.add(f"{model.pooling.kind} pooling", last)
+        chart.add("class scores", pooled if model.head.hidden is None else chart.add("hidden layer", pooled))
+
+
+def _embedding(stem: TokenStem) -> str:
+    """Say what is added up, and whether it is normalised."""
+    parts = ["embedding", *(["segments"] if stem.segments is not None else []), "positions"]
+    return " + ".join(parts) + (", normalised" if stem.norm is not None else "")
 
 
 class _Chart:
@@ -77,11 +94,12 @@ class _Chart:
 
     def stem(self, stem: TokenStem | AudioStem, text: str) -> str:
         if isinstance(stem, TokenStem):
-            return self.add("embedding + positions", self.start(text))
+            return self.add(_embedding(stem), self.start(text))
         before = self.start("frames of audio")
-        for _ in stem.layers:
-            before = self.add("convolution with stride 2", before)
-        return self.add("linear map + positions", before)
+        for layer in stem.layers:
+            strides = layer.stride if isinstance(layer, nn.Conv1d | nn.Conv2d) else (1,)
+            before = self.add(f"convolution with stride {strides[0]}", before)
+        return self.add("positions" if stem.output is None else "linear map + positions", before)
 
     def add(self, text: str, before: str | None, shape: tuple[str, str] = ("[", "]")) -> str:
         name = f"n{self.count}"

@@ -40,11 +40,22 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, smoothing: float = 0.0, ig
     return LossSum(total, counted.sum(), right.sum())
 
 
-def vocabulary_loss(hidden: Tensor, weight: Tensor, targets: Tensor, *, smoothing: float = 0.0, ignore: int | None = None) -> LossSum:
-    """Sum the smoothed cross-entropy of `hidden @ weight.T` without ever holding all logits; equals `cross_entropy` of them.
+def vocabulary_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    bias: Tensor | None = None,
+    absent: Tensor | None = None,
+    smoothing: float = 0.0,
+    ignore: int | None = None,
+) -> LossSum:
+    """Sum the smoothed cross-entropy of `hidden @ weight.T + bias` without ever holding all logits; equals `cross_entropy` of them.
 
     Args:
         hidden: (..., D); weight: (V, D), the matrix of the vocabulary head; targets: (...), token ids.
+        bias: (V,), of the vocabulary head, if it has one.
+        absent: (n,), ids that stand for nothing: they have no probability, and smoothing gives them none.
         smoothing, ignore: as for `cross_entropy`.
     """
     hidden, targets = hidden.reshape(-1, hidden.size(-1)), targets.reshape(-1)
@@ -55,9 +66,9 @@ def vocabulary_loss(hidden: Tensor, weight: Tensor, targets: Tensor, *, smoothin
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
-    if not torch.is_grad_enabled():
-        hidden, weight = hidden.detach(), weight.detach()  # or the forward pass would form gradients that nobody asks for
-    total, right = _VocabularyLoss.apply(hidden, weight, targets, smoothing)  # type: ignore[no-untyped-call]
+    if not torch.is_grad_enabled():  # or the forward pass would form gradients that nobody asks for
+        hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
+    total, right = _VocabularyLoss.apply(hidden, weight, bias, targets, absent, smoothing)  # type: ignore[no-untyped-call]
     return LossSum(total, torch.tensor(targets.numel(), device=hidden.device), right)
 
 
@@ -73,6 +84,23 @@ def class_loss(logits: Tensor, targets: Tensor, *, smoothing: float = 0.0, weigh
     total = F.cross_entropy(logits, targets, weights, label_smoothing=smoothing, reduction="sum")
     units = torch.tensor(targets.numel(), device=logits.device)
     return LossSum(total, units, (logits.argmax(-1) == targets).sum())
+
+
+def place_loss(logits: Tensor, allowed: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> LossSum:
+    """Sum the smoothed cross-entropy of one of the allowed places for each row, over rows.
+
+    Args:
+        logits: (B, S); allowed: (B, S), True where an answer may stand; targets: (B,), allowed places.
+        smoothing: the probability spread evenly over the allowed places.
+    """
+    logits = _at_least_float32(logits).masked_fill(~allowed, torch.finfo(torch.float32).min)
+    log_p = logits.log_softmax(-1)
+    total = -log_p.gather(-1, targets[:, None])[:, 0]
+    if smoothing:
+        mean = log_p.masked_fill(~allowed, 0.0).sum(-1) / allowed.sum(-1)
+        total = (1 - smoothing) * total - smoothing * mean
+    units = torch.tensor(targets.numel(), device=logits.device)
+    return LossSum(total.sum(), units, (logits.argmax(-1) == targets).sum())
 
 
 def decision_loss(logits: Tensor, targets: Tensor, *, smoothing: float = 0.0, weights: Tensor | None = None) -> LossSum:
@@ -130,40 +158,49 @@ class _VocabularyLoss(torch.autograd.Function):
     """Projection and cross-entropy in chunks of rows; the backward pass only scales what the forward pass stored."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-        needed = hidden.requires_grad or weight.requires_grad
+    def forward(  # noqa: PLR0917 - what is differentiated stands in one row
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, absent: Tensor | None, smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        needed = hidden.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
         sum_dtype = torch.promote_types(weight.dtype, torch.float32)
         total = torch.zeros((), dtype=sum_dtype, device=hidden.device)
         right = torch.zeros((), dtype=torch.long, device=hidden.device)
         d_hidden = torch.empty_like(hidden) if needed else None
         d_weight = torch.zeros(weight.shape, dtype=sum_dtype, device=weight.device) if needed else None
+        d_bias = torch.zeros(weight.size(0), dtype=sum_dtype, device=weight.device) if needed and bias is not None else None
         rows = max(FEWEST_ROWS, CHUNK_LOGITS // weight.size(0))
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, hidden.size(0), rows):
                 h, t = hidden[start : start + rows], targets[start : start + rows, None]
-                loss, n_right, d_logits = _chunk(h @ weight.t(), t, smoothing)
+                logits = h @ weight.t()
+                loss, n_right, d_logits = _chunk(logits if bias is None else logits.to(sum_dtype) + bias, t, absent, smoothing)
                 total += loss
                 right += n_right
+                if d_bias is not None:
+                    d_bias += d_logits.sum(0)
                 if d_hidden is not None and d_weight is not None:
                     d_logits = d_logits.to(weight.dtype)
                     torch.mm(d_logits, weight, out=d_hidden[start : start + rows])
                     d_weight += d_logits.t() @ h
         if d_hidden is not None and d_weight is not None:
-            ctx.save_for_backward(d_hidden, d_weight)
+            ctx.save_for_backward(d_hidden, d_weight, d_bias)
         ctx.mark_non_differentiable(right)
-        ctx.weight_dtype = weight.dtype
+        ctx.weight_dtype, ctx.bias_dtype = weight.dtype, None if bias is None else bias.dtype
         return total, right
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_total: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden * d_total.to(d_hidden.dtype), (d_weight * d_total).to(ctx.weight_dtype), None, None
+    def backward(ctx: Any, d_total: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None, None]:
+        d_hidden, d_weight, d_bias = ctx.saved_tensors
+        of_bias = None if d_bias is None else (d_bias * d_total).to(ctx.bias_dtype)
+        return d_hidden * d_total.to(d_hidden.dtype), (d_weight * d_total).to(ctx.weight_dtype), of_bias, None, None, None
 
 
-def _chunk(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return loss sum, number right, and the gradient of the logits (N, V) for targets (N, 1)."""
+def _chunk(logits: Tensor, targets: Tensor, absent: Tensor | None, smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return loss sum, number right, and the gradient of the logits (N, V) for targets (N, 1); classes that are absent have none."""
     logits = _at_least_float32(logits)
+    if absent is not None:
+        return _chunk_without(logits, targets, absent, smoothing)
     n_classes = logits.size(-1)
     highest = logits.amax(-1, keepdim=True)
     at_target = logits.gather(-1, targets)
@@ -175,6 +212,16 @@ def _chunk(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, T
     loss = (log_norm - (1 - smoothing) * at_target - smoothing * mean).sum()
     d_logits = p.div_(norm).sub_(smoothing / n_classes) if smoothing else p.div_(norm)
     d_logits.scatter_add_(-1, targets, torch.full_like(at_target, smoothing - 1))
+    return loss, n_right, d_logits
+
+
+def _chunk_without(logits: Tensor, targets: Tensor, absent: Tensor, smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Do what `_chunk` does with the other classes alone."""
+    present = torch.ones(logits.size(-1), dtype=torch.bool, device=logits.device).index_fill(0, absent, False)
+    place = present.long().cumsum(0) - 1  # of each class among those
+    loss, n_right, d_present = _chunk(logits[:, present], place[targets], None, smoothing)
+    d_logits = torch.zeros_like(logits)
+    d_logits[:, present] = d_present
     return loss, n_right, d_logits
 
 

@@ -12,10 +12,9 @@ from heed.model.baselines import BaselineStack, build_stack
 from heed.model.block import Stack
 from heed.model.cache import DecoderState
 from heed.model.config import ModelConfig
-from heed.model.heads import ClassHead, LabelHead, Pooling, VocabularyHead
-from heed.model.stems import AudioStem, TokenStem, build_positions
-
-END = 2  # the id that ends a sentence
+from heed.model.heads import ClassHead, LabelHead, MaskedHead, Pooling, TagHead, VocabularyHead
+from heed.model.ngrams import NGramScores
+from heed.model.stems import END, AudioStem, TokenStem, build_audio_stem, build_positions
 
 
 def required_size(size: int | None, name: str) -> int:
@@ -60,6 +59,24 @@ def build_label_head(config: ModelConfig) -> LabelHead | None:
     return LabelHead(config.d_model, required_size(config.vocab_size, "vocab_size")) if config.ctc else None
 
 
+def build_n_grams(config: ModelConfig) -> NGramScores | None:
+    """Return what scores the n-grams of texts for model.n_grams, if that is set and there are classes to score."""
+    if not config.n_grams or config.n_classes is None:
+        return None
+    return NGramScores(config.n_grams, config.n_classes, config.n_gram_rows, config.dropout)
+
+
+def build_vocabulary_head(config: ModelConfig, vocab_size: int, stem: TokenStem) -> VocabularyHead:
+    """Return what scores the words of a vocabulary behind a decoder, whose stem has their embeddings."""
+    tied = stem.embedding if config.tied else None
+    return VocabularyHead(config.d_model, vocab_size, tied, bias=config.head_bias, absent=config.absent_ids)
+
+
+def for_head(hidden: Tensor, config: ModelConfig) -> Tensor:
+    """Return what the vocabulary head reads of a stack's vectors (..., D); model.scaled_head is T5's (Raffel et al. 2020)."""
+    return hidden * config.d_model**-0.5 if config.scaled_head else hidden
+
+
 def enter(stem: TokenStem | AudioStem, inputs: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Return what a stack is given of a source: vectors (B, S, D) and their mask (B, S)."""
     if isinstance(stem, TokenStem):
@@ -75,7 +92,8 @@ def _all_real(x: Tensor) -> Tensor:
 class Encoder(Reader):
     """Tokens in, one vector per token out; every token sees all others (BERT, ViT and the left half of the 2017 Transformer).
 
-    With model.n_features, frames of audio stand for tokens. With model.n_classes it has a head that judges whole texts.
+    With model.n_features, frames of audio stand for tokens. With model.n_classes it has a head that judges whole texts, with model.n_tags
+    one that judges every token, and with model.masked_lm one that foretells hidden tokens.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -85,11 +103,14 @@ class Encoder(Reader):
         if config.n_features is None:
             self.stem = TokenStem(config, required_size(config.vocab_size, "vocab_size"))
         else:
-            self.stem = AudioStem(config, config.n_features)
+            self.stem = build_audio_stem(config, config.n_features)
         self.stack = build_stack(config, config.n_layers)
         self.pooling = None if config.n_classes is None else Pooling(config.d_model, config.pooling)
         self.head = None if config.n_classes is None else ClassHead(config, config.n_classes)
+        self.n_grams = build_n_grams(config)
         self.ctc_head = build_label_head(config)
+        self.tag_head = None if config.n_tags is None else TagHead(config, config.n_tags)
+        self.masked_head = MaskedHead(config, self.stem.embedding) if config.masked_lm and isinstance(self.stem, TokenStem) else None
         initialise(self, config)
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -108,7 +129,29 @@ class Encoder(Reader):
 
     def classify(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """Judge texts given as ids (B, S), or frames (B, T, F), with their mask, True = real; returns logits (B, C)."""
-        return self._judged(self(inputs, mask), None if mask is None else self.memory_mask(mask))
+        logits = self._judged(self(inputs, mask), None if mask is None else self.memory_mask(mask))
+        return logits if self.n_grams is None else logits + self.n_grams(inputs, mask)
+
+    def tag_logits(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Judge every token of ids (B, S), or place of frames (B, T, F), with their mask, True = real; returns logits (B, S, C)."""
+        if self.tag_head is None:
+            raise ConfigError("model.n_tags is not set; the task derives it from the data, or give it a number")
+        logits: Tensor = self.tag_head(self(inputs, mask))
+        return logits
+
+    def word_logits(self, inputs: Tensor, mask: Tensor | None = None, places: Tensor | None = None) -> Tensor:
+        """Score the words that may stand at each place of ids (B, S) with their mask (B, S), True = real.
+
+        Args:
+            places: (B, S), True where words are asked for, N places in all; None means everywhere.
+        Returns:
+            logits (B, S, V), or (N, V) of the chosen places.
+        """
+        if self.masked_head is None:
+            raise ConfigError("model.masked_lm is not set, so that the model foretells no words; train with model.masked_lm=true")
+        x = self(inputs, mask)
+        logits: Tensor = self.masked_head(x if places is None else x[places])
+        return logits
 
     def _judged(self, x: Tensor, mask: Tensor | None) -> Tensor:
         if self.pooling is None or self.head is None:
@@ -167,14 +210,13 @@ class Causal(nn.Module):
         vocab_size = required_size(config.vocab_size, "vocab_size")
         self.stem = TokenStem(config, vocab_size)
         self.stack = Stack(config, config.n_layers, causal=True)
-        self.head = VocabularyHead(config.d_model, vocab_size, self.stem.embedding if config.tied else None)
+        self.head = build_vocabulary_head(config, vocab_size, self.stem)
         initialise(self, config)
 
     def hidden(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the vectors the head reads: ids (B, T) -> (B, T, D)."""
         positions = None if mask is None else places(mask)
-        encoded: Tensor = self.stack(self.stem(inputs, 0, positions), mask, positions=positions)
-        return encoded
+        return for_head(self.stack(self.stem(inputs, 0, positions), mask, positions=positions), self.config)
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """Score the token after each of inputs (B, T); returns logits (B, T, V)."""
@@ -204,10 +246,10 @@ class Causal(nn.Module):
         first, state.length = state.length, state.length + ids.size(1)
         mask = _mask_so_far(state)
         if mask is None:
-            return self.stack(self.stem(ids, first), caches=state.layers)  # type: ignore[no-any-return]
+            return for_head(self.stack(self.stem(ids, first), caches=state.layers), self.config)
         positions = places(mask)[:, first : state.length]
         hidden: Tensor = self.stack(self.stem(ids, first, positions), mask, positions=positions, caches=state.layers)
-        return hidden
+        return for_head(hidden, self.config)
 
 
 class Seq2Seq(Reader):
@@ -223,13 +265,12 @@ class Seq2Seq(Reader):
         self.target_stem = TokenStem(config, vocab_size)
         self.source_stem: TokenStem | AudioStem = self.target_stem
         if config.n_features is not None:
-            self.source_stem = AudioStem(config, config.n_features)
+            self.source_stem = build_audio_stem(config, config.n_features)
         elif config.source_vocab_size is not None:
-            self.source_stem = TokenStem(config, config.source_vocab_size)
+            self.source_stem = TokenStem(config, config.source_vocab_size, of_source=True)
         self.encoder: Stack | BaselineStack = build_stack(config, config.n_layers)
-        plain = config.replace(mixer="attention", attention="full")
-        self.decoder = Stack(plain, config.decoder_layers, causal=True, cross=True)
-        self.head = VocabularyHead(config.d_model, vocab_size, self.target_stem.embedding if config.tied else None)
+        self.decoder = Stack(config.of_decoder, config.decoder_layers, causal=True, cross=True)
+        self.head = build_vocabulary_head(config, vocab_size, self.target_stem)
         self.ctc_head = build_label_head(config)
         initialise(self, config)
 
@@ -244,8 +285,7 @@ class Seq2Seq(Reader):
 
     def decoded(self, memory: Tensor, memory_mask: Tensor | None, target: Tensor) -> Tensor:
         """Return the vectors the head reads: memory (B, S, D), its mask (B, S), and target (B, L), padded on the right -> (B, L, D)."""
-        decoded: Tensor = self.decoder(self.target_stem(target), None, memory, memory_mask)
-        return decoded
+        return for_head(self.decoder(self.target_stem(target), None, memory, memory_mask), self.config)
 
     def hidden(self, inputs: Tensor, mask: Tensor | None, target: Tensor) -> Tensor:
         """Return the vectors the head reads: source (B, S) and target (B, T), padded on the right -> (B, T, D)."""
@@ -278,8 +318,7 @@ class Seq2Seq(Reader):
     def _read(self, ids: Tensor, state: DecoderState) -> Tensor:
         first, state.length = state.length, state.length + ids.size(1)
         x = self.target_stem(ids, first)
-        hidden: Tensor = self.decoder(x, None, None, None if state.whole else state.source_mask, caches=state.layers)
-        return hidden
+        return for_head(self.decoder(x, None, None, None if state.whole else state.source_mask, caches=state.layers), self.config)
 
 
 Model = Encoder | Causal | Seq2Seq
@@ -287,8 +326,20 @@ Model = Encoder | Causal | Seq2Seq
 
 def build_model(config: ModelConfig) -> Model:
     """Build the model a config describes, with fresh weights drawn from torch's generator."""
+    _refuse_what_data_leaves_idle(config)
     kinds: dict[str, type[Model]] = {"encoder": Encoder, "causal": Causal, "seq2seq": Seq2Seq}
     return HierarchicalEncoder(config) if config.hierarchical else kinds[config.architecture](config)
+
+
+def _refuse_what_data_leaves_idle(config: ModelConfig) -> None:
+    """Raise ConfigError for settings that the sizes a task has set leave without effect."""
+    reads_tokens = config.n_features is None
+    if reads_tokens and config.audio_stem != "frames2d":
+        raise ConfigError(f"model.audio_stem={config.audio_stem} would be ignored by a model that reads tokens; leave it out")
+    if reads_tokens and config.source_vocab_size is None and config.max_source_length is not None:
+        raise ConfigError(
+            "model.max_source_length would be ignored, because source and target share one vocabulary and its positions; leave it out"
+        )
 
 
 def places(mask: Tensor) -> Tensor:

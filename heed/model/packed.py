@@ -47,7 +47,7 @@ def pack(model: Packable, precision: torch.dtype) -> Packable:
         elif isinstance(module, ConvolutionModule):
             module.enter, module.leave = join(module.enter), join(module.leave)
         elif isinstance(module, AudioStem):
-            module.output = join(module.output)
+            module.output = None if module.output is None else join(module.output)
     return packed
 
 

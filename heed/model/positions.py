@@ -11,16 +11,22 @@ from torch import Tensor, nn
 from heed.errors import DataError
 
 
-def sinusoid_table(n_positions: int, d_model: int) -> Tensor:
+def sinusoid_table(n_positions: int, d_model: int, *, halves: bool = False) -> Tensor:
     """Return PE[p, 2i] = sin(p / 10000^(2i/d)), PE[p, 2i+1] = cos(same) (Vaswani et al. 2017, section 3.5).
 
+    Args:
+        halves: all sines stand before all cosines, as in Tensor2Tensor and Marian.
     Returns:
-        (n_positions, d_model) in float32; an odd d_model ends on a sine.
+        (n_positions, d_model) in float32; an odd d_model has one sine more.
     """
     pair = torch.arange(0, d_model, 2, dtype=torch.float64)
     angle = torch.arange(n_positions, dtype=torch.float64)[:, None] * torch.exp(-math.log(10000.0) * pair / d_model)
-    table = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)  # (P, D/2, 2) -> (P, D), sines and cosines in turn
-    return table[:, :d_model].float()
+    return laid_out(angle.sin(), angle.cos(), halves=halves)[:, :d_model].float()
+
+
+def laid_out(sines: Tensor, cosines: Tensor, *, halves: bool) -> Tensor:
+    """Join sines and cosines (P, D/2) in turn, or in halves, to (P, D)."""
+    return torch.cat([sines, cosines], dim=-1) if halves else torch.stack([sines, cosines], dim=-1).flatten(1)
 
 
 FIRST_TABLE = 1024  # positions computed beforehand; more when a sequence has more
@@ -29,27 +35,36 @@ FIRST_TABLE = 1024  # positions computed beforehand; more when a sequence has mo
 class SinusoidalPositions(nn.Module):
     """Fixed positions, added; they have no parameters and no longest sequence."""
 
-    def __init__(self, d_model: int, max_length: int) -> None:
+    def __init__(self, d_model: int, max_length: int, *, halves: bool = False) -> None:
         super().__init__()
         self.d_model = d_model
+        self.halves = halves
         self.table: Tensor
-        self.register_buffer("table", sinusoid_table(min(max_length, FIRST_TABLE), d_model), persistent=False)
+        self.register_buffer("table", sinusoid_table(min(max_length, FIRST_TABLE), d_model, halves=halves), persistent=False)
 
     def forward(self, x: Tensor, first: int = 0, positions: Tensor | None = None) -> Tensor:
         """Add to x (B, T, D) the positions (B, T), all below first + T; by default first, first + 1 ..."""
         end = first + x.size(1)
         table = self.table  # held, because another thread may put a shorter one in its place
         if end > table.size(0):
-            self.table = table = sinusoid_table(2 * end, self.d_model).to(table)
+            self.table = table = sinusoid_table(2 * end, self.d_model, halves=self.halves).to(table)
         return x + (table[first:end] if positions is None else table[positions])
 
 
 class LearnedPositions(nn.Module):
-    """One learned vector per position, added."""
+    """One learned vector per position, added; rows before the first position stand for nothing (RoBERTa has two)."""
 
-    def __init__(self, d_model: int, max_length: int) -> None:
+    def __init__(self, d_model: int, max_length: int, first_position: int = 0, *, setting: str = "max_length") -> None:
+        """Build the table of `model.max_length` rows, or of another setting, and those before the first position."""
         super().__init__()
-        self.embedding = nn.Embedding(max_length, d_model)
+        self.first_position = first_position
+        self.setting = setting
+        self.embedding = nn.Embedding(max_length + first_position, d_model)
+
+    @property
+    def max_length(self) -> int:
+        """The longest sequence."""
+        return self.embedding.num_embeddings - self.first_position
 
     def forward(self, x: Tensor, first: int = 0, positions: Tensor | None = None) -> Tensor:
         """Add to x (B, T, D) the positions (B, T), all below first + T; by default first, first + 1 ...
@@ -58,12 +73,13 @@ class LearnedPositions(nn.Module):
             DataError: a position is beyond the longest that was trained.
         """
         end = first + x.size(1)
-        if end > self.embedding.num_embeddings:
+        if end > self.max_length:
             raise DataError(
-                f"a sequence of {end} tokens does not fit model.max_length={self.embedding.num_embeddings} of learned positions; "
-                "shorten it, or train with a larger model.max_length or another kind of model.positions"
+                f"a sequence of {end} tokens does not fit model.{self.setting}={self.max_length} of learned positions; "
+                f"shorten it, or train with a larger model.{self.setting} or another kind of model.positions"
             )
-        learned: Tensor = self.embedding.weight[first:end] if positions is None else self.embedding(positions)
+        row = self.first_position
+        learned: Tensor = self.embedding.weight[row + first : row + end] if positions is None else self.embedding(positions + row)
         return x + learned
 
 
@@ -90,17 +106,18 @@ def rotate(x: Tensor, by: Tensor) -> Tensor:
 class RotaryPositions(nn.Module):
     """Rotations by position, computed once; they have no parameters and no longest sequence."""
 
-    def __init__(self, d_head: int) -> None:
+    def __init__(self, d_head: int, base: float = 10000.0) -> None:
         super().__init__()
         self.d_head = d_head
-        self.table = rotation(torch.zeros(0), d_head)  # (P, E/2); no buffer, which model.to(dtype) would cut to its real part
+        self.base = base
+        self.table = rotation(torch.zeros(0), d_head, base)  # (P, E/2); no buffer, which model.to(dtype) would cut to its real part
 
     def forward(self, first: int, end: int, positions: Tensor | None, device: torch.device) -> Tensor:
         """Return the rotations of positions (T,) or (B, T), all below `end`; by default of first, first + 1 ... end - 1."""
         table = self.table  # held, because another thread may put a shorter one in its place
         if table.size(0) < end or table.device != device:
             with torch.inference_mode(False):  # training may come after answering, and reads the same table
-                self.table = table = rotation(torch.arange(max(64, 2 * end), device=device), self.d_head)
+                self.table = table = rotation(torch.arange(max(64, 2 * end), device=device), self.d_head, self.base)
         if positions is None:
             return table[first:end]
         turn = table[positions]

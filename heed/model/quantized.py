@@ -250,7 +250,8 @@ class QuantizedStack(nn.Module):
         super().__init__()
         activation = stack.config.activation
         self.causal, self.rotary, self.relative = stack.causal, stack.rotary, stack.relative
-        self.blocks = [QuantizedBlock(block, activation) for block in stack.blocks if isinstance(block, Block)]
+        quantized = {block: QuantizedBlock(block, activation) for block in stack.blocks if isinstance(block, Block)}
+        self.blocks = [quantized[block] for block in stack.blocks if isinstance(block, Block)]
         self.norm = norm_of(stack.norm)
 
     @staticmethod

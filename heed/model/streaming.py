@@ -12,7 +12,7 @@ from heed.model.block import Stack
 from heed.model.cache import KVCache
 from heed.model.conformer import ConformerCache
 from heed.model.models import Encoder, Seq2Seq
-from heed.model.positions import SinusoidalPositions, rotate, rotation
+from heed.model.positions import RotaryPositions, SinusoidalPositions, laid_out, rotate, rotation
 from heed.model.stems import AudioStem
 
 STEM_PLACES = 2  # before a place, whose frames it sees: layers of stride 2 reach back 2 (subsampling - 1) frames, less than two places
@@ -25,7 +25,7 @@ class RollingCache(KVCache):
     forgotten, the others are turned back; none is remembered long enough for roundings to add up.
     """
 
-    def __init__(self, size: int, *, rotary: bool) -> None:
+    def __init__(self, size: int, rotary: RotaryPositions | None) -> None:
         super().__init__()
         self.size = size
         self.rotary = rotary
@@ -41,9 +41,9 @@ class RollingCache(KVCache):
         return keys, values
 
     def _turned_back(self, keys: Tensor, n_places: int) -> Tensor:
-        if not self.rotary or not n_places:
+        if self.rotary is None or not n_places:
             return keys.clone()
-        return rotate(keys, rotation(torch.tensor([-n_places], device=keys.device), keys.size(-1)))
+        return rotate(keys, rotation(torch.tensor([-n_places], device=keys.device), keys.size(-1), self.rotary.base))
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class EncoderStream:
         assert isinstance(stack, Stack)  # no other kind goes with chunked attention
         self.stem, self.stack, self.config = stem, stack, config
         size = config.left_chunks * config.chunk
-        self.caches = [ConformerCache(RollingCache(size, rotary=stack.rotary is not None)) for _ in stack.blocks]
+        self.caches = [ConformerCache(RollingCache(size, stack.rotary)) for _ in stack.blocks]
         self.frames: Tensor | None = None  # (1, T, F), those of places yet to come and of the STEM_PLACES places before them
         self.n_places = 0  # encoded so far
         self.ended = False
@@ -113,4 +113,4 @@ class EncoderStream:
         # the same numbers as in a table, which would grow with the stream: sines and cosines are the parts of a rotation
         places = torch.arange(self.n_places, self.n_places + x.size(1), device=x.device)
         turn = rotation(places, x.size(2))  # (S, D / 2)
-        return x + torch.stack([turn.imag, turn.real], dim=-1).flatten(1)[:, : x.size(2)]
+        return x + laid_out(turn.imag, turn.real, halves=positions.halves)[:, : x.size(2)]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Drawn = TypeVar("Drawn")
@@ -95,6 +96,57 @@ def cut_pairs(ids: Tensor, mask: Tensor, ends: Tensor, *, size: int, overlap: in
     return _gathered(ids, of_row, places, behind <= n_second)
 
 
+def cut_behind(ids: Tensor, mask: Tensor, heads: Tensor, *, size: int, overlap: int, tail: int = 0) -> Windows:
+    """Cut sequences into windows that all begin with their sequence's head, and end with its tail: a question before every part of a text.
+
+    Args:
+        ids: (B, S); mask: (B, S), True = real, on the left.
+        heads: (B,), tokens at the start of each that every window repeats.
+        size: tokens of a window, those of head and tail among them; overlap: those behind the head that it shares with the next, fewer
+            than there is room for.
+        tail: tokens at the end of each that every window repeats.
+    """
+    lengths, firsts = mask.sum(1), heads.tolist()
+    starts = [
+        starts_of(length - first - tail, size - first - tail, overlap) for length, first in zip(lengths.tolist(), firsts, strict=True)
+    ]
+    rows = torch.tensor([row for row, found in enumerate(starts) for _ in found], device=ids.device)
+    start = torch.tensor([place for found in starts for place in found], device=ids.device)[:, None]
+    length, head = lengths[rows, None], heads[rows, None]
+    end = length.clamp(max=size)  # of the window, (N, 1)
+    place = torch.arange(int(end.max()), device=ids.device)
+    places = torch.where(place < head, place, torch.where(place < end - tail, place + start, place + length - end))
+    return _gathered(ids, rows, places, place < end)
+
+
+def framed(ids: Tensor, mask: Tensor, *, begin: int, end: int | None) -> tuple[Tensor, Tensor]:
+    """Put a begin token before sequences (B, S) and, if there is one, an end token behind their last real token.
+
+    Args:
+        mask: (B, S), True = real, on the left.
+    Returns:
+        ids and mask, (B, S + 1), or (B, S + 2) with an end token.
+    """
+    ids, mask = F.pad(ids, (1, 0), value=begin), F.pad(mask, (1, 0), value=True)
+    if end is None:
+        return ids, mask
+    behind = mask.sum(1, keepdim=True)  # (B, 1)
+    return F.pad(ids, (0, 1)).scatter(1, behind, end), F.pad(mask, (0, 1)).scatter(1, behind, True)
+
+
+def framed_windows(windows: Windows, *, begin: int, end: int | None, separator: int | None = None) -> Windows:
+    """Put begin (and end) tokens around windows, and where there is a `separator` repeat it between two texts; places of these are -1."""
+    places = windows.places.masked_fill(~windows.mask, -1)
+    ids, mask = windows.ids, windows.mask
+    if separator is not None:
+        column = torch.arange(ids.size(1) + 1, device=ids.device)
+        between = (ids == separator).int().argmax(1, keepdim=True)  # (N, 1)
+        index = column.where(column <= between, column - 1)  # (N, W + 1)
+        ids, mask, places = ids.gather(1, index), mask.gather(1, index), places.gather(1, index).masked_fill(column == between, -1)
+    ids, mask = framed(ids, mask, begin=begin, end=end)
+    return Windows(ids, mask, windows.rows, F.pad(places, (1, ids.size(1) - places.size(1) - 1), value=-1))
+
+
 def first_windows(windows: Windows) -> Windows:
     """Return the first window of each sequence, where windows stand in order: what truncating leaves."""
     first = torch.ones_like(windows.rows, dtype=torch.bool)
@@ -119,6 +171,28 @@ def _gathered(ids: Tensor, rows: Tensor, places: Tensor, real: Tensor) -> Window
     places = places.clamp(max=max(0, ids.size(1) - 1))
     found = ids[rows[:, None], places] if ids.size(1) else ids.new_zeros(places.shape)
     return Windows(found.masked_fill(~real, 0), real, rows, places)
+
+
+def most_context(windows: Windows, lengths: Tensor, *, head: int, tail: int) -> Tensor:
+    """Choose for each token of sequences the window in which it stands farthest from where its neighbours are cut off.
+
+    Args:
+        windows: as from `cut_behind`; lengths: (B,), tokens of each sequence.
+        head, tail: tokens at the start and at the end of a sequence that every window repeats.
+    Returns:
+        (N, W), True where a token is to be judged; once for each token of a sequence.
+    """
+    n_windows, width = windows.ids.shape
+    first = windows.places[:, min(head, width - 1), None]
+    last = windows.places.gather(1, (windows.mask.sum(1, keepdim=True) - tail - 1).clamp(min=0))
+    whole = int(lengths.max())  # more than any distance
+    left = torch.where(first <= head, whole, windows.places - first)
+    right = torch.where(last >= lengths[windows.rows, None] - tail - 1, whole, last - windows.places)
+    order = torch.arange(n_windows, device=lengths.device)[:, None]
+    rank = (torch.minimum(left, right) * n_windows - order).masked_fill(~windows.mask, torch.iinfo(torch.long).min)
+    token = windows.rows[:, None] * whole + windows.places.clamp(max=whole - 1)
+    best = rank.new_full((len(lengths) * whole,), torch.iinfo(torch.long).min).scatter_reduce(0, token.flatten(), rank.flatten(), "amax")
+    return windows.mask & (rank == best[token])
 
 
 def mean_of_windows(values: Tensor, rows: Tensor, n_sequences: int) -> Tensor:

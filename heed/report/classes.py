@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from heed.report.facts import Table
-from heed.report.sources import listed, mapping
+from heed.report.sources import listed, mapping, mappings
 from heed.report.wording import ShownScore, counted, figure, is_number, is_score, label, percent, shown_score
 
 MOST_ROWS = 60
@@ -46,6 +46,11 @@ def per_class(content: object) -> PerClass | None:
     ordered = sorted(classes.items(), key=lambda item: -_support(item[1]))
     rows = [_class_row(name, found, scores) for name, found in ordered[:MOST_ROWS]]
     return PerClass([label(score) for score in scores], rows, _rest(len(ordered)))
+
+
+def per_prefix(content: object) -> PerClass | None:
+    """Return the scores of the answers to each prefix, given [{"prefix": ..., "n": ..., name of a score: score}]."""
+    return per_class({figure(one.get("prefix")): {**one, "support": one.get("n")} for one in mappings(content)})
 
 
 def _support(scores: Mapping[str, Any]) -> float:

@@ -24,7 +24,10 @@ from heed.report.wording import (
     size,
 )
 
+FAR = 3.0  # times the width of all other scores with their intervals
+LEAST_TO_LEAVE_OUT = 3  # models; of two, both are drawn
 APART = 0.09  # between the dots of neighbouring models at one place, in places
+LENGTH_NOTE = "Bars are 95 % intervals; n is the number of texts. Of scripts without spaces between words, every character counts."
 CHANCE = "guide"  # the look of the line of what guessing would score
 
 Json = Mapping[str, Any]
@@ -40,8 +43,7 @@ def comparison_page(content: Json) -> str:
             left out.
     """
     models = [model for model in mappings(content.get("models")) if "name" in model]
-    scores, costs = _score_drawings(models), _cost_drawings(mapping(content.get("costs")))
-    data, columns = mapping(content.get("data")), [column for column in _columns(models) if column.is_told]
+    data = mapping(content.get("data"))
     return fill(
         "comparison.html",
         {
@@ -49,16 +51,21 @@ def comparison_page(content: Json) -> str:
             "verdict": [line for line in listed(content.get("verdict")) if isinstance(line, str)],
             "notes": [line for line in listed(content.get("notes")) if isinstance(line, str)],
             "head_facts": _head_facts(content, data),
-            "heads": [column.head for column in columns],
-            "rows": _rows(models, columns),
+            "tables": [table for table in (_scores_table(models), _costs_table(models)) if table.rows and table.heads],
             "folders": [(_name(model), figure(model["run"])) for model in models if model.get("run")],
-            "scores": scores,
+            "scores": _score_drawings(models),
             "recall": _recall(mapping(content.get("recall")), [_name(model) for model in models]),
-            "costs": costs,
+            "costs": _cost_drawings(mapping(content.get("costs"))),
+            "abouts": {name: _about(mapping(content.get(name))) for name in ("recall", "costs")},
             "balance": balance(data.get("classes")),
             "settings": [(figure(name), figure(value)) for name, value in mapping(content.get("settings")).items()],
         },
     )
+
+
+def _about(measured: Json) -> str:
+    """Return what is said of how something was measured; "" where nothing is."""
+    return measured["about"] if isinstance(measured.get("about"), str) else ""
 
 
 def _name(model: Json) -> str:
@@ -104,6 +111,16 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """A table with a row for each model: its title, the heads of its columns, and the name and the cells of each row."""
+
+    title: str
+    heads: list[str]
+    rows: list[tuple[str, list[Cell]]]
+    note: str
+
+
+@dataclass(frozen=True)
 class Cost:
     """What a model costs: a heading, where it stands, and how it is worded."""
 
@@ -131,13 +148,21 @@ COSTS = (
 )
 
 
-def _columns(models: Sequence[Json]) -> list[Column]:
-    return [*(_score_column(name, models) for name in _score_names(models)), *(_cost_column(cost, models) for cost in COSTS)]
+def _scores_table(models: Sequence[Json]) -> Compared:
+    columns = [_score_column(name, models) for name in _score_names(models)]
+    return _table("Scores", models, columns, "★ best of its column. Below scores: 95 % intervals.")
 
 
-def _rows(models: Sequence[Json], columns: Sequence[Column]) -> list[tuple[str, list[Cell]]]:
+def _costs_table(models: Sequence[Json]) -> Compared:
+    columns = [column for column in (_cost_column(cost, models) for cost in COSTS) if column.is_told]
+    return _table("What they cost", models, columns, "★ best of its column; of parameters, times and memory the least.")
+
+
+def _table(title: str, models: Sequence[Json], columns: Sequence[Column], note: str) -> Compared:
+    """Lay out a row for each model."""
     cells = [column.cells for column in columns]
-    return [(_name(model), [some[i] for some in cells]) for i, model in enumerate(models)]
+    rows = [(_name(model), [some[i] for some in cells]) for i, model in enumerate(models)]
+    return Compared(title, [column.head for column in columns], rows, note)
 
 
 def _score_names(models: Sequence[Json]) -> list[str]:
@@ -167,13 +192,31 @@ def _at(model: Json, path: Sequence[str]) -> object:
 
 
 def _score_drawings(models: Sequence[Json]) -> list[Drawing]:
-    """Draw the main score of each model, and a score by length."""
-    found = [_main_score(models), _by_length(models)]
+    """Draw the main score of each model, and a score by length, of all that lie near enough to each other."""
+    far = _far_off(models)
+    found = [_main_score(models, far), _by_length(models, far)]
     return [drawing for drawing in found if drawing is not None]
 
 
-def _main_score(models: Sequence[Json]) -> Drawing | None:
-    """Draw the first score that models have, with its intervals."""
+def _far_off(models: Sequence[Json]) -> int | None:
+    """Return the place of a model whose main score is so much worse that an axis that reaches it tells the others no more apart."""
+    names = _score_names(models)
+    found = {place: mapping(model.get("scores")).get(names[0]) for place, model in enumerate(models)} if names else {}
+    scores = {place: score for place, score in found.items() if is_score(score)}
+    if len(scores) < LEAST_TO_LEAVE_OUT:
+        return None
+    pick = max if names[0] in LESS_IS_BETTER else min
+    worst = pick(scores, key=lambda place: scores[place]["value"])
+    near = [score for place, score in scores.items() if place != worst]
+    return worst if _width(list(scores.values())) > FAR * _width(near) else None
+
+
+def _width(scores: Sequence[Mapping[str, float]]) -> float:
+    return max(score["high"] for score in scores) - min(score["low"] for score in scores)
+
+
+def _main_score(models: Sequence[Json], far: int | None) -> Drawing | None:
+    """Draw the first score that models have, with its intervals, but for the model that is far off."""
     names = _score_names(models)
     if not names:
         return None
@@ -182,19 +225,21 @@ def _main_score(models: Sequence[Json]) -> Drawing | None:
     values: list[float] = []
     for number, model in enumerate(models):
         score = mapping(model.get("scores")).get(name)
-        if is_score(score):
+        if is_score(score) and number != far:
             value, low, high = (in_unit(name, score[key]) for key in ("value", "low", "high"))
             words = f"{score_words(name, score['value'])} ({shown_score(name, score).interval})"
             rows.append(Strip(_name(model), words, colour(number), [(value, words)], (low, high)))
             values += [value, low, high]
     note = "Bars are 95 % intervals." + (" Less is better." if name in LESS_IS_BETTER else "")
+    if far is not None:
+        note += f" Not drawn, for it lies far off: {_name(models[far])}, {score_words(name, models[far]['scores'][name]['value'])}."
     about = f"{label(name)} by model: " + "; ".join(f"{row.name} {row.words}" for row in rows)
     return Drawing(label(name), strips(score_axis(name, values), rows, about), note=note)
 
 
-def _by_length(models: Sequence[Json]) -> Drawing | None:
-    """Draw a score of each model in buckets of length, each bucket at its place."""
-    buckets = [mappings(model.get("by_length")) for model in models]
+def _by_length(models: Sequence[Json], far: int | None) -> Drawing | None:
+    """Draw a score of each model in buckets of length, each bucket at its place, but for the model that is far off."""
+    buckets = [[] if place == far else mappings(model.get("by_length")) for place, model in enumerate(models)]
     every = [bucket for several in buckets for bucket in several]
     name = next((key for bucket in every for key, value in bucket.items() if is_score(value)), None)
     if name is None:
@@ -205,8 +250,8 @@ def _by_length(models: Sequence[Json]) -> Drawing | None:
         Series(_name(model), colour(i), _bucket_points(name, several, places, APART * (i - (len(models) - 1) / 2)))
         for i, (model, several) in enumerate(zip(models, buckets, strict=True))
     ]
-    across = categories("length", list(sizes), [f"n {n}" if n else "" for n in sizes.values()])
-    return _lines_drawing(f"{label(name)} by length", Plot(across, _score_axis_of(name, series)), series, "Bars are 95 % intervals.")
+    across = categories("length in words", list(sizes), [f"n {n}" if n else "" for n in sizes.values()])
+    return _lines_drawing(f"{label(name)} by length", Plot(across, _score_axis_of(name, series)), series, LENGTH_NOTE)
 
 
 def _bucket_points(name: str, buckets: Sequence[Json], places: Mapping[str, float], aside: float) -> list[Point]:
@@ -239,7 +284,7 @@ def _recall(recall: Json, names: Sequence[str]) -> Drawing | None:
     """Draw how well models recall what stands so many tokens back.
 
     Args:
-        recall: {"distances": [n], "models": {name: [{"distance": n, score}]}, "chance": share}.
+        recall: {"distances": [n], "models": {name: [{"distance": n, score}]}, "chance": share, "about": what was tried}.
         names: of all models, which give them their colours.
     """
     found = {figure(name): mappings(points) for name, points in mapping(recall.get("models")).items()}

@@ -23,10 +23,13 @@ FAULTS_OF_LABELLED = {
     "leaks": "the same text stands in the validation or test data",
 }
 FAULTS_OF_SPOKEN = {
-    "empty": "the transcript is empty",
     "duplicates": "the same recording stands further up with the same transcript",
     "contradictions": "the same recording stands with another transcript",
     "leaks": "the same recording stands in the validation or test data",
+}
+FAULTS_OF_QUESTIONS = {
+    "duplicates": "the same question about the same context stands further up",
+    "leaks": "the context stands in the validation or test data",
 }
 TOLD_ELSEWHERE = frozenset({"rows", "clean", "counts", "examples", "lengths", "leaks", "source_overlap", "hours"})
 VOCABULARY = {"size": "Vocabulary", "unknown_share": "Unknown in training", "unknown_share_valid": "Unknown in validation"}
@@ -87,7 +90,7 @@ def data_report(data: Json) -> DataReport | None:
     survey, reading = mapping(data.get("train")), mapping(data.get("reading"))
     return DataReport(
         facts=_data_facts(data, survey, reading),
-        warnings=[line for line in listed(survey.get("warnings")) if isinstance(line, str)],
+        warnings=[line for line in [*listed(survey.get("warnings")), *listed(data.get("warnings"))] if isinstance(line, str)],
         left_out=[*_left_out(data, survey, reading), *_long_texts(_either("long", data, survey))],
         faults=_faults(survey),
         classes=_classes(data, survey),
@@ -158,6 +161,7 @@ def _left_out(data: Json, survey: Mapping[str, Any], reading: Mapping[str, Any])
         lines.append("Rows with a fault were kept; data.filter=true drops them.")
     if "long" not in data and "long" not in survey:
         lines += _too_long(data, _units("audio" if _is_spoken(survey) else "text"))
+    lines += _unlearnable(data)
     if data.get("held_out"):
         lines.append(f"Held out for validation: {data['held_out']}.")
     return lines or ["Nothing was left out."]
@@ -173,6 +177,14 @@ def _too_long(data: Json, units: str) -> Iterator[str]:
                 yield f"Left out for having more than {limit} {units} (data.max_length): {count}."
             else:
                 yield f"Longer than {limit} {units} (data.max_length): {count}, {became}."
+
+
+def _unlearnable(data: Json) -> Iterator[str]:
+    """Say from how many examples nothing is learned, and why."""
+    for key, split in (("unlearnable", "training"), ("unlearnable_valid", "validation")):
+        for why, n in mapping(data.get(key)).items():
+            if is_number(n):
+                yield f"{counted(n, f'{split} example')} {why}."
 
 
 def _long_texts(long: Mapping[str, Any]) -> list[str]:
@@ -191,6 +203,7 @@ def _long_texts(long: Mapping[str, Any]) -> list[str]:
 def _faults(survey: Mapping[str, Any]) -> list[Fault]:
     counts, examples, rows = mapping(survey.get("counts")), mapping(survey.get("examples")), survey.get("rows")
     meanings = FAULTS_OF_SPOKEN if _is_spoken(survey) else {**FAULTS, **FAULTS_OF_LABELLED} if _is_labelled(survey) else FAULTS
+    meanings = FAULTS_OF_QUESTIONS if "without_answer" in survey else meanings
     return [
         _fault(name, meanings.get(name, ""), count, rows, _table(examples.get(name))) for name, count in counts.items() if is_number(count)
     ]

@@ -80,13 +80,17 @@ def colour(number: int) -> str:
     return f"c{number % N_COLOURS}" + (" dashed" if number // N_COLOURS % 2 else "")
 
 
-def linear(title: str, values: Iterable[float], most: float = math.inf) -> Axis:
-    """Return an axis that holds all values, with round numbers at its ends: none below zero or above `most` unless a value is."""
+def linear(title: str, values: Iterable[float], most: float = math.inf, *, whole: bool = False) -> Axis:
+    """Return an axis that holds all values, with round numbers at its ends: none below zero or above `most` unless a value is.
+
+    With `whole`, for what only comes in whole numbers, no tick stands between them.
+    """
     known = list(values) or [0.0]
     lowest = 0.0 if min(known) >= 0 else -math.inf
     highest = most * (1 + LEAST_SPAN) if max(known) <= most else math.inf
     ticks = [value for value in _round_numbers(known) if lowest <= value <= highest]
-    return Axis(title, ticks[0], ticks[-1], [(value, tick(value)) for value in ticks])
+    shown = [value for value in ticks if not whole or abs(value - round(value)) < LEAST_SPAN]
+    return Axis(title, ticks[0], ticks[-1], [(value, tick(value)) for value in shown])
 
 
 def score_axis(name: str, values: Iterable[float]) -> Axis:

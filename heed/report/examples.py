@@ -1,6 +1,8 @@
 """Examples with their answers: what differs from the reference, how sure an answer is, and what can be drawn of it."""
 
+import contextlib
 import difflib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from heed.config import validate
 from heed.errors import HeedError
 from heed.report.bars import MOST_PROBABILITIES, Bar, probabilities
 from heed.report.pictures import heat_map, weighted_words
@@ -16,6 +19,11 @@ from heed.report.sources import Json, listed, mapping, mappings
 from heed.report.wording import SPACELESS, counted, figure, is_number, label
 
 MOST_CHARACTERS = 2000  # of a text; what is left out is counted
+MOST_NATS = 60.0  # of a token; beyond it a perplexity is no longer told apart
+SMALLEST_POINTS = 10.0  # qualities beyond it are out of 100
+NOTHING = Markup("<i>nothing</i>")  # what stands for a text that is empty
+OF_WORDS = ("words", "tags")  # the kinds of lists that are read as a text is
+WRITTEN = ("text", "transcript")  # the kinds of outputs that options of decoding matter to
 # Scripts that put no spaces between words are compared character by character.
 UNITS = re.compile(f"(?:[{SPACELESS}]|[^\\W{SPACELESS}]+|[^\\w\\s])\\s*|\\s+")
 
@@ -56,12 +64,15 @@ class Group:
 class Keys:
     """What the keys of an example are: what goes in, and what the answer should have been; all others are remarks.
 
-    `recordings` are those of the inputs that hold audio.
+    `recordings` are those of the inputs that hold audio, `words` those that are lists of words or of their tags. `written` says whether
+    answers that are scored are written token by token.
     """
 
     inputs: Sequence[str]
     outputs: Sequence[str]
     recordings: Sequence[str] = ()
+    written: bool = True
+    words: Sequence[str] = ()
 
 
 def example_keys(config: Json) -> Keys:
@@ -73,8 +84,12 @@ def example_keys(config: Json) -> Keys:
         kind = find_task(str(task.get("name") if isinstance(task, dict) else task), trust=False)
     except HeedError:
         return Keys(("source",), ("target",))
+    with contextlib.suppress(HeedError):  # of settings that this version does not know
+        kind = kind.suited(validate(kind.settings, {name: value for name, value in mapping(task).items() if name != "name"}))
     inputs = {**kind.inputs, **kind.optional}
-    return Keys(tuple(inputs), tuple(kind.outputs), [name for name, form in inputs.items() if form == "audio"])
+    written = any(form in WRITTEN for name, form in kind.outputs.items() if name not in inputs)
+    words = [name for name, form in {**inputs, **kind.outputs}.items() if form in OF_WORDS]
+    return Keys(tuple(inputs), tuple(kind.outputs), [name for name, form in inputs.items() if form == "audio"], written, words)
 
 
 def groups(evaluation: Json, keys: Keys) -> list[Group]:
@@ -94,15 +109,15 @@ def _is_entry(entry: Mapping[str, Any]) -> bool:
 
 
 def _quality_decimals(qualities: Sequence[object]) -> int:
-    """Return how many decimals tell qualities apart: those of points one, those of shares two."""
-    return 1 if any(is_number(quality) and abs(quality) > 1 for quality in qualities) else 2
+    """Return how many decimals tell qualities apart: those of points one, those of shares and of log p two."""
+    return 1 if any(is_number(quality) and abs(quality) > SMALLEST_POINTS for quality in qualities) else 2
 
 
 def _shown(entry: Mapping[str, Any], keys: Keys, decimals: int) -> Shown:
     answer, quality = entry["answer"], entry.get("quality")
     return Shown(
         quality=f"{quality:.{decimals}f}" if is_number(quality) else "",
-        texts=_texts(entry["example"], figure(answer.get("text", "")), keys),
+        texts=_texts(entry["example"], answer, keys),
         others=[(_cut(figure(other.get("text", ""))), figure(other.get("score"))) for other in mappings(answer.get("others"))],
         probabilities=probabilities(answer.get("probabilities")),
         notes=list(_notes(answer)),
@@ -115,6 +130,7 @@ def _shown(entry: Mapping[str, Any], keys: Keys, decimals: int) -> Shown:
 def _notes(answer: Mapping[str, Any]) -> Iterator[str]:
     """Say what is particular about how an answer came about."""
     labels, n_windows, n_cut = listed(answer.get("labels")), answer.get("windows"), answer.get("cut")
+    yield from _foretold(answer)
     if labels and figure(labels) != figure(answer.get("text", "")):
         yield f"Labels: {figure(labels)}"
     elif "labels" in answer and not labels:
@@ -131,21 +147,59 @@ def _notes(answer: Mapping[str, Any]) -> Iterator[str]:
         yield f"Cut off at the end: {counted(n_cut, 'token')}."
 
 
-def _texts(example: Mapping[str, Any], said: str, keys: Keys) -> list[Text]:
+def _foretold(answer: Mapping[str, Any]) -> Iterator[str]:
+    """Say how well the tokens of a text were foretold, given the log p of all, or of those that were hidden."""
+    log_p, n_tokens, n_hidden = answer.get("log_likelihood"), answer.get("tokens"), answer.get("hidden")
+    n = n_hidden if is_number(n_hidden) else n_tokens
+    if not is_number(log_p) or not is_number(n) or n <= 0:
+        return
+    perplexity = f"perplexity {figure(math.exp(min(-log_p / n, MOST_NATS)))}"
+    if is_number(n_hidden) and is_number(answer.get("right")):
+        yield f"{figure(answer['right'])} of {counted(n_hidden, 'hidden token')} foretold rightly; {perplexity}."
+    else:
+        yield f"{counted(n, 'token')}, {perplexity}."
+
+
+def _texts(example: Mapping[str, Any], answered: Mapping[str, Any], keys: Keys) -> list[Text]:
     """Return what is shown of an example: inputs, reference, answer, remarks."""
-    inputs = [_input(name, example[name], keys) for name in keys.inputs if name in example]
+    said = figure(answered.get("text", ""))
+    inputs = [_input(name, example[name], keys, answered) for name in keys.inputs if name in example]
     remarks = [_plain("remark", name, value) for name, value in example.items() if name not in (*keys.inputs, *keys.outputs)]
-    wanted = [figure(example[name]) for name in keys.outputs if name in example]
+    wanted = [_reference(_spaced(name, example[name], keys)) for name in keys.outputs if name in example and name not in keys.inputs]
     if not wanted:
-        return [*inputs, Text("answer", "answer", escape(_cut(said))), *remarks]
-    reference, answer = differences(wanted[0], said)
-    return [*inputs, Text("reference", "reference", reference), Text("answer", "answer", answer), *remarks]
+        return [*inputs, *([Text("answer", "answer", escape(_cut(said)))] if said else []), *remarks]
+    tags = listed(answered.get("tags"))
+    remarks = [_plain("answer", "in the text", said), *remarks] if tags else remarks
+    reference, answer = differences(wanted[0], " ".join(map(figure, tags)) if tags else said)
+    return [*inputs, Text("reference", "reference", reference or NOTHING), Text("answer", "answer", answer or NOTHING), *remarks]
 
 
-def _input(name: str, value: object, keys: Keys) -> Text:
-    """Show what went in; of samples, which nobody reads, their number."""
+def _reference(value: object) -> str:
+    """Write what the answer should have been; of several that are right, such as parts of a text, each once."""
+    texts = [figure(one["text"]) for one in listed(value) if isinstance(one, Mapping) and "text" in one]
+    return " | ".join(dict.fromkeys(texts)) if texts or value == [] else figure(value)
+
+
+def _input(name: str, value: object, keys: Keys, answered: Mapping[str, Any]) -> Text:
+    """Show what went in, with the answer marked if it is a part of it; of samples, which nobody reads, their number."""
     samples = name in keys.recordings and isinstance(value, list)
-    return _plain("input", name, counted(len(listed(value)), "sample") if samples else value)
+    start, end = (place if isinstance(place, int) else -1 for place in (answered.get("start"), answered.get("end")))
+    if isinstance(value, str) and 0 <= start < end and value[start:end] == answered.get("text"):
+        return Text("input", name, _with_mark(value, start, end))
+    return _plain("input", name, counted(len(listed(value)), "sample") if samples else _spaced(name, value, keys))
+
+
+def _spaced(name: str, value: object, keys: Keys) -> object:
+    """Return a list of words, or of their tags, as one text; anything else as it is."""
+    return " ".join(map(figure, value)) if name in keys.words and isinstance(value, list) else value
+
+
+def _with_mark(text: str, start: int, end: int) -> Markup:
+    """Show a text with a part of it marked; of a long one what stands around that."""
+    first = 0 if len(text) <= MOST_CHARACTERS else max(0, min(start, end - MOST_CHARACTERS // 2))
+    last = min(len(text), first + MOST_CHARACTERS)
+    before, behind = ("… " if first else ""), (" …" if last < len(text) else "")
+    return Markup("{}{}<mark>{}</mark>{}{}").format(before, text[first:start], text[start:end], text[end:last], behind)
 
 
 def _plain(role: str, name: str, value: object) -> Text:

@@ -5,8 +5,22 @@ from dataclasses import dataclass
 
 from heed.report.sources import Json, mapping
 from heed.report.wording import counted, duration, figure, is_number, label, size
+from heed.training.origin import inheritance_line
 
 Facts = list[tuple[str, str]]
+# What evaluations of some tasks count, and how it is called.
+COUNTS = {
+    "rules": "Rules",
+    "without_answer": "Questions without an answer",
+    "contexts": "Different contexts",
+    "candidates": "Texts to choose from",
+    "tokens": "Tokens",
+    "hidden_tokens": "Hidden tokens",
+    "unknown_tokens": "Unknown tokens",
+    "bytes": "Bytes",
+    "words": "Words",
+    "sources_cut": "Sources cut at data.max_length",
+}
 
 
 @dataclass(frozen=True)
@@ -27,12 +41,27 @@ def model_words(config: Json, n_parameters: int) -> str:
     return " · ".join([*words, *(f"{key} {figure(model[key])}" for key in ("d_model", "n_heads", "d_ff", "vocab_size") if key in model)])
 
 
+def origin_words(data: Json) -> str:
+    """Say which run the model started from, and what it took over; "" for one that began with fresh weights."""
+    report = mapping(data.get("init"))
+    try:
+        return f"Not from scratch: {inheritance_line(report)}" if report else ""
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return f"Not from scratch: started from {figure(report.get('source'))}"
+
+
 def machine_words(machine: object) -> str:
     """Say in a line what a figure was measured on."""
     machine = mapping(machine)
     threads = machine.get("threads")
     words = [str(machine[key]) for key in ("gpu", "processor") if machine.get(key)]
     return ", ".join([*words, *([counted(threads, "thread")] if threads else [])])
+
+
+def count_facts(evaluation: Json) -> Facts:
+    """Return what scores are counted over, beside examples, and by which rules."""
+    told = [(words, evaluation.get(name)) for name, words in COUNTS.items()]
+    return [(words, figure(value)) for words, value in told if is_number(value) or isinstance(value, str)]
 
 
 def cost_facts(evaluation: Json) -> Facts:

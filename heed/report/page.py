@@ -9,10 +9,11 @@ from heed.report import classes, curves, examples, facts, probabilities, speech
 from heed.report.data import data_report
 from heed.report.sources import Json, RunFiles, listed, mapping, mappings, read_run_files
 from heed.report.template import fill
-from heed.report.wording import POINTS, date, duration, figure, is_number, is_score, label, round_up, shown_score, shown_scores
+from heed.report.wording import POINTS, counted, date, duration, figure, is_number, is_score, label, round_up, shown_score, shown_scores
 
 HEADLINES = 4  # scores in large print
 MOST_SPEAKERS = 15
+SPLITS = ("test", "valid")  # evaluations that are made at the end of training
 
 
 def write_report(folder: Path) -> Path:
@@ -38,6 +39,7 @@ def render(run: RunFiles) -> str:
         "head": head,
         "panels": curves.panels(run),
         "evaluations": evaluations,
+        "compared": any(text.role == "reference" for one in evaluations for example in _shown(one) for text in example.texts),
         "worded": [one for one in evaluations if any(example.words for example in _shown(one))],
         "drawn": [one for one in evaluations if any(example.picture for example in _shown(one))],
         "heard": [one for one in evaluations if any(example.recording for example in _shown(one))],
@@ -58,8 +60,9 @@ def _head(run: RunFiles) -> dict[str, Any]:
     return {
         "task": label(_task_name(run.config)),
         "model": facts.model_words(run.config, run.n_parameters),
+        "origin": facts.origin_words(run.data),
         "scores": shown_scores(first)[:HEADLINES],
-        "on": f"{label(first['name'])}: {_number_of(first)}{figure(first.get('data'))}" if first else "",
+        "on": f"{_evaluation_name(first)}: {_about(first)}" if first else "",
         "figures": [(label(name), figure(float(value))) for name, value in trained["figures"].items()],
         "facts": _head_facts(run, first, trained),
     }
@@ -70,8 +73,18 @@ def _task_name(config: Json) -> str:
     return str(task.get("name", "run") if isinstance(task, Mapping) else task)
 
 
-def _number_of(evaluation: Json) -> str:
-    return f"{evaluation['n']:,} examples of " if is_number(evaluation.get("n")) else ""
+def _evaluation_name(evaluation: Json) -> str:
+    """Return the name of an evaluation as a heading; one that is named after a file stays as it is."""
+    name = str(evaluation["name"])
+    return label(name) if name in SPLITS else name
+
+
+def _about(evaluation: Json) -> str:
+    """Say how many examples of what were scored."""
+    data = figure(evaluation.get("data", ""))
+    if not is_number(evaluation.get("n")):
+        return data
+    return f"{counted(evaluation['n'], 'example')} {data if data.startswith('held out') else f'of {data}'}"
 
 
 def _head_facts(run: RunFiles, first: Json, trained: Mapping[str, Any]) -> facts.Facts:
@@ -92,14 +105,15 @@ def _evaluations(run: RunFiles) -> list[dict[str, Any]]:
 
 def _evaluation(content: Json, keys: examples.Keys) -> dict[str, Any]:
     return {
-        "name": label(content["name"]),
-        "about": f"{_number_of(content)}{figure(content.get('data', ''))}",
+        "name": _evaluation_name(content),
+        "about": _about(content),
         "date": date(content.get("date", "")),
         "scores": shown_scores(content),
         "signatures": [(label(name), str(text)) for name, text in mapping(content.get("signatures")).items()],
         "advice": [line for line in listed(content.get("advice")) if isinstance(line, str)],
         "abstention": probabilities.abstention(content),
         "per_class": classes.per_class(content.get("per_class")),
+        "per_prefix": classes.per_prefix(content.get("by_prefix")),
         "confusion": classes.confusion(content.get("confusion")),
         "per_label": classes.per_label(content.get("confusion_per_label")),
         "calibration": probabilities.calibration(content),
@@ -110,8 +124,9 @@ def _evaluation(content: Json, keys: examples.Keys) -> dict[str, Any]:
         "confused": speech.confused(content.get("confused")),
         "speakers": _buckets(content.get("by_speaker"), MOST_SPEAKERS),
         "noise": speech.noise(content),
+        "counts": facts.count_facts(content),
         "cost": facts.cost_facts(content),
-        "decode": facts.decode_words(content),
+        "decode": facts.decode_words(content) if keys.written else "",
         "groups": examples.groups(content, keys),
     }
 

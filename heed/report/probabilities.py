@@ -89,10 +89,9 @@ def _apart(bins: Sequence[Bin]) -> str:
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves of several labels in one or two plots, with one legend."""
+    """Curves of several labels in one or two plots."""
 
     drawings: list[Drawing]
-    keys: list[tuple[str, str]]
     note: str
 
 
@@ -110,7 +109,7 @@ def threshold_curves(content: object) -> Curves | None:
     drawings = [_curve(name, lines, looks) for name, lines in found.items() if lines]
     left_out = len(names) - MOST_LINES
     note = f"The first {MOST_LINES} of {len(names):,} labels are drawn." if left_out > 0 else ""
-    return Curves(drawings, [(look, label) for label, look in looks.items()], note)
+    return Curves(drawings, note)
 
 
 def _lines(content: object) -> dict[str, list[tuple[float, float]]]:
@@ -129,8 +128,9 @@ def _curve(name: str, lines: Mapping[str, Sequence[tuple[float, float]]], looks:
     title, across, up = CURVES[name]
     plot = Plot(Axis(across, 0, 1, SHARE_TICKS), Axis(up, 0, 1, SHARE_TICKS), square=True)
     guide = [plot.line([(0, 0), (1, 1)], "guide")] if name == "roc" else []
-    drawn = [plot.line(points, looks[label]) for label, points in lines.items() if label in looks]
-    return Drawing(title, plot.svg([*guide, *drawn], f"{title} of {', '.join(label for label in lines if label in looks)}"))
+    keys = [(looks[label], label) for label in lines if label in looks]
+    drawn = [plot.line(lines[label], look) for look, label in keys]
+    return Drawing(title, plot.svg([*guide, *drawn], f"{title} of {', '.join(label for _, label in keys)}"), keys)
 
 
 def abstention(content: Mapping[str, Any]) -> str:

@@ -10,10 +10,10 @@ from markupsafe import Markup
 from heed.metrics import LESS_IS_BETTER
 from heed.report.bars import shares
 from heed.report.drawing import Axis, Drawing, Plot, Point, categories, linear, logarithmic, score_axis
-from heed.report.facts import Facts
-from heed.report.sources import mapping, mappings
+from heed.report.facts import Facts, machine_words
+from heed.report.sources import listed, mapping, mappings
 from heed.report.template import fill
-from heed.report.wording import counted, duration, figure, in_unit, is_number, label, score_words, shortened
+from heed.report.wording import counted, date, duration, figure, in_unit, is_number, label, score_words, shortened
 
 LOG_FROM = 30.0  # a setting whose largest value is this many times its smallest is drawn on a logarithmic axis
 MOST_ROWS = 200
@@ -50,6 +50,7 @@ class Search:
     less_is_better: bool
     trials: Sequence[Trial]
     best: Trial | None
+    space: Mapping[str, Any] = field(default_factory=dict)  # path -> the values there were to choose from, or {low, high, log}
 
     @property
     def settings(self) -> list[str]:
@@ -66,7 +67,8 @@ def trials_page(content: Json) -> str:
     """Return the page that `heed tune` writes.
 
     Args:
-        content: recipe, metric, direction, trials, best and importance; what is absent or of another shape is left out.
+        content: recipe, data, date, machine, metric, direction, space, trials, best and importance; what is absent or of another
+            shape is left out.
     """
     search = _search(content)
     drawings = [drawing for drawing in (_scatter(path, search) for path in search.settings) if drawing is not None]
@@ -79,6 +81,8 @@ def trials_page(content: Json) -> str:
             "best": search.best,
             "best_settings": _best_settings(search),
             "states": _states(search.trials),
+            "facts": _head_facts(content),
+            "n_complete": sum(trial.counts for trial in search.trials),
             "progress": _progress(search),
             "importance": shares(content.get("importance")),
             "drawings": drawings,
@@ -94,7 +98,8 @@ def _search(content: Json) -> Search:
     trials = sorted((_trial(_plain(metric), one) for one in mappings(content.get("trials")) if is_number(one.get("number"))), key=_number)
     best = next((trial for trial in trials if trial.number == content.get("best")), None)
     usual = "minimize" if _plain(metric) in LESS_IS_BETTER else "maximize"
-    return Search(metric, figure(content.get("direction", usual)).lower().startswith("min"), trials, best)
+    less_is_better = figure(content.get("direction", usual)).lower().startswith("min")
+    return Search(metric, less_is_better, trials, best, mapping(content.get("space")))
 
 
 def _number(trial: Trial) -> float:
@@ -118,6 +123,16 @@ def _trial(metric: str, content: Json) -> Trial:
         run=figure(content.get("run") or ""),
         error=figure(content.get("error") or ""),
     )
+
+
+def _head_facts(content: Json) -> Facts:
+    """Return the data, the date, the machine and the time that all trials took."""
+    machine = machine_words(content.get("machine"))
+    times = [trial["seconds"] for trial in mappings(content.get("trials")) if is_number(trial.get("seconds"))]
+    found = [("Data", figure(content["data"]))] if content.get("data") else []
+    found += [("Date", date(content["date"]))] if "date" in content else []
+    found += [("Training time, all trials", duration(sum(times)))] if times else []
+    return [*found, *([("Machine", machine)] if machine else [])]
 
 
 def _best_settings(search: Search) -> Facts:
@@ -150,10 +165,10 @@ def _progress(search: Search) -> Drawing | None:
     if not valued:
         return None
     numbers = [trial.number for trial in valued]
-    plot = Plot(linear("trial", numbers), _value_axis(search))
+    plot = Plot(linear("trial", numbers, whole=True), _value_axis(search))
     marks = [plot.line(_best_so_far(search, numbers), "accent"), *_dots(plot, search, {trial.number: trial.number for trial in valued})]
     keys = [("accent", "best so far")]
-    return Drawing("Progress", plot.svg(marks, f"Value of each trial; {_best_words(search)}"), keys, _looks_note(search))
+    return Drawing("Value of each trial", plot.svg(marks, f"Value of each trial; {_best_words(search)}"), keys, _looks_note(search))
 
 
 def _best_so_far(search: Search, numbers: Sequence[float]) -> Iterator[tuple[float, float]]:
@@ -180,7 +195,8 @@ def _best_words(search: Search) -> str:
 
 def _looks_note(search: Search) -> str:
     hollow = any(trial.value is not None and not trial.counts for trial in search.trials)
-    return f"Full dots ran to their end{'; hollow ones did not' if hollow else ''}. The large orange dot is the best."
+    stopped = "; hollow ones were stopped early, doing worse than others had by then" if hollow else ""
+    return f"Full dots ran to their end{stopped}. The large orange dot is the best."
 
 
 def _dots(plot: Plot, search: Search, places: Mapping[float, float]) -> Iterator[Markup]:
@@ -205,21 +221,29 @@ def _scatter(path: str, search: Search) -> Drawing | None:
     given = {trial.number: trial.settings[path] for trial in search.trials if path in trial.settings and trial.value is not None}
     if not given:
         return None
-    axis, places = _places(shortened(path, LONGEST_PATH), given)
+    axis, places = _places(shortened(path, LONGEST_PATH), given, search.space.get(path))
     plot = Plot(axis, _value_axis(search))
     return Drawing(path, plot.svg(_dots(plot, search, places), f"Value by {path}"))
 
 
-def _places(title: str, given: Mapping[float, object]) -> tuple[Axis, dict[float, float]]:
+def _places(title: str, given: Mapping[float, object], space: object) -> tuple[Axis, dict[float, float]]:
     """Return an axis for the values of a setting and the place of each trial on it, by its number.
 
-    Numbers have an axis of their own, logarithmic where they span more than LOG_FROM; anything else stands in order of appearance.
+    Numbers have an axis of their own over all that was searched, logarithmic where the search was or they span more than LOG_FROM;
+    anything else stands in order of appearance.
     """
     numbers = {trial: value for trial, value in given.items() if is_number(value)}
     if len(numbers) < len(given):
         names = list(dict.fromkeys(figure(value) for value in given.values()))
         return categories(title, names), {trial: float(names.index(figure(value))) for trial, value in given.items()}
-    values = list(numbers.values())
-    if min(values) > 0 and max(values) > LOG_FROM * min(values):
+    values = [*numbers.values(), *_limits(space)]
+    by_factors = mapping(space).get("log") is True or max(values) > LOG_FROM * min(values)
+    if min(values) > 0 and by_factors:
         return logarithmic(f"{title}, logarithmic", values), numbers
-    return linear(title, values), numbers
+    return linear(title, values, whole=all(isinstance(value, int) for value in values)), numbers
+
+
+def _limits(space: object) -> list[float]:
+    """Return the numbers between which a setting was searched."""
+    ends = [mapping(space).get("low"), mapping(space).get("high"), *listed(space)]
+    return [end for end in ends if is_number(end)]

@@ -12,12 +12,15 @@ from heed.metrics import LESS_IS_BETTER
 POINTS = frozenset({"bleu", "chrf", "ter"})  # their values are out of 100 already
 # No share of anything; every other score is one, but for the coefficients.
 PLAIN = frozenset({"loss", "perplexity", "bits_per_byte", "bits_per_character", "log_loss", "nll", "brier"})
-COEFFICIENTS = frozenset({"mcc", "kappa"})  # from -1 to 1
+COEFFICIENTS = frozenset({"mcc", "kappa", "spearman", "pearson"})  # from -1 to 1
 UNSCALED = POINTS | PLAIN | COEFFICIENTS
 SPELLED = {
     "bleu": "BLEU",
     "chrf": "chrF",
     "ter": "TER",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
     "wer": "WER",
     "cer": "CER",
     "f1": "F1",
@@ -27,7 +30,17 @@ SPELLED = {
     "auc": "AUC",
     "sha256": "SHA-256",
 }
+# Names that say less than they should when they are spelled as they stand.
+NAMED = {
+    "has_answer_exact_match": "Exact match, answerable",
+    "has_answer_f1": "F1, answerable",
+    "no_answer_exact_match": "Exact match, unanswerable",
+    "calibration_error_before": "Calibration error before scaling",
+    "spearman": "Spearman correlation",
+    "pearson": "Pearson correlation",
+}
 LARGEST_DRAWN = 1e30  # beyond it, arithmetic on the ends of an axis may overflow
+LEAST_IN_SECONDS = 0.1  # shorter times are told in milliseconds
 NARROW = "\u202f"  # the space before a unit
 # Scripts that put no spaces between words.
 SPACELESS = "\u3005\u3007\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
@@ -63,6 +76,8 @@ def is_score(value: object) -> TypeGuard[Mapping[str, float]]:
 
 def label(name: object) -> str:
     """Return a name from a file as a heading: `exact_match` as "Exact match", `bleu` as "BLEU"."""
+    if str(name) in NAMED:
+        return NAMED[str(name)]
     words = str(name).split("_")
     first = SPELLED.get(words[0], words[0][:1].upper() + words[0][1:])
     return " ".join([first, *(SPELLED.get(word, word) for word in words[1:])])
@@ -176,7 +191,7 @@ def shortened(text: object, most: int) -> str:
 def duration(seconds: float) -> str:
     """Return a time in its two largest units."""
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return f"{1000 * seconds:.0f} ms" if 0 < seconds < LEAST_IN_SECONDS else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s"

@@ -4,15 +4,25 @@ import importlib
 
 from heed.errors import ConfigError
 from heed.tasks.base import Answer, Task
+from heed.tasks.masked_lm import MaskedLM
+from heed.tasks.question_answering import QuestionAnswering
+from heed.tasks.sentence_similarity import SentenceSimilarity
 from heed.tasks.speech_recognition import SpeechRecognition
+from heed.tasks.tagging import Tagging
 from heed.tasks.text_classification import TextClassification
 from heed.tasks.text_generation import TextGeneration
+from heed.tasks.text_to_text import TextToText
 from heed.tasks.translation import Translation
 
 TASKS: dict[str, type[Task]] = {
+    "masked_lm": MaskedLM,
+    "question_answering": QuestionAnswering,
+    "sentence_similarity": SentenceSimilarity,
     "speech_recognition": SpeechRecognition,
+    "tagging": Tagging,
     "text_classification": TextClassification,
     "text_generation": TextGeneration,
+    "text_to_text": TextToText,
     "translation": Translation,
 }
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -15,11 +15,15 @@ from heed.data.batch import Batch
 from heed.data.parts import Part
 from heed.data.read import Example
 from heed.data.store import Encoded
+from heed.data.words import Preparation
 from heed.errors import ConfigError
 from heed.metrics import Comparison
 from heed.model.config import ModelConfig
 from heed.model.losses import LossSum
 from heed.model.models import Model
+
+if TYPE_CHECKING:
+    from heed.tasks.live import LiveSound
 
 Statistics = Mapping[str, np.ndarray[Any, Any]]  # metric name -> (examples, K) sufficient statistics
 
@@ -73,7 +77,9 @@ class Metrics(Protocol):
 class Survey(Protocol):
     """What was found in the data before training."""
 
-    keep: np.ndarray[Any, np.dtype[np.bool_]]  # rows without a fault
+    @property
+    def keep(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Rows without a fault."""
 
     @property
     def refused(self) -> str | None:
@@ -92,8 +98,11 @@ class Task(ABC):
     outputs: ClassVar[dict[str, str]]  # example key -> text | label | labels; only training and scoring need them
     architecture: ClassVar[str]
     counts_tokens: ClassVar[bool] = True  # whether the units of the loss are tokens
+    continues: ClassVar[bool] = False  # whether an answer goes on where its (one) input ends, so that both joined are an input again
     window: ClassVar[int | None] = None  # examples held in memory at a time while answering, where they are larger than text
     settings: ClassVar[type[Settings]]
+    heirlooms: ClassVar[tuple[str, ...]] = ("tokenizer",)  # parts that are taken over from the run that `init` names
+    cutting: ClassVar[tuple[str, ...]] = ()  # settings that belong to those parts, and are taken over with them
 
     def __init__(
         self, config: Settings, parts: Mapping[str, Part] | None = None, *, label_smoothing: float = 0.0, max_length: int = 256
@@ -106,6 +115,7 @@ class Task(ABC):
         """
         self.config = config
         self.parts: dict[str, Part] = dict(parts or {})
+        self.inherited: dict[str, Part] = {}  # parts that `prepare` keeps instead of fitting them
         self.label_smoothing = label_smoothing
         self.max_length = max_length
 
@@ -113,6 +123,11 @@ class Task(ABC):
     def usual(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the groups of settings that hold where nobody says otherwise, given the task's own as the recipe has them."""
         return {"model": {"architecture": cls.architecture}}
+
+    @classmethod
+    def suited(cls, settings: Settings) -> type[Task]:
+        """Return the class that does what the task's settings ask for: itself, unless there is one of its own for some of them."""
+        return cls
 
     def settle(self, example: Example) -> None:
         """Settle what the settings leave to the data, given one example with all its columns; `config` then says it."""
@@ -127,6 +142,11 @@ class Task(ABC):
         """Return the columns an example needs for training, with their kinds."""
         return {**self.wanted, **self.outputs}
 
+    @property
+    def in_line(self) -> list[str]:
+        """Return the inputs that one line of text may hold, with tabs between them."""
+        return list(self.wanted)
+
     def fault(self, example: Example) -> str | None:
         """Say what keeps an example from being learned or scored, once the parts are known; None for a good one."""
         return None
@@ -135,9 +155,32 @@ class Task(ABC):
         """Return what should be spread evenly over folds, such as the class; None when the task has nothing of the kind."""
         return None
 
+    def inherit(self, other: Task) -> None:
+        """Take over parts of the run that `init` names, so that `prepare` does not fit them; raises ConfigError where there are none."""
+        self.inherited = {name: part for name, part in other.parts.items() if name in self.heirlooms}
+        if not self.inherited:
+            raise ConfigError(f"init: a {other.name} run has no {' and no '.join(self.heirlooms)}, which {self.name} would take over")
+        left = other.parts.get("preparation")
+        if isinstance(left, Preparation) and "preparation" not in self.heirlooms and (left.lower or left.stop_words != "none"):
+            changed = "lower-cases texts" if left.lower else "leaves stop-words out"
+            raise ConfigError(f"init: a run that {changed} knows no other, and {self.name} reads texts as they are; start from another")
+
+    def adopt(self, parts: Mapping[str, Part], labels: Sequence[str]) -> None:
+        """Take over the parts of another maker's model, which read texts as they are, and the names of its classes."""
+        self.parts = dict(parts)
+        if "cleaning" in type(self.config).model_fields:
+            self.config = self.config.replace(cleaning=False)
+
+    def together(self, example: Example) -> str | None:
+        """Return what an example shares with all that have to stand on its side of a split, such as its article; None: its inputs."""
+        return None
+
     @abstractmethod
     def prepare(self, examples: Iterable[Example]) -> dict[str, Part]:
-        """Fit tokenizers, labels and statistics on training data (iterated as often as needed) and keep them in `parts`."""
+        """Keep in `parts` what is `inherited`, and tokenizers, labels and statistics that are fitted on training data.
+
+        Examples are iterated as often as needed.
+        """
 
     @abstractmethod
     def shape(self, model: ModelConfig) -> ModelConfig:
@@ -173,6 +216,13 @@ class Task(ABC):
         kept = self.fitted(encoded)
         return [] if kept is None else [kept]
 
+    def unlearnable(self, encoded: Encoded) -> str | None:
+        """Say why training learns nothing from an encoded example, and what to do about it; None for a good one.
+
+        What is said follows on "3 training examples", and is the same for all that have the same fault, so that they can be counted.
+        """
+        return None
+
     @property
     def long_examples(self) -> str:
         """Say what `fitted` does to examples beyond max_length."""
@@ -194,6 +244,11 @@ class Task(ABC):
     def start(self, model: Model) -> None:
         """Fill in weights that are known before training, such as word vectors."""
 
+    @property
+    def divisible(self) -> bool:
+        """Whether the loss of a batch is the sum over its rows, so that any division into micro-batches is the same step."""
+        return True
+
     @abstractmethod
     def loss(self, model: Model, batch: Batch) -> LossSum | tuple[Tensor, Tensor]:
         """Return the loss summed over units and the number of units (and, if it has a meaning, how many were predicted right)."""
@@ -202,9 +257,23 @@ class Task(ABC):
     def predict(self, model: Model, batch: Batch, options: DecodeConfig) -> list[Answer]:
         """Answer every example of a batch that was encoded without outputs."""
 
-    def stream(self, model: Model, batch: Batch, options: DecodeConfig) -> Iterator[str]:
-        """Yield the text of the answer to a batch of one piece by piece, as it is sure; joined, it is what `predict` answers."""
-        yield self.predict(model, batch, options)[0].text
+    def stream(self, model: Model, batch: Batch, options: DecodeConfig) -> Generator[str, None, Answer]:
+        """Yield the text of the answer to a batch of one piece by piece, as it is sure; joined, it is what `predict` answers.
+
+        Returns:
+            the answer; its score may be missing where it was written piece by piece.
+        """
+        (answer,) = self.predict(model, batch, options)
+        yield answer.text
+        return answer
+
+    def live(self, model: Model, options: DecodeConfig, rate: int | None = None) -> LiveSound:
+        """Begin to follow a stream of sound of so many samples a second; raises ConfigError for a task that hears none."""
+        raise ConfigError(f"a {self.name} run hears nothing; a stream needs one of speech_recognition")
+
+    def note(self, answer: Answer) -> str | None:
+        """Say what a person should know about how an answer came about, from its details; None where there is nothing to say."""
+        return None
 
     @property
     def examiner(self) -> Task:

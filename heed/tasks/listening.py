@@ -1,11 +1,12 @@
 """How speech recognition comes from posteriors to an answer: search, language models, hot words, word times, and long recordings.
 
-A recording longer than task.piece_seconds is cut where it is quietest, and its pieces are answered one after the other.
+A recording longer than task.piece_seconds is cut where it is quietest, and its pieces are answered one after the other; `heed.tasks.live`
+says how that differs from a stream.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,16 +18,18 @@ from torch import Tensor
 from heed.config import DecodeConfig
 from heed.data.batch import Batch, collate
 from heed.data.characters import Characters
+from heed.data.foreign import ForeignTokenizer
 from heed.data.ngrams import Ngrams
 from heed.data.spelling import Spelling
 from heed.data.store import Encoded
-from heed.data.text import Tokenizer
+from heed.data.text import Tokenizer, is_spaceless
 from heed.data.transcripts import normalised
 from heed.data.words import APART, Words
-from heed.decode.ctc import PrefixBeam, align, greedy, log_likelihood
+from heed.decode.ctc import BestPath, PrefixBeam, align, log_likelihood, n_needed
 from heed.decode.generate import generate
 from heed.decode.scorers import HotWords, ModelScorer, Scorer, TokenNgrams, WeightedScorer, WordNgrams
 from heed.errors import ConfigError
+from heed.model.cache import DecoderState
 from heed.model.models import Encoder, Seq2Seq
 from heed.tasks.base import Answer, Task
 
@@ -34,11 +37,15 @@ if TYPE_CHECKING:
     from heed.tasks.speech_recognition import SpeechRecognition
 
 NEVER = (Tokenizer.pad_id, Tokenizer.bos_id, Tokenizer.unk_id)
+HOPS_AT_ONCE = 1 << 13  # whose loudness is found, so that an hour needs little memory beside itself
 QUIET_HOPS = 20  # over which loudness is averaged when a place to cut is looked for
 PICTURE_COLUMNS = 400
 PICTURE_LABELS = 12
 
+TIME = re.compile(rb"<\|\d+\.\d\d\|>")  # how Whisper writes a time
+
 Posteriors = NDArray[np.float32]  # (S, V) log probabilities
+Transcriber = Tokenizer | Words | Spelling | ForeignTokenizer
 
 
 class Heard(NamedTuple):
@@ -72,16 +79,17 @@ class Listener:
     def answers(self, batch: Batch) -> list[Answer]:
         """Answer every recording of a batch."""
         lengths = batch.mask("audio").sum(1).tolist()
-        longest = round(1000 * self.task.config.piece_seconds / self.task.config.hop_ms)
+        longest = self.task.longest_piece
         if max(lengths) <= longest:
-            return [self._answer([one], [0]) for one in self._read(batch)]
-        return [self._answer(*self._in_pieces(row[:n], longest)) for row, n in zip(batch["audio"], lengths, strict=True)]
+            return [self._answer([self._told(one)]) for one in self._read(batch)]
+        return [self._answer(list(self._in_pieces(row[:n], longest))) for row, n in zip(batch["audio"], lengths, strict=True)]
 
-    def _in_pieces(self, hops: Tensor, longest: int) -> tuple[list["Reading"], list[int]]:
-        """Read a recording (T, hop) piece by piece; returns the readings and the hops they begin at."""
+    def _in_pieces(self, hops: Tensor, longest: int) -> Iterator["Told"]:
+        """Read a recording (T, hop) piece by piece, and of none keep more than what it says."""
         cuts = quiet_cuts(hops, longest)
-        parts: list[Encoded] = [{"audio": hops[a:b]} for a, b in zip([0, *cuts], [*cuts, len(hops)], strict=True)]
-        return [self._read(collate([part]).to(hops.device))[0] for part in parts], [0, *cuts]
+        for begin, end in zip([0, *cuts], [*cuts, len(hops)], strict=True):
+            part: Encoded = {"audio": hops[begin:end]}
+            yield self._told(self._read(collate([part]).to(hops.device))[0], begin * self.task.config.hop_ms / 1000)
 
     def _read(self, batch: Batch) -> list["Reading"]:
         """Read recordings that are short enough to be heard at once."""
@@ -89,7 +97,8 @@ class Listener:
         seconds = [n * self.task.config.hop_ms / 1000 for n in batch.mask("audio").sum(1).tolist()]
         if self.task.config.objective == "attention":
             assert isinstance(self.model, Seq2Seq)
-            return [Reading(found, None, length) for found, length in zip(self._written(features, mask), seconds, strict=True)]
+            written, languages = self._written(features, mask)
+            return [Reading(*one) for one in zip(written, [None] * len(written), seconds, languages, strict=True)]
         logits, places = self.model.label_logits(features, mask)
         log_p = logits.float().log_softmax(-1).cpu().numpy()
         posteriors = [one[:n] for one, n in zip(log_p, places.sum(1).tolist(), strict=True)]
@@ -100,21 +109,50 @@ class Listener:
 
     def _search(self, log_p: Posteriors) -> list[Heard]:
         """Return the likeliest label sequences of one recording, best first."""
-        if self.options.beams == 1 and not self.scorers and not self.options.label_bonus:
-            ids = greedy(log_p)
-            return [Heard(ids, log_likelihood(log_p, ids))]
-        search = PrefixBeam(self.options.beams, scorers=self.scorers, length_bonus=self.options.label_bonus)
+        search = self.begun()
         search.advance(log_p)
+        if isinstance(search, BestPath):
+            return [Heard(search.ids, log_likelihood(log_p, search.ids))]
         return [Heard(list(one.ids), one.score) for one in search.results(self.options.beams)]
 
-    def _written(self, features: Tensor, mask: Tensor) -> list[list[Heard]]:
-        """Let the decoder write each recording down by beam search (or sampling)."""
+    def begun(self) -> BestPath | PrefixBeam:
+        """Begin the search that the options ask for."""
+        if self.options.beams == 1 and not self.scorers and not self.options.label_bonus:
+            return BestPath()
+        return PrefixBeam(self.options.beams, scorers=self.scorers, length_bonus=self.options.label_bonus)
+
+    def _written(self, features: Tensor, mask: Tensor) -> tuple[list[list[Heard]], list[str | None]]:
+        """Let the decoder write each recording down by beam search (or sampling); return also the languages it was told or has found."""
         assert isinstance(self.model, Seq2Seq)
-        prefix = torch.full((len(features), 1), Tokenizer.bos_id, device=features.device)
-        limits = [max(2, int(n)) for n in self.model.memory_mask(mask).sum(1).tolist()]  # no more labels than places
+        config = self.task.config
+        heard = Remembered(self.model, self.model.encode(features, mask), self.model.memory_mask(mask))
+        prefix, languages = self._prefix(heard)
+        longest = self.model.config.max_length + 1 - prefix.size(1) if self.model.config.positions == "learned" else self.options.max_length
+        limits = [min(longest, max(2, int(n))) for n in heard.places.sum(1).tolist()]  # no more labels than places
         options = self.options.replace(n_best=self.options.n_best if self.options.sampling else self.options.beams)
-        found = generate(self.model, features, mask, prefix, end=Tokenizer.eos_id, options=options, limits=limits, never=NEVER)
-        return [[Heard(one.ids, one.score) for one in some] or [Heard([], 0.0)] for some in found]
+        never, never_first = (*NEVER, *config.suppressed), tuple(config.suppressed_first)
+        end = Tokenizer.eos_id
+        found = generate(heard, features, mask, prefix, end=end, options=options, limits=limits, never=never, never_first=never_first)
+        return [[Heard(one.ids, one.score) for one in some] or [Heard([], 0.0)] for some in found], languages
+
+    def _prefix(self, heard: "Remembered") -> tuple[Tensor, list[str | None]]:
+        """Return what every answer begins with (B, P), and the language of each that it says."""
+        task, n = self.task, len(heard.memory)
+        begin = torch.full((n, 1), Tokenizer.bos_id, device=heard.memory.device)
+        if not isinstance(task.tokenizer, ForeignTokenizer):
+            return begin, [None] * n
+        rest = begin.new_tensor(task.prefix_ids).expand(n, -1)
+        if not task.languages:
+            return torch.cat([begin, rest], dim=1), [None] * n
+        names = [task.config.language] * n if task.config.language else self._languages(heard, begin)
+        spoken = begin.new_tensor([[task.language_ids[name]] for name in names])
+        return torch.cat([begin, spoken, rest], dim=1), list(names)
+
+    def _languages(self, heard: "Remembered", begin: Tensor) -> list[str]:
+        """Return the language that the decoder begins with, of those it may."""
+        names, ids = list(self.task.language_ids), list(self.task.language_ids.values())
+        scores = heard.step(begin[:, 0], heard.start(None, None, begin))[:, ids]
+        return [names[i] for i in scores.argmax(-1).tolist()]
 
     def _judged_jointly(self, features: Tensor, mask: Tensor, log_p: list[Posteriors], found: list[list[Heard]]) -> list[list[Heard]]:
         """Order what CTC and the decoder propose by the weighed sum of both log probabilities (Watanabe et al. 2017, eq. 17)."""
@@ -122,7 +160,7 @@ class Listener:
         share = self.task.config.ctc_weight
         memory, places = self.model.encode(features, mask), self.model.memory_mask(mask)
         judged = []
-        for row, (posteriors, heard, written) in enumerate(zip(log_p, found, self._written(features, mask), strict=True)):
+        for row, (posteriors, heard, written) in enumerate(zip(log_p, found, self._written(features, mask)[0], strict=True)):
             candidates = [list(ids) for ids in dict.fromkeys(tuple(one.ids) for one in [*heard, *written])]
             by_ctc = [log_likelihood(posteriors, ids) for ids in candidates]
             possible = [(ids, ctc) for ids, ctc in zip(candidates, by_ctc, strict=True) if ctc > float("-inf")]  # the decoder may loop
@@ -144,20 +182,24 @@ class Listener:
             added += weight * scorer.end(state)
         return added
 
-    def _answer(self, readings: "Sequence[Reading]", begins: Sequence[int]) -> Answer:
-        """Join the readings of a recording's pieces."""
-        offsets = [begin * self.task.config.hop_ms / 1000 for begin in begins]
-        details: dict[str, Any] = {"seconds": round(sum(one.seconds for one in readings), 3)}
-        words = [word for one, offset in zip(readings, offsets, strict=True) for word in self.words(one, offset)]
-        if readings[0].log_p is not None:
-            details["words"] = words
-        languages = [name for one in readings for name in self.pieces.languages_of(one.best.ids)]
+    def _told(self, reading: "Reading", offset: float = 0.0) -> "Told":
+        """Return what a reading says that begins so many seconds into its recording."""
+        words = None if reading.log_p is None else self.words(reading, offset)
+        named = (reading.language, *self.pieces.languages_of(reading.best.ids))
+        return Told(reading.found, reading.seconds, words, [name for name in named if name is not None])
+
+    def _answer(self, told: "Sequence[Told]") -> Answer:
+        """Join what the pieces of a recording say."""
+        details: dict[str, Any] = {"seconds": round(sum(one.seconds for one in told), 3)}
+        if told[0].words is not None:
+            details["words"] = [word for one in told for word in one.words or []]
+        languages = [name for one in told for name in one.languages]
         if languages:
             details["language"] = languages[0]
-        text = self.pieces.joined([self.pieces.text(one.best.ids) for one in readings])
-        n_labels = sum(len(one.best.ids) for one in readings)
-        score = sum(one.best.score for one in readings) / (n_labels + 1)
-        others = readings[0].found[1:] if len(readings) == 1 else []
+        best = [one.found[0] for one in told]
+        text = self.pieces.joined([self.pieces.text(one.ids) for one in best])
+        score = sum(one.score for one in best) / (sum(len(one.ids) for one in best) + 1)
+        others = told[0].found[1:] if len(told) == 1 else []
         more: dict[str, Answer] = {text: Answer("")}  # label sequences may differ in spaces alone
         for one in others:
             other = self.pieces.text(one.ids)
@@ -167,8 +209,7 @@ class Listener:
     def words(self, reading: "Reading", offset: float = 0.0) -> list[dict[str, Any]]:
         """Return the words of a reading with their times in seconds, found by aligning its labels to CTC's posteriors."""
         ids = reading.best.ids
-        n_repeats = sum(a == b for a, b in pairwise(ids))
-        if reading.log_p is None or not ids or len(ids) + n_repeats > len(reading.log_p):
+        if reading.log_p is None or not ids or n_needed(ids) > len(reading.log_p):
             return []
         place = self.model.config.subsampling * self.task.config.hop_ms / 1000
         spans = align(reading.log_p, ids)
@@ -179,12 +220,34 @@ class Listener:
 
 
 @dataclass(frozen=True)
+class Remembered:
+    """A model that has heard recordings, for the generation loop.
+
+    Args:
+        memory: (B, S, D), of which the real `places` are (B, S).
+    """
+
+    model: Seq2Seq
+    memory: Tensor
+    places: Tensor
+
+    def start(self, inputs: Tensor | None, mask: Tensor | None, prefix: Tensor) -> DecoderState:
+        """Read all of the prefix but its last token; what was heard is known."""
+        return self.model.start_from(self.memory, self.places, prefix)
+
+    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        """Add one token per row (R,) and score the next (R, V)."""
+        return self.model.step(tokens, state)
+
+
+@dataclass(frozen=True)
 class Reading:
     """What was heard in a recording that is short enough to be heard at once."""
 
     found: list[Heard]  # best first
     log_p: Posteriors | None
     seconds: float
+    language: str | None = None  # that the decoder was told, or has found before it wrote
 
     @property
     def best(self) -> Heard:
@@ -192,32 +255,48 @@ class Reading:
         return self.found[0]
 
 
+class Told(NamedTuple):
+    """What a reading says, without its posteriors, of which an hour would be much to keep."""
+
+    found: list[Heard]  # best first
+    seconds: float
+    words: list[dict[str, Any]] | None
+    languages: list[str]
+
+
 class Pieces:
     """The texts of label ids: tokens, and languages behind them."""
 
     def __init__(self, task: "SpeechRecognition") -> None:
-        self.tokenizer, self.languages = task.tokenizer, task.languages
+        self.tokenizer = task.tokenizer
         self.n_tokens = task.tokenizer.vocab_size
+        self.languages = {number: name for name, number in task.language_ids.items()}
 
     def languages_of(self, ids: Sequence[int]) -> list[str]:
         """Return the languages named in a sequence of ids."""
-        return [self.languages[i - self.n_tokens] for i in ids if i >= self.n_tokens]
+        return [self.languages[i] for i in ids if i in self.languages]
 
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of ids, without special and language tokens."""
         return self.tokenizer.decode([i for i in ids if self._is_text(i)]).strip()
 
     def _is_text(self, i: int) -> bool:
+        if isinstance(self.tokenizer, ForeignTokenizer) and (not self.tokenizer.pieces[i] or TIME.fullmatch(self.tokenizer.pieces[i])):
+            return False
         return Tokenizer.unk_id < i < self.n_tokens
 
     def joined(self, texts: Sequence[str]) -> str:
-        """Join the texts of consecutive pieces."""
-        return " ".join(text for text in texts if text)
+        """Join the texts of consecutive pieces: with spaces, but for scripts that have none."""
+        whole = ""
+        for text in filter(None, texts):
+            apart = whole and not (is_spaceless(whole[-1]) and is_spaceless(text[0]))
+            whole += f" {text}" if apart else text
+        return whole
 
     def texts(self) -> list[str | None]:
         """Return the text of every id as it stands inside a text; None for special and language tokens."""
         found = [_inner_text(self.tokenizer, i) if self._is_text(i) else None for i in range(self.n_tokens)]
-        return [*found, *[None] * len(self.languages)]
+        return [*found, *[None] * sum(i >= self.n_tokens for i in self.languages)]
 
     def begins(self) -> list[bool]:
         """Return for every id whether it begins a word, is the space before one, or stands for no text."""
@@ -242,8 +321,12 @@ class Pieces:
         """Return the ids of a text."""
         return self.tokenizer.encode(text)
 
+    def encode_inside(self, text: str) -> list[int]:
+        """Return the ids of a text as it stands inside a clause of a script without spaces."""
+        return self.tokenizer.encode_inside([text])[0] if isinstance(self.tokenizer, Tokenizer) else self.encode(text)
 
-def _inner_text(tokenizer: Tokenizer | Words | Spelling, i: int) -> str:
+
+def _inner_text(tokenizer: Transcriber, i: int) -> str:
     """Return one token's text, with the space it begins with."""
     return tokenizer.token(i).replace("▁", " ")
 
@@ -251,13 +334,26 @@ def _inner_text(tokenizer: Tokenizer | Words | Spelling, i: int) -> str:
 def _scorers(task: "SpeechRecognition", options: DecodeConfig, pieces: Pieces) -> Iterator[WeightedScorer]:
     """Build what is added to the score of a search."""
     if options.hot_words:
-        phrases = [_spoken_ids(phrase, task, pieces) for phrase in options.hot_words]
-        yield WeightedScorer(HotWords(phrases, options.hot_word_boost, pieces.begins()), 1.0)
+        yield WeightedScorer(_hot_words(task, options, pieces), 1.0)
     lent = task.language_model
     if lent is not None and isinstance(pieces.tokenizer, Spelling):
         raise ConfigError("decode.language_model knows no units of task.spelling; leave it out")
     if lent is not None:
         yield WeightedScorer(_ngrams(lent, pieces) if isinstance(lent, Ngrams) else _neural(lent, pieces), options.language_weight)
+
+
+def _hot_words(task: "SpeechRecognition", options: DecodeConfig, pieces: Pieces) -> HotWords:
+    """Look for hot words where words begin, and for those of scripts without spaces anywhere.
+
+    A phrase is found as it is cut when it stands alone: not where a sub-word reaches over one of its ends.
+    """
+    phrases = [_spoken_ids(phrase, task, pieces) for phrase in options.hot_words]
+    texts = [normalised(phrase, task.config.transcripts) for phrase in options.hot_words]
+    inside = [pieces.encode_inside(text) for text in texts if is_spaceless(text[0])]
+    starts = pieces.begins()
+    for ids in inside:
+        starts[ids[0]] = True  # which may be no more than the first byte of a character
+    return HotWords([*phrases, *inside], options.hot_word_boost, starts)
 
 
 def _spoken_ids(phrase: str, task: "SpeechRecognition", pieces: Pieces) -> list[int]:
@@ -306,7 +402,8 @@ def decoder_log_p(model: Seq2Seq, memory: Tensor, places: Tensor, candidates: Se
 
 def quiet_cuts(hops: Tensor, longest: int) -> list[int]:
     """Return where to cut a recording (T, hop) into pieces of at most `longest` hops: each where the second half of a piece is quietest."""
-    loudness = hops.float().square().mean(1)[None, None]
+    some = (hops[begin : begin + HOPS_AT_ONCE] for begin in range(0, len(hops), HOPS_AT_ONCE))
+    loudness = torch.cat([part.float().square().mean(1) for part in some])[None, None]
     width = min(QUIET_HOPS, longest, len(hops))
     smooth = F.avg_pool1d(loudness, width, stride=1, padding=width // 2, count_include_pad=False)[0, 0]
     cuts: list[int] = []
@@ -320,7 +417,7 @@ def quiet_cuts(hops: Tensor, longest: int) -> list[int]:
 
 def recording_picture(task: "SpeechRecognition", model: Encoder | Seq2Seq, encoded: Encoded, answer: Answer) -> dict[str, Any]:
     """Return what a report draws of a recording: its spectrogram, word times, and what CTC heard where."""
-    hops = encoded["audio"][: round(1000 * task.config.piece_seconds / task.config.hop_ms)]
+    hops = encoded["audio"][: task.longest_piece]
     batch = collate([{"audio": hops}]).to(next(model.parameters()).device)
     mel = _columns(_spectrogram(task, batch).T)
     low, high = float(np.percentile(mel, 5)), float(mel.max())
@@ -335,7 +432,7 @@ def recording_picture(task: "SpeechRecognition", model: Encoder | Seq2Seq, encod
 def _spectrogram(task: "SpeechRecognition", batch: Batch) -> NDArray[np.float32]:
     """Return the features of a recording before normalisation, (T, bands)."""
     raw, _ = task.features.raw(batch["audio"], batch.mask("audio"))
-    bands = task.config.n_mels if task.config.features == "log_mel" else task.config.n_mfcc
+    bands = task.config.n_mfcc if task.config.features == "mfcc" else task.config.n_mels
     found: NDArray[np.float32] = raw[0, :, :bands].cpu().numpy()
     return found
 
@@ -347,7 +444,8 @@ def _posteriors(task: "SpeechRecognition", model: Encoder | Seq2Seq, batch: Batc
     shares = _columns(logits[0].float().softmax(-1).cpu().numpy().T)
     order = [int(i) for i in np.argsort(-shares.max(1))[:PICTURE_LABELS] if shares[i].max() >= 0.1 and i != Tokenizer.pad_id]
     texts = Pieces(task).texts()
-    labels = [task.languages[i - task.tokenizer.vocab_size] if i >= task.tokenizer.vocab_size else texts[i] or "?" for i in order]
+    languages = {number: name for name, number in task.language_ids.items()}
+    labels = [languages.get(i) or texts[i] or "?" for i in order]
     return {"labels": ["", *labels], "values": np.round(shares[[Tokenizer.pad_id, *order]], 2).tolist()}
 
 

@@ -1,6 +1,9 @@
 """Live recognition: sound comes in pieces of any size, partial and final texts go out; memory stays constant for hours of it.
 
-What CTC hears is searched chunk by chunk; an utterance ends with a pause. A decoder with attention, where the model has one, is not
+What CTC hears is searched chunk by chunk. An utterance ends with a pause of task.pause_seconds, or after LONGEST_SECONDS without one, and
+the search begins anew behind it; a whole recording is searched at once up to task.piece_seconds, and cut at quiet places beyond. So the
+texts of a recording that is shorter than these and holds no pause are the same, and those of others may differ where they are cut: there a
+word may be halved, and hot words and language models forget what came before. A decoder with attention, where the model has one, is not
 asked: it would have to wait for the end.
 """
 
@@ -14,8 +17,8 @@ from numpy.typing import NDArray
 
 from heed.config import DecodeConfig
 from heed.data.audio import pcm_samples
-from heed.data.features import FeatureStream
-from heed.decode.ctc import PrefixBeam
+from heed.data.features import Features, FeatureStream
+from heed.decode.ctc import BestPath
 from heed.errors import ConfigError, MissingExtra
 from heed.model.models import Encoder, Seq2Seq
 from heed.model.streaming import EncoderStream
@@ -37,10 +40,12 @@ class Event:
     start: float  # seconds since the stream began
     end: float
     words: tuple[dict[str, Any], ...] = ()  # of a final text: word, start and end
+    language: str | None = None  # of a run that tells languages apart: the last that was heard
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         content: dict[str, Any] = {"type": self.kind, "text": self.text, "start": round(self.start, 3), "end": round(self.end, 3)}
+        content |= {} if self.language is None else {"language": self.language}
         return content | ({"words": list(self.words)} if self.kind == "final" else {})
 
 
@@ -57,16 +62,18 @@ class LiveRecognizer:
             raise ConfigError("this run hears whole recordings; train one with task.streaming=true to follow a stream")
         self.task, self.model, self.options = task, model, options
         self.listener = Listener(task, model, options)
+        assert isinstance(task.features, Features)  # the settings refuse others for streams
         self.features = FeatureStream(task.features)
         self.encoder = EncoderStream(model)
         self.device = next(model.parameters()).device
         self.place_seconds = model.config.subsampling * task.config.hop_ms / 1000
         self.n_places = 0  # heard since the stream began
+        self.language: str | None = None  # the last that was heard: an utterance later in a stream need not begin with its token
         self._begin()
 
     def _begin(self) -> None:
         """Begin an utterance."""
-        self.search = PrefixBeam(self.options.beams, scorers=self.listener.scorers, length_bonus=self.options.label_bonus)
+        self.search = self.listener.begun()
         self.heard: list[NDArray[np.float32]] = []
         self.first = self.n_places
         self.quiet = 0  # places without a label at its end
@@ -106,7 +113,7 @@ class LiveRecognizer:
         text = self._text()
         if text != self.shown:
             self.shown = text
-            yield Event("partial", text, *self._span())
+            yield Event("partial", text, *self._span(), language=self._language())
 
     def _advance(self, log_p: NDArray[np.float32]) -> None:
         self.search.advance(log_p)
@@ -114,11 +121,14 @@ class LiveRecognizer:
         self.n_places += len(log_p)
 
     def _text(self) -> str:
-        return self.listener.pieces.text(self._best().ids)
+        return self.listener.pieces.text(self._best())
 
-    def _best(self) -> Heard:
-        best = self.search.results(1)[0]
-        return Heard(list(best.ids), best.score)
+    def _language(self) -> str | None:
+        self.language = next(iter(self.listener.pieces.languages_of(self._best())), self.language)
+        return self.language
+
+    def _best(self) -> list[int]:
+        return self.search.ids if isinstance(self.search, BestPath) else self.search.results(1)[0].ids
 
     def _span(self) -> tuple[float, float]:
         return self.first * self.place_seconds, self.n_places * self.place_seconds
@@ -127,15 +137,15 @@ class LiveRecognizer:
         """End the utterance; returns its final text, if it has one."""
         if not self.heard:
             return []
-        reading = Reading([self._best()], np.stack(self.heard), 0.0)
+        reading = Reading([Heard(self._best(), 0.0)], np.stack(self.heard), 0.0)
         words = tuple(self.listener.words(reading, offset=self.first * self.place_seconds))
-        text, (start, end) = self._text(), self._span()
+        text, (start, end), language = self._text(), self._span(), self._language()
         self._begin()
         if not text:
             return []
         if words:
             start, end = words[0]["start"], words[-1]["end"]
-        return [Event("final", text, start, end, words)]
+        return [Event("final", text, start, end, words, language)]
 
 
 class LiveSound:

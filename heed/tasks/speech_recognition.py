@@ -5,9 +5,10 @@ Left out: telling speakers apart, punctuation that nobody spoke, and translation
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Literal, cast
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from heed.config import DecodeConfig, Settings
 from heed.data.audio import from_hops, read_audio, to_hops
 from heed.data.batch import Batch
 from heed.data.features import Features, FeatureSettings, spec_augment
+from heed.data.foreign import ForeignTokenizer, absent_ids
 from heed.data.ngrams import Ngrams
 from heed.data.noise import NoiseSource, disturbed, mixed_examples
 from heed.data.parts import Part
@@ -27,18 +29,26 @@ from heed.data.spoken import SpokenSurvey, survey_spoken
 from heed.data.store import Encoded
 from heed.data.text import Tokenizer
 from heed.data.transcripts import NORMALISATIONS, normalised
+from heed.data.whisper import WhisperFeatures, WhisperSettings
 from heed.data.words import Words
+from heed.decode.ctc import n_needed
 from heed.errors import ConfigError, DataError
 from heed.metrics.speech import SPEECH_FUNCTIONS, SpeechMetrics
 from heed.model.config import ModelConfig
 from heed.model.losses import LossSum, ctc_loss, vocabulary_loss
 from heed.model.models import Encoder, Model, Seq2Seq
 from heed.tasks.base import Answer, Metrics, Task
-from heed.tasks.listening import LanguageModel, Listener, recording_picture
+from heed.tasks.listening import LanguageModel, Listener, Transcriber, recording_picture
+
+if TYPE_CHECKING:
+    from heed.tasks.live import LiveSound
 
 HIGHEST_RATE = 16_000  # samples a second; speech has little above half of it
 NOISES = ("white", "babble")
 NOISE_LEVELS = (20, 10, 5, 0)  # decibels of speech over noise
+STATISTICS_ROWS = 600  # recordings whose features are looked at for their mean and deviation, where those are global
+LANGUAGE = "<|{}|>"  # how Whisper writes the token of a language
+OTHER_FEATURES = ("n_mfcc", "lowest_hz", "highest_hz", "window", "deltas", "zero_crossings", "spectral_entropy")  # than Whisper's
 BABBLING = 6  # other utterances that make babble
 
 
@@ -48,7 +58,9 @@ class SpeechRecognitionSettings(Settings):
     sample_rate: int | None = Field(
         default=None, ge=1000, description="samples a second that recordings are brought to; default: that of the first, at most 16,000"
     )
-    features: Literal["log_mel", "mfcc"] = Field(default="log_mel", description="what a frame is described by")
+    features: Literal["log_mel", "mfcc", "whisper"] = Field(
+        default="log_mel", description="what a frame is described by; whisper: its log-mel energies, of windows of piece_seconds"
+    )
     n_mels: int = Field(default=80, ge=1, description="bands of the mel filter bank")
     n_mfcc: int = Field(default=13, ge=1, description="mfcc: coefficients kept")
     lowest_hz: float = Field(default=20.0, ge=0, description="where the mel filter bank begins")
@@ -81,6 +93,14 @@ class SpeechRecognitionSettings(Settings):
     languages: list[str] | None = Field(
         default=None, description="languages, of which each transcript begins with a token; default: those of a column language, if any"
     )
+    language: str | None = Field(
+        default=None, description="the one of task.languages that is spoken; default: the decoder finds out (imported models only)"
+    )
+    prefix: list[str] = Field(
+        default_factory=list, description="tokens before every transcript, behind that of the language (imported models only)"
+    )
+    suppressed: list[int] = Field(default_factory=list, description="attention: ids that are never written")
+    suppressed_first: list[int] = Field(default_factory=list, description="attention: ids that no transcript begins with")
     streaming: bool = Field(default=False, description="hear in chunks of model.chunk places, so that answers come while somebody speaks")
     speed: float = Field(default=0.1, ge=0, lt=0.5, description="augmentation: recordings are played up to this share faster or slower")
     volume_db: float = Field(default=6.0, ge=0, le=40, description="augmentation: up to so many decibels louder or softer")
@@ -110,13 +130,46 @@ class SpeechRecognitionSettings(Settings):
             raise ValueError("task.objective=attention needs the whole recording; for task.streaming=true choose ctc or joint")
         if self.streaming and self.normalise == "utterance":
             raise ValueError("task.normalise=utterance needs the whole recording; for task.streaming=true choose running or global")
+        self._fits_features()
+        for name, reason in self._without_effect():
+            if self.changed(name):
+                raise ValueError(f"task.{name} would be ignored {reason}")
         if self.noise_db[0] > self.noise_db[1]:
             raise ValueError(f"task.noise_db={self.noise_db}: the first is above the second; write [from, to] in decibels")
         if (self.tokens == "spelled") != (self.spelling is not None):
             raise ValueError(f"task.tokens={self.tokens} with task.spelling={self.spelling}: tokens=spelled and a table need each other")
-        if self.noise != "steady" and not self.noise_share:
-            raise ValueError(f"task.noise={self.noise} would be ignored without task.noise_share; set the share, such as 0.5")
         return self
+
+    def _without_effect(self) -> Iterator[tuple[str, str]]:
+        """Yield the settings that others leave without effect, with the reason and what to do."""
+        if self.objective != "joint":
+            yield "ctc_weight", f"by task.objective={self.objective}; leave it out, or choose joint"
+        if self.objective != "attention":
+            for name in ("language", "prefix", "suppressed", "suppressed_first"):
+                yield name, f"by task.objective={self.objective}; leave it out, or choose attention"
+        if self.features == "whisper":
+            for name in OTHER_FEATURES:
+                yield name, "by task.features=whisper; leave it out"
+        if self.tokens == "spelled":
+            yield "vocab_size", "by task.tokens=spelled, whose units are those of the table; leave it out"
+        if not self.noise_share:
+            for name in ("noise", "noise_db"):
+                yield name, "without task.noise_share; leave it out, or set the share, such as 0.5"
+        if not self.frequency_masks:
+            yield "frequency_width", "with task.frequency_masks=0; leave one of them out"
+        if not self.time_masks:
+            yield "time_share", "with task.time_masks=0; leave one of them out"
+        if not self.streaming:
+            yield "pause_seconds", "without task.streaming=true: whole recordings are not ended by pauses; leave it out"
+
+    def _fits_features(self) -> None:
+        """Refuse what goes with other features than Whisper's alone."""
+        if self.features != "whisper":
+            return
+        if self.normalise not in (None, "none"):
+            raise ValueError(f"task.normalise={self.normalise} would be ignored by task.features=whisper; leave it out")
+        if self.streaming:
+            raise ValueError("task.features=whisper hears whole windows; for task.streaming=true choose log_mel or mfcc")
 
 
 class SpeechRecognition(Task):
@@ -127,6 +180,12 @@ class SpeechRecognition(Task):
     outputs: ClassVar[dict[str, str]] = {"text": "transcript"}
     architecture: ClassVar[str] = "encoder"
     settings: ClassVar[type[Settings]] = SpeechRecognitionSettings
+    heirlooms: ClassVar[tuple[str, ...]] = ("tokenizer", "features")
+    cutting: ClassVar[tuple[str, ...]] = (
+        *("sample_rate", "features", "n_mels", "n_mfcc", "lowest_hz", "highest_hz", "frame_ms", "hop_ms", "window", "deltas"),
+        *("zero_crossings", "spectral_entropy", "normalise", "tokens", "spelling", "vocab_size", "transcripts", "objective"),
+        *("languages", "language", "prefix", "suppressed", "suppressed_first", "streaming"),
+    )
     window: ClassVar[int] = 64
     group_names: ClassVar[dict[str, str]] = {"best": "Best heard", "median": "In the middle", "worst": "Worst heard"}
     config: SpeechRecognitionSettings
@@ -137,6 +196,7 @@ class SpeechRecognition(Task):
         self._faults: dict[str, str | None] = {}  # of the recordings heard so far
         self._seconds: dict[str, float] = {}
         self._voices: list[np.ndarray[Any, Any]] = []
+        self._subsampling = 1  # frames of a place, once the model is known
 
     @classmethod
     def usual(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,9 +217,11 @@ class SpeechRecognition(Task):
             rate = min(HIGHEST_RATE, found.sample_rate)
             changes["sample_rate"] = rate - rate % 100 if rate >= 1000 else rate  # 11,025 would give no whole number of samples in 10 ms
         if self.config.normalise is None:
-            changes["normalise"] = "running" if self.config.streaming else "utterance"
+            usual = "running" if self.config.streaming else "utterance"
+            changes["normalise"] = "none" if self.config.features == "whisper" else usual
         if changes:
             self.config = self.config.replace(**changes)
+        assert self._noise.sample_rate == self.config.sample_rate  # and it is read now: before training, and once
 
     def fault(self, example: Example) -> str | None:
         """Say what is wrong with a recording that cannot be heard."""
@@ -195,6 +257,9 @@ class SpeechRecognition(Task):
         spoken = [text for text in texts if text]
         if not spoken:
             raise DataError("every transcript is empty; check the column of the transcripts: data.columns.text=NAME")
+        if self.inherited:
+            self.parts = dict(self.inherited)
+            return self.parts
         tokenizer: Part
         if self.config.spelling is not None:
             tokenizer = _spelling(self.config.spelling, spoken)
@@ -205,9 +270,19 @@ class SpeechRecognition(Task):
         if self.config.languages is None:
             found = Counter(example["language"] for example in examples if example.get("language"))
             self.config = self.config.replace(languages=sorted(map(str, found)))
-        features = Features.fit(self._feature_settings(), (self._hops(example)["audio"] for example in examples))
-        self.parts = {"tokenizer": tokenizer, "features": features}
+        self.parts = {"tokenizer": tokenizer, "features": self._fitted_features(examples, len(texts))}
         return self.parts
+
+    def _fitted_features(self, examples: Iterable[Example], n_examples: int) -> Features | WhisperFeatures:
+        if self.config.features == "whisper":
+            return WhisperFeatures(self._whisper_settings())
+        step = -(-n_examples // STATISTICS_ROWS)  # evenly over the data, which may be sorted by speaker
+        return Features.fit(self._feature_settings(), (self._hops(example)["audio"] for example in islice(examples, 0, None, step)))
+
+    def _whisper_settings(self) -> WhisperSettings:
+        rate = cast(int, self.config.sample_rate)
+        n_fft, hop = (round(rate * ms / 1000) for ms in (self.config.frame_ms, self.config.hop_ms))
+        return WhisperSettings(rate, n_fft, hop, self.config.n_mels, round(self.config.piece_seconds))
 
     def _feature_settings(self) -> FeatureSettings:
         config = self.config
@@ -216,7 +291,7 @@ class SpeechRecognition(Task):
             frame_ms=config.frame_ms,
             hop_ms=config.hop_ms,
             window=config.window,
-            kind=config.features,
+            kind=cast(Any, config.features),
             n_mels=config.n_mels,
             n_mfcc=config.n_mfcc,
             lowest_hz=config.lowest_hz,
@@ -228,19 +303,33 @@ class SpeechRecognition(Task):
         )
 
     @property
-    def tokenizer(self) -> Tokenizer | Words | Spelling:
+    def tokenizer(self) -> Transcriber:
         """What cuts a transcript."""
-        return cast(Tokenizer | Words | Spelling, self.parts["tokenizer"])
+        return cast(Transcriber, self.parts["tokenizer"])
 
     @property
-    def features(self) -> Features:
+    def features(self) -> Features | WhisperFeatures:
         """What describes sound."""
-        return cast(Features, self.parts["features"])
+        return cast(Features | WhisperFeatures, self.parts["features"])
 
     @property
     def languages(self) -> list[str]:
-        """The languages that have a token, in the order of their ids behind the tokenizer's."""
+        """The languages that have a token."""
         return self.config.languages or []
+
+    @cached_property
+    def language_ids(self) -> dict[str, int]:
+        """The id of each language: behind the tokenizer's, or that which an imported one has for it."""
+        if isinstance(self.tokenizer, ForeignTokenizer):
+            return {name: self.tokenizer.named(LANGUAGE.format(name)) for name in self.languages}
+        return {name: self.tokenizer.vocab_size + i for i, name in enumerate(self.languages)}
+
+    @cached_property
+    def prefix_ids(self) -> list[int]:
+        """The ids of task.prefix."""
+        if not isinstance(self.tokenizer, ForeignTokenizer):
+            return []
+        return [self.tokenizer.named(token) for token in self.config.prefix]
 
     def shape(self, model: ModelConfig) -> ModelConfig:
         """Set the sizes of the features and of the labels."""
@@ -253,8 +342,35 @@ class SpeechRecognition(Task):
                 "needs model.attention=chunked" if self.config.streaming else "would hear in chunks for nothing; set task.streaming=true"
             )
             raise ConfigError(f"model.attention={model.attention}: task.streaming={str(self.config.streaming).lower()} {needed}")
-        n_labels = self.tokenizer.vocab_size + len(self.languages)
-        return model.replace(n_features=self.features.n_features, vocab_size=n_labels, ctc=self.config.objective != "attention")
+        self._check_prefix()
+        self._check_window()
+        self._subsampling = model.subsampling
+        ids = self.tokenizer.vocab_size, *(number + 1 for number in self.language_ids.values())
+        n_features, absent = self.features.n_features, absent_ids(self.tokenizer)
+        return model.replace(n_features=n_features, vocab_size=max(ids), absent_ids=absent, ctc=self.config.objective != "attention")
+
+    def _check_window(self) -> None:
+        """Refuse pieces that are no window of the features."""
+        if isinstance(self.features, WhisperFeatures) and self.config.piece_seconds != self.features.settings.seconds:
+            seconds = self.features.settings.seconds
+            raise ConfigError(f"task.piece_seconds={self.config.piece_seconds:g}: these features hear windows of {seconds}; set it to that")
+
+    def _check_prefix(self) -> None:
+        """Refuse what only the vocabularies of imported models have, and a language that has no token."""
+        config = self.config
+        foreign = isinstance(self.tokenizer, ForeignTokenizer)
+        if not foreign and (config.prefix or config.language):
+            raise ConfigError(
+                "task.prefix and task.language name tokens of imported vocabularies, and this one is heed's own; leave them out"
+            )
+        if config.language is not None and config.language not in self.languages:
+            raise ConfigError(f"task.language={config.language} is not one of {', '.join(self.languages) or 'no languages'}")
+        n_ids = self.tokenizer.vocab_size + (0 if foreign else len(self.languages))
+        wrong = [i for i in (*config.suppressed, *config.suppressed_first) if not 0 <= i < n_ids]
+        if wrong:
+            raise ConfigError(f"task.suppressed and task.suppressed_first: {wrong[0]} is no id, which are 0 to {n_ids - 1}; leave it out")
+        if Tokenizer.eos_id in config.suppressed:
+            raise ConfigError(f"task.suppressed: {Tokenizer.eos_id} is the end of a transcript, without which none ends; leave it out")
 
     def encode(self, example: Example, training: bool = False) -> Encoded:
         """Return a recording cut into hops of 16-bit samples (T, hop) and, for training, the ids of its transcript (L,)."""
@@ -266,20 +382,44 @@ class SpeechRecognition(Task):
         if training:
             texts = self.tokenizer.encode_batch([normalised(example["text"], self.config.transcripts) for example in examples])
             for one, ids, example in zip(encoded, texts, examples, strict=True):
-                one["text"] = torch.tensor([*self._language_token(example), *ids], dtype=torch.long)
+                one["text"] = torch.tensor([*self._language_token(example), *self.prefix_ids, *ids], dtype=torch.long)
         return encoded
 
     def _hops(self, example: Example) -> Encoded:
         wave = read_audio(example["audio"], sample_rate=self.config.sample_rate, given_rate=example.get("sample_rate"))
-        return {"audio": torch.from_numpy(to_hops(wave.samples, self._feature_settings().hop))}
+        return {"audio": torch.from_numpy(to_hops(wave.samples, round(cast(int, self.config.sample_rate) * self.config.hop_ms / 1000)))}
 
     def _language_token(self, example: Example) -> list[int]:
         if not self.languages:
             return []
-        language = str(example.get("language"))
+        language = str(example.get("language", self.config.language))
         if language not in self.languages:
             raise DataError(f"language {language!r} is not one of {', '.join(self.languages)}; name it in task.languages, or mend the row")
-        return [self.tokenizer.vocab_size + self.languages.index(language)]
+        return [self.language_ids[language]]
+
+    def unlearnable(self, encoded: Encoded) -> str | None:
+        """Say that CTC has fewer places than a transcript takes, and what gives more."""
+        config = self.config
+        if config.objective == "attention" or n_needed(encoded["text"].tolist()) <= self._n_heard(encoded["audio"].size(0)):
+            return None
+        more = f"model.subsampling={self._subsampling // 2} or " if self._subsampling > 1 else ""
+        return (
+            f"have more labels than places of {self._subsampling * config.hop_ms:g} ms, of which each has room for one, so that CTC learns "
+            f"nothing from them; set {more}task.hop_ms below {config.hop_ms:g}, or mend transcripts that do not belong to their recordings"
+        )
+
+    def _n_heard(self, n_hops: int) -> int:
+        """Return how many places a recording of so many hops has."""
+        return -(-int(self.features.n_frames(torch.tensor(n_hops))) // self._subsampling)
+
+    def n_places(self, encoded: Mapping[str, Tensor]) -> int:
+        """Return how many hops the model hears at once: longer recordings are cut."""
+        return min(encoded["audio"].size(0), self.longest_piece)
+
+    @property
+    def longest_piece(self) -> int:
+        """Hops that are heard at once."""
+        return round(1000 * self.config.piece_seconds / self.config.hop_ms)
 
     @property
     def augments(self) -> bool:
@@ -309,7 +449,10 @@ class SpeechRecognition(Task):
 
     @cached_property
     def _noise(self) -> NoiseSource:
-        return NoiseSource.named(self.config.noise, cast(int, self.config.sample_rate))
+        try:
+            return NoiseSource.named(self.config.noise, cast(int, self.config.sample_rate))
+        except DataError as error:
+            raise DataError(f"task.noise: {error}") from error
 
     def loss(self, model: Model, batch: Batch) -> LossSum:
         """Sum the loss over the labels of every transcript: CTC's, the decoder's, or both weighed."""
@@ -349,12 +492,20 @@ class SpeechRecognition(Task):
         begun = torch.cat([ended.new_full((ended.size(0), 1), Tokenizer.bos_id), ended[:, :-1]], dim=1)
         smoothing = self.label_smoothing if model.training else 0.0
         hidden = model.decoded(memory, places, begun)
-        return vocabulary_loss(hidden, model.head.weight, ended, smoothing=smoothing, ignore=Tokenizer.pad_id)
+        head = model.head
+        return vocabulary_loss(hidden, head.weight, ended, bias=head.bias, absent=head.absent, smoothing=smoothing, ignore=Tokenizer.pad_id)
 
     def predict(self, model: Model, batch: Batch, options: DecodeConfig) -> list[Answer]:
         """Write down what is said in each recording."""
         assert isinstance(model, Encoder | Seq2Seq)
         return Listener(self, model, options).answers(batch)
+
+    def live(self, model: Model, options: DecodeConfig, rate: int | None = None) -> "LiveSound":
+        """Begin to follow a stream of sound; raises ConfigError for a run that was not trained with task.streaming=true."""
+        from heed.tasks.live import LiveRecognizer, LiveSound  # which is written in terms of this class
+
+        assert isinstance(model, Encoder | Seq2Seq)
+        return LiveSound(LiveRecognizer(self, model, options), rate)
 
     def lend(self, language_model: Ngrams | LanguageModel | None) -> None:
         """Take a language model whose score is added while searching."""

@@ -16,6 +16,7 @@ from heed.config import DecodeConfig, Settings
 from heed.data.augment import Augmenter, read_synonyms
 from heed.data.batch import Batch, collate
 from heed.data.calibration import WITHHOLDS_ALL, Calibration
+from heed.data.foreign import ForeignTokenizer
 from heed.data.labelled import LabelSurvey, labels_of, survey_labelled
 from heed.data.labels import Labels, in_order
 from heed.data.parts import Part
@@ -33,7 +34,7 @@ from heed.model.config import ModelConfig
 from heed.model.losses import LossSum, class_loss, decision_loss
 from heed.model.models import Encoder, HierarchicalEncoder, Model, by_sentence
 from heed.model.stems import TokenStem
-from heed.model.windows import Windows, cut_pairs, cut_windows, first_windows, mean_of_windows, shortened
+from heed.model.windows import Windows, cut_pairs, cut_windows, first_windows, framed_windows, mean_of_windows, shortened
 from heed.tasks.advice import classification_advice
 from heed.tasks.attribution import token_weights, word_weights
 from heed.tasks.base import Answer, Metrics, Task
@@ -58,6 +59,8 @@ class TextClassification(Task):
     architecture: ClassVar[str] = "encoder"
     counts_tokens: ClassVar[bool] = False
     settings: ClassVar[type[Settings]] = TextClassificationSettings
+    heirlooms: ClassVar[tuple[str, ...]] = ("tokenizer", "preparation")
+    cutting: ClassVar[tuple[str, ...]] = ("tokens", "vocab_size", "algorithm", "cleaning", "lower", "stop_words")
     group_names: ClassVar[dict[str, str]] = {
         "best": "Most confidently right",
         "median": "In the middle",
@@ -100,24 +103,36 @@ class TextClassification(Task):
         self.seen = in_order(found.classes)
         return found
 
+    def inherit(self, other: Task) -> None:
+        """Take over what cuts a text, and what is done to it before."""
+        super().inherit(other)
+        if self.config.vectors is not None:
+            raise ConfigError(f"task.vectors={self.config.vectors} would be ignored: embeddings are those of init; leave one of them out")
+
+    def adopt(self, parts: Mapping[str, Part], labels: Sequence[str]) -> None:
+        """Take over a tokenizer, which reads texts as they are, and the names of classes."""
+        super().adopt(parts, labels)
+        self.parts |= {"labels": Labels(list(labels), {}), "preparation": Preparation(cleaning=False, lower=False, stop_words="none")}
+
     def prepare(self, examples: Iterable[Example]) -> dict[str, Part]:
         """Learn the labels and the vocabulary, and read word vectors for it."""
         given = self.config.labels if self.config.labels is not None else self.seen
         labels = Labels.fit((example["label"] for example in examples), given=given)
         preparation = Preparation(cleaning=self.config.cleaning, lower=self.config.lower, stop_words=self.config.stop_words)
-        texts = (preparation(example[column]) for example in examples for column in self.wanted)
-        vocab_size = self.config.vocab_size
-        tokenizer: Part
-        if self.config.tokens == "subwords":
-            tokenizer = Tokenizer.train(texts, algorithm=self.config.algorithm, vocab_size=vocab_size, cleaning=False)
-        else:
-            tokenizer = Words.train(texts, unit=self.config.tokens, vocab_size=vocab_size)
-        self.parts = {"labels": labels, "preparation": preparation, "tokenizer": tokenizer}
+        self.parts = {"labels": labels, "preparation": preparation, **self.inherited}
+        if "tokenizer" not in self.parts:
+            self.parts["tokenizer"] = self._learned(preparation(example[column]) for example in examples for column in self.wanted)
         if self.config.synonyms is not None:
             read_synonyms(self.config.synonyms)  # refused now rather than at the first step
         if self.config.vectors is not None:
             self.vectors = read_vectors(self.config.vectors, set(self._vocabulary()))
         return self.parts
+
+    def _learned(self, texts: Iterable[str]) -> Tokenizer | Words:
+        """Learn from prepared texts what cuts them."""
+        if self.config.tokens == "subwords":
+            return Tokenizer.train(texts, algorithm=self.config.algorithm, vocab_size=self.config.vocab_size, cleaning=False)
+        return Words.train(texts, unit=self.config.tokens, vocab_size=self.config.vocab_size)
 
     @property
     def labels(self) -> Labels:
@@ -130,9 +145,9 @@ class TextClassification(Task):
         return cast(Preparation, self.parts["preparation"])
 
     @property
-    def tokenizer(self) -> Tokenizer | Words:
+    def tokenizer(self) -> Tokenizer | Words | ForeignTokenizer:
         """What cuts a text."""
-        return cast(Tokenizer | Words, self.parts["tokenizer"])
+        return cast(Tokenizer | Words | ForeignTokenizer, self.parts["tokenizer"])
 
     @property
     def calibration(self) -> Calibration:
@@ -170,9 +185,10 @@ class TextClassification(Task):
         """Set the sizes of the vocabulary and of the head."""
         if model.architecture != "encoder":
             raise ConfigError(f"model.architecture: text classification needs encoder, found {model.architecture}")
-        if model.positions == "learned" and self.max_length >= model.max_length:
+        if model.positions == "learned" and self.max_length + self._n_framing > model.max_length:
+            frame = "a begin token" if self._n_framing == 1 else f"the {self._n_framing} tokens that stand around a text"
             raise ConfigError(
-                f"data.max_length={self.max_length} and a begin token do not fit model.max_length={model.max_length}, the places that "
+                f"data.max_length={self.max_length} and {frame} do not fit model.max_length={model.max_length}, the places that "
                 "learned positions know; raise the one or lower the other"
             )
         weighed = self.config.class_weights if isinstance(self.config.class_weights, dict) else {}
@@ -275,7 +291,7 @@ class TextClassification(Task):
 
     def n_places(self, encoded: Mapping[str, Tensor]) -> int:
         """Return how many tokens the model sees at once."""
-        return min(encoded["text"].size(0), self.max_length) + 1
+        return min(encoded["text"].size(0), self.max_length) + self._n_framing
 
     @property
     def augments(self) -> bool:
@@ -345,7 +361,7 @@ class TextClassification(Task):
         return mean_of_windows(found.float(), windows.rows, len(batch)), n_windows
 
     def _windows(self, ids: Tensor, mask: Tensor, most: int | None) -> Windows:
-        """Cut texts into windows, each with a begin token."""
+        """Cut texts into windows, each with a begin token and, where the tokenizer has it so, an end token."""
         sizes = {"size": self.max_length, "overlap": 0 if self._cuts else self.config.overlap}
         if self.config.pair:
             ends = ((ids == Tokenizer.eos_id) & mask).int().argmax(1)
@@ -353,9 +369,16 @@ class TextClassification(Task):
         else:
             cut = cut_windows(ids, mask, **sizes, most=most)
         cut = first_windows(cut) if self._cuts else cut
-        begin = cut.ids.new_full((len(cut.ids), 1), Tokenizer.bos_id)
-        real = torch.ones_like(begin, dtype=torch.bool)
-        return Windows(torch.cat([begin, cut.ids], dim=1), torch.cat([real, cut.mask], dim=1), cut.rows, cut.places)
+        tokenizer = self.tokenizer
+        end = Tokenizer.eos_id if tokenizer.ends_texts else None
+        repeated = Tokenizer.eos_id if self.config.pair and tokenizer.separators > 1 else None
+        return framed_windows(cut, begin=tokenizer.bos_id, end=end, separator=repeated)
+
+    @property
+    def _n_framing(self) -> int:
+        """Tokens around those of a window: begin, and what else its tokenizer puts there."""
+        extra = self.tokenizer.separators - 1 if self.config.pair else 0
+        return 1 + int(self.tokenizer.ends_texts) + int(extra)
 
     def predict(self, model: Model, batch: Batch, options: DecodeConfig) -> list[Answer]:
         """Answer with the likeliest class, or all that are likelier than not."""

@@ -4,7 +4,8 @@ A document becomes ids with a begin token, and an end token where it ends. Long 
 PIECE_CONTEXTS contexts, which are held out, learned and scored as examples of their own, so that a single book can be split; each
 begins with the begin token. A piece is learned in consecutive windows of data.max_length tokens, in which every token is foretold once.
 Windows are rows of a batch: attention and positions begin anew in each, so that no text sees another. Nothing is packed behind one another
-in a row, because batches of like lengths leave little padding to save.
+in a row, because batches of like lengths leave little padding to save: 2 % of it with five thousand documents of some 20 tokens, and less
+with more. Only where an epoch has but a few batches is it more.
 
 Beyond its context a model never goes: a longer prompt keeps its last data.max_length tokens, and an answer that reaches the end of the
 context goes on after its second half has been read again; answers say both. A longer text is scored in windows that overlap by
@@ -14,7 +15,7 @@ Left out: chat turns and their templates, and filling in the middle.
 """
 
 import codecs
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple, cast
 
@@ -25,7 +26,8 @@ from torch import Tensor
 from heed.config import DecodeConfig, Settings
 from heed.data.batch import Batch
 from heed.data.characters import Characters, spellings
-from heed.data.documents import BLANK_LINES, CONTINUES, continuing, cut_text, paragraphs
+from heed.data.documents import CONTINUES, PIECE_CONTEXTS, divided
+from heed.data.foreign import ForeignTokenizer, absent_ids
 from heed.data.parts import Part
 from heed.data.read import Example
 from heed.data.store import Encoded
@@ -42,7 +44,6 @@ from heed.model.models import Causal, Model
 from heed.model.windows import Windows, cut_windows
 from heed.tasks.base import Answer, Metrics, Task
 
-PIECE_CONTEXTS = 16  # contexts of characters in a piece of a long document: few begin in its middle, and a book has enough to hold out
 NEVER = (Tokenizer.pad_id, Tokenizer.bos_id, Tokenizer.unk_id)
 USUAL_VOCABULARY = 8000
 VOCABULARY_ROWS = 2000  # validation texts whose unknown characters are counted
@@ -89,7 +90,9 @@ class TextGeneration(Task):
     inputs: ClassVar[dict[str, str]] = {"text": "text"}
     outputs: ClassVar[dict[str, str]] = {}
     architecture: ClassVar[str] = "causal"
+    continues: ClassVar[bool] = True
     settings: ClassVar[type[Settings]] = TextGenerationSettings
+    cutting: ClassVar[tuple[str, ...]] = ("tokens", "vocab_size", "algorithm")
     group_names: ClassVar[dict[str, str]] = {"best": "Best foretold", "median": "In the middle", "worst": "Worst foretold"}
     config: TextGenerationSettings
 
@@ -105,7 +108,9 @@ class TextGeneration(Task):
     def prepare(self, examples: Iterable[Example]) -> dict[str, Part]:
         """Learn the sub-words, or collect the characters."""
         texts: Iterable[str] = (example["text"] for example in examples)
-        if self.config.tokens == "characters":
+        if self.inherited:
+            self.parts = dict(self.inherited)
+        elif self.config.tokens == "characters":
             self.parts = {"tokenizer": Characters.train(texts, vocab_size=self.config.vocab_size)}
         elif self.config.tokens == "bytes":  # of which there is nothing to learn
             self.parts = {"tokenizer": Tokenizer.train(["any"], algorithm="bpe", vocab_size=MIN_VOCAB_SIZE, cleaning=False)}
@@ -123,9 +128,9 @@ class TextGeneration(Task):
         return {"vocabulary": found}
 
     @property
-    def tokenizer(self) -> Tokenizer | Characters:
+    def tokenizer(self) -> Tokenizer | Characters | ForeignTokenizer:
         """What cuts a text."""
-        return cast(Tokenizer | Characters, self.parts["tokenizer"])
+        return cast(Tokenizer | Characters | ForeignTokenizer, self.parts["tokenizer"])
 
     @cached_property
     def spelling(self) -> Spelling:
@@ -136,23 +141,11 @@ class TextGeneration(Task):
         """Set the size of the vocabulary."""
         if model.architecture != "causal":
             raise ConfigError(f"model.architecture: text generation needs causal, found {model.architecture}")
-        return model.replace(vocab_size=self.tokenizer.vocab_size)
+        return model.replace(vocab_size=self.tokenizer.vocab_size, absent_ids=absent_ids(self.tokenizer))
 
     def divided(self, example: Example) -> Iterator[Example]:
-        """Yield the documents of a row, and the pieces of long ones."""
-        text, size = example["text"], PIECE_CONTEXTS * self.max_length
-        if self.config.documents == "file" and len(text) <= size:
-            yield example
-            return
-        goes_on = example.get(CONTINUES) is True
-        documents = [text] if self.config.documents == "file" else paragraphs(text)
-        if self.config.documents == "paragraphs":
-            goes_on = goes_on and not _ends_blank(text)
-        rest = {key: value for key, value in example.items() if key != CONTINUES}
-        for number, document in enumerate(documents, start=1):
-            *inner, last = cut_text(document, size)
-            yield from ({**rest, "text": piece, **continuing(True)} for piece in inner)
-            yield {**rest, "text": last, **continuing(goes_on and number == len(documents))}
+        """Return the documents of a row, and the pieces of long ones."""
+        return divided(example, PIECE_CONTEXTS * self.max_length, self.config.documents)
 
     def encode(self, example: Example, training: bool = False) -> Encoded:
         """Return the ids of a text between a begin and an end token; without the end where its document goes on."""
@@ -162,7 +155,7 @@ class TextGeneration(Task):
         """Encode many texts at once."""
         encoded = self.tokenizer.encode_batch([example["text"] for example in examples])
         ends = ([] if example.get(CONTINUES) is True else [Tokenizer.eos_id] for example in examples)
-        return [{"text": torch.tensor([Tokenizer.bos_id, *ids, *end])} for ids, end in zip(encoded, ends, strict=True)]
+        return [{"text": torch.tensor([self.tokenizer.bos_id, *ids, *end])} for ids, end in zip(encoded, ends, strict=True)]
 
     def pieces(self, encoded: Encoded) -> Iterator[Encoded]:
         """Yield the windows of a text: data.max_length tokens to read and the one behind them, which is the first of the next."""
@@ -185,7 +178,10 @@ class TextGeneration(Task):
         text = batch["text"]
         hidden = model.hidden(text[:, :-1])  # padding is on the right, where no real token looks
         smoothing = self.label_smoothing if model.training else 0.0
-        return vocabulary_loss(hidden, model.head.weight, text[:, 1:], smoothing=smoothing, ignore=Tokenizer.pad_id)
+        head, wanted = model.head, text[:, 1:]
+        return vocabulary_loss(
+            hidden, head.weight, wanted, bias=head.bias, absent=head.absent, smoothing=smoothing, ignore=Tokenizer.pad_id
+        )
 
     def predict(self, model: Model, batch: Batch, options: DecodeConfig) -> list[Answer]:
         """Continue every text by sampling, or by search when the options say so."""
@@ -197,9 +193,11 @@ class TextGeneration(Task):
                 answers[i] = self._answer(prompts[i], hypotheses, options)
         return [answers[i] for i in range(len(prompts))]
 
-    def stream(self, model: Model, batch: Batch, options: DecodeConfig) -> Iterator[str]:
+    def stream(self, model: Model, batch: Batch, options: DecodeConfig) -> Generator[str, None, Answer]:
         """Yield the continuation of a batch of one text as it is written: whole characters, and none that a stop string may take back.
 
+        Returns:
+            the answer without its score.
         Raises:
             ConfigError: the options ask for several answers, or for a search whose answer is known at its end only.
         """
@@ -207,18 +205,35 @@ class TextGeneration(Task):
         (prompt,) = self._prompts(batch)
         prefix, writer = torch.tensor([prompt.ids], device=batch["text"].device), self._writer(prompt, options)
         decoder, watch = self._decoder(model, prompt, options), self._watch([prompt], options)
-        for token in stream(decoder, None, prefix, end=Tokenizer.eos_id, options=options, never=NEVER, watch=watch):
+        written: list[str] = []
+        n_tokens = 0
+        for token in stream(decoder, None, prefix, end=Tokenizer.eos_id, options=options, never=self.never, watch=watch):
+            n_tokens += 1
             if text := writer.add(token):
+                written.append(text)
                 yield text
         if text := writer.rest():
+            written.append(text)
             yield text
+        return Answer("".join(written), details=self._details(prompt, n_tokens, writer.stop))
 
     def _prompts(self, batch: Batch) -> list[Prompt]:
         """Return what is to be continued: the texts without their end tokens, and of long ones what fits into the context."""
         lengths = batch.mask("text").sum(1).tolist()
         texts = [row[:n] for row, n in zip(batch["text"].tolist(), lengths, strict=True)]
-        open_texts = [ids[:-1] if ids[-1] == Tokenizer.eos_id else ids for ids in texts]
+        open_texts = [self._open(ids) for ids in texts]
         return [Prompt(ids[-self.max_length :], max(0, len(ids) - self.max_length)) for ids in open_texts]
+
+    def _open(self, ids: list[int]) -> list[int]:
+        """Return a text without its end token; and without a begin token that its tokenizer puts only where there is nothing else."""
+        open_ids = ids[:-1] if len(ids) > 1 and ids[-1] == Tokenizer.eos_id else ids
+        begins = not isinstance(self.tokenizer, ForeignTokenizer) or self.tokenizer.begins_texts
+        return open_ids if begins or len(open_ids) == 1 else open_ids[1:]
+
+    @property
+    def never(self) -> tuple[int, ...]:
+        """The ids that no answer holds; of a foreign vocabulary its own model decides, which gives what it lacks no probability."""
+        return () if isinstance(self.tokenizer, ForeignTokenizer) else NEVER
 
     def _groups(self, prompts: Sequence[Prompt], longest: int, *, padded: bool) -> Iterable[list[int]]:
         """Return the places of prompts that are answered together.
@@ -250,7 +265,7 @@ class TextGeneration(Task):
             prefix.to(device),
             end=Tokenizer.eos_id,
             options=options,
-            never=NEVER,
+            never=self.never,
             watch=self._watch(prompts, options),
         )
 
@@ -259,8 +274,13 @@ class TextGeneration(Task):
         return (lambda row: self._writer(prompts[row], options).ends_with) if options.stop else None
 
     def _writer(self, prompt: Prompt, options: DecodeConfig) -> "Writer":
-        begins = prompt.ids == [Tokenizer.bos_id] and isinstance(self.tokenizer, Tokenizer)
+        begins = prompt.ids == [self.tokenizer.bos_id] and self._spaces
         return Writer(self.spelling, options.stop, begins=begins)
+
+    @cached_property
+    def _spaces(self) -> bool:
+        """Whether the tokenizer puts a space before a text."""
+        return b"".join(self.spelling[index] for index in self.tokenizer.encode("a")).startswith(b" ")
 
     def _answer(self, prompt: Prompt, hypotheses: Sequence[Hypothesis], options: DecodeConfig) -> Answer:
         if not hypotheses:  # no answer of any probability
@@ -272,10 +292,20 @@ class TextGeneration(Task):
         """Return an answer with what is to be known of it: the string that ended it, and what its context lacked."""
         writer = self._writer(prompt, options)
         text = "".join([*map(writer.add, hypothesis.ids), writer.rest()])
-        details: dict[str, Any] = {} if writer.stop is None else {"stop": writer.stop}
+        return Answer(text, hypothesis.score, details=self._details(prompt, len(hypothesis.ids), writer.stop))
+
+    def _details(self, prompt: Prompt, n_written: int, stop: str | None) -> dict[str, Any]:
+        details: dict[str, Any] = {} if stop is None else {"stop": stop}
         details |= {"context_cut": prompt.n_cut} if prompt.n_cut else {}
-        details |= {"context_moved": True} if self._leaves_context(prompt, len(hypothesis.ids) + 1) else {}
-        return Answer(text, hypothesis.score, details=details)
+        return details | ({"context_moved": True} if self._leaves_context(prompt, n_written + 1) else {})
+
+    def note(self, answer: Answer) -> str | None:
+        """Say what of the text so far the model did not see."""
+        if n_cut := answer.details.get("context_cut"):
+            return f"the first {n_cut:,} tokens of the text were not read: this model sees {self.max_length:,} at once"
+        if answer.details.get("context_moved"):
+            return f"the text grew beyond the {self.max_length:,} tokens this model sees at once; what stood before them was forgotten"
+        return None
 
     @property
     def examiner(self) -> "TextGeneration":
@@ -362,11 +392,6 @@ def _left_padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     ids = [[Tokenizer.pad_id] * (longest - len(row)) + list(row) for row in rows]
     mask = [[False] * (longest - len(row)) + [True] * len(row) for row in rows]
     return torch.tensor(ids), torch.tensor(mask)
-
-
-def _ends_blank(text: str) -> bool:
-    """Return whether a text ends with a blank line."""
-    return any(match.end() == len(text) for match in BLANK_LINES.finditer(text, len(text.rstrip())))
 
 
 class Writer:

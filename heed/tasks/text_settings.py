@@ -81,7 +81,3 @@ class TextClassificationSettings(Settings):
             yield "train_windows", "with task.long_texts=truncate"
         if self.multi_label:
             yield "abstain_precision", "with task.multi_label, where no label is an answer too"
-
-    def changed(self, name: str) -> bool:
-        """Return whether a setting is not at its default."""
-        return bool(getattr(self, name) != type(self).model_fields[name].default)

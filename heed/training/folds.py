@@ -90,7 +90,8 @@ class Rows:
 def _key(example: Example, place: int, task: Task, group: str | None) -> int:
     """Return a hash of what may not be torn apart."""
     if group is None:
-        return row_hash(*(as_compared(example[key]) for key in task.wanted))
+        shared = task.together(example)
+        return row_hash(*(as_compared(example[key]) for key in task.wanted)) if shared is None else row_hash(shared)
     if group not in example:
         raise DataError(f"data.group={group}: row {place + 1} has no such column among {', '.join(example)}")
     return row_hash(example[group])

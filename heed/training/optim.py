@@ -9,6 +9,7 @@ from torch import nn
 
 from heed.config import TrainConfig
 from heed.model.heads import VocabularyHead
+from heed.model.ngrams import NGramScores
 from heed.training.muon import Muon
 
 
@@ -20,8 +21,8 @@ def build_optimizer(model: nn.Module, config: TrainConfig, precision: torch.dtyp
     Args:
         precision: type of Muon's matrix products.
     """
-    # Rows of these belong to words, most of which a batch does not hold: neither decayed nor orthogonalised.
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding | VocabularyHead)}
+    # Rows of these belong to words or n-grams, most of which a batch does not hold: neither decayed nor orthogonalised.
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding | VocabularyHead | NGramScores)}
     matrices: list[nn.Parameter] = []
     convolutions: list[nn.Parameter] = []
     others: list[nn.Parameter] = []

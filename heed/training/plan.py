@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def _answer(trainer: Trainer) -> None:
     trainer.model.eval()
     data = run.config.data
     source = Split(str(data.valid or data.train), data, run.task)
-    list(run.answers(islice(source, ANSWERED), run.config.decode))
+    list(replace(run, task=run.task.examiner).answers(islice(source, ANSWERED), run.config.decode))
 
 
 def spell_time(seconds: float) -> str:

@@ -3,15 +3,18 @@
 import contextlib
 import difflib
 import json
+import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import heed
+from heed.adapters import Adapters
 from heed.config import DataConfig, read_yaml
 from heed.data.order import batches, padding_share
 from heed.data.quality import as_compared, row_hash
@@ -23,9 +26,11 @@ from heed.files import parse_json, replacing
 from heed.run import LOSS_METRICS, Run, RunConfig
 from heed.tasks import Task
 from heed.training.folds import Bools, Folds
+from heed.training.origin import Origin, inheritance_line
 
 CHUNK = 1000  # examples encoded at a time
 SHOWN_CLASSES = 8
+SPLIT_WORDS = {"train": "training", "valid": "validation"}
 LEAST_HELD_OUT, MOST_HELD_OUT = 10, 2000
 
 Say = Callable[[str], None]
@@ -90,24 +95,43 @@ def prepare(config: RunConfig, folder: Path, say: Say) -> Prepared:
     """Make everything that training needs in `folder`."""
     task = config.build_task()
     check_metric(config, task)
+    origin = None if config.init is None else Origin.open(config.init, own_task=config.task["name"])
     data = splits(config, task)
     say(f"reading {data['train'].source}")
     report = _divide(config, task, data)
     say(f"fitting {task.name} parts")
+    if origin is not None:
+        task.inherit(origin.task)
     task.prepare(data["train"])
     report |= task.findings(data["valid"])
-    run = Run.create(folder, config, task, about={"data_sha256": data_hashes(config.data), "machine": describe_machine()})
-    train, n_long = _encode(run, data["train"], "train")
-    valid, n_long_valid = _encode(run, data["valid"], "valid")
+    about = {"data_sha256": data_hashes(config.data), "machine": describe_machine()}
+    run = Run.create(folder, config, task, about=about | ({} if origin is None else {"init_sha256": origin.sha256}))
+    if origin is not None:
+        report["init"] = origin.lend(run.model, task)
+        _adapt(run, origin, report["init"]["new"])
+    train, valid = (_encode(run, data[name], name) for name in ("train", "valid"))
     n_test = _look_through_test(run, data)
     others = [name for name in ("valid", "test") if getattr(config.data, name) is not None]
     report |= {"reading": asdict(data["train"].log), "reading_others": {name: asdict(data[name].log) for name in others}}
-    report |= {"too_long": n_long, "too_long_valid": n_long_valid, "max_length": config.data.max_length}
-    report |= {"long_examples": task.long_examples, **_figures(run, train, valid, n_test)}
+    report |= {"too_long": train.n_long, "too_long_valid": valid.n_long, "max_length": config.data.max_length}
+    report |= {"unlearnable": dict(train.unlearnable), "unlearnable_valid": dict(valid.unlearnable)}
+    report |= {"long_examples": task.long_examples, **_figures(run, train.store, valid.store, n_test)}
     (folder / "data_report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
     for line in summary(report):
         say(line)
-    return Prepared(run, train, valid)
+    return Prepared(run, train.store, valid.store)
+
+
+def _adapt(run: Run, origin: Origin, new: list[str]) -> None:
+    """Put adapters beside weights that were taken over, where lora.rank asks for them; what they belong to is remembered."""
+    lora = run.config.lora
+    if not lora.rank:
+        return
+    adapters = Adapters(origin.sha256, lora.rank, lora.alpha, list(lora.targets), new)
+    adapters.write(run.folder)
+    if not lora.merge:
+        shutil.copyfile(origin.path, run.folder / "model.safetensors")
+    run.adapt(adapters)
 
 
 def check_metric(config: RunConfig, task: Task) -> None:
@@ -141,6 +165,8 @@ def reopen(folder: Path, say: Say, *, trust: bool = False, allow_changed_data: b
         DataError: a data file is no longer what the run was started on, and that was not allowed.
     """
     run = Run.open(folder, trust=trust)
+    if run.config.lora.rank:
+        run.adapt(Adapters.read(folder))
     data = splits(run.config, run.task)
     hashes = _hashes(data, say)
     before = hashes_of(folder)
@@ -249,6 +275,8 @@ def _hold_out(data: dict[str, Split], config: RunConfig, keep: Bools) -> str:
     """Divide into what is trained and validated on by a hash of the inputs, so that equal ones never stand on both sides; say so."""
     source, seed = data["train"], config.seed
     share = held_out_share(len(keep), config.data.valid_share)
+    if source.task.together(next(iter(source))) is not None:
+        return _hold_out_together(data, seed, share, keep)
 
     def held_out(example: Example) -> bool:
         return row_hash(seed, *(as_compared(example[key]) for key in source.task.wanted)) < share * 2**64
@@ -256,6 +284,29 @@ def _hold_out(data: dict[str, Split], config: RunConfig, keep: Bools) -> str:
     data["train"] = Split(source.source, source.data, source.task, lambda row, one: bool(keep[row]) and not held_out(one))
     data["valid"] = Split(source.source, source.data, source.task, lambda row, one: bool(keep[row]) and held_out(one))
     return f"{share:.1%} of the training examples, as there is no data.valid: chosen by a hash of their inputs and seed {seed}"
+
+
+def _hold_out_together(data: dict[str, Split], seed: int, share: float, keep: Bools) -> str:
+    """Hold out all rows that share something, such as an article, again and again until they are enough; say so."""
+    source, shared = data["train"], data["train"].task.together
+    counts = Counter(shared(example) for row, example in source.numbered() if keep[row])
+    wanted, n_held_out = share * counts.total(), 0
+    chosen: set[str | None] = set()
+    for name, n in sorted(counts.items(), key=lambda one: row_hash(seed, one[0])):
+        if n_held_out < wanted and 2 * (n_held_out + n) <= counts.total():
+            chosen.add(name)
+            n_held_out += n
+    if not chosen:
+        raise DataError(
+            f"{source.source}: nothing can be held out to validate on: of the {len(counts):,} parts that have to stay together (articles, "
+            "or contexts without a title) each has more than half of the rows; name validation data with data.valid"
+        )
+    data["train"] = Split(source.source, source.data, source.task, lambda row, one: bool(keep[row]) and shared(one) not in chosen)
+    data["valid"] = Split(source.source, source.data, source.task, lambda row, one: bool(keep[row]) and shared(one) in chosen)
+    return (
+        f"{n_held_out:,} of the {counts.total():,} training examples, as there is no data.valid: {len(chosen):,} of {len(counts):,} whole "
+        f"articles or contexts, chosen by a hash and seed {seed}"
+    )
 
 
 def _take_fold(data: dict[str, Split], config: RunConfig, keep: Bools) -> str:
@@ -275,21 +326,34 @@ def _take_fold(data: dict[str, Split], config: RunConfig, keep: Bools) -> str:
     )
 
 
-def _encode(run: Run, split: Split, name: str) -> tuple[Store, int]:
-    """Encode a split into the run's store; returns it and how many examples are longer than data.max_length."""
-    n_long = 0
+class _Encodings(NamedTuple):
+    """The store of a split, how many examples are longer than data.max_length, and of how many nothing can be learned, by the reason."""
+
+    store: Store
+    n_long: int
+    unlearnable: Counter[str]
+
+
+def _encode(run: Run, split: Split, name: str) -> _Encodings:
+    """Encode a split into the run's store; raises DataError where there is nothing to use, or most of it is useless."""
+    n_long, unlearnable = 0, Counter[str]()
 
     def fitted() -> Iterator[tuple[int, Encoded]]:
         nonlocal n_long
         for number, encoded in _encoded(run.task, split.numbered()):
             n_long += max((value.size(0) for value in encoded.values() if value.dim()), default=1) > run.config.data.max_length
-            yield from ((number, piece) for piece in run.task.pieces(encoded))
+            for piece in run.task.pieces(encoded):
+                unlearnable.update(filter(None, [run.task.unlearnable(piece)]))
+                yield number, piece
 
     store = write_store(run.folder / "store" / name, fitted())
     if not len(store):
         why = f"all {n_long} are longer than data.max_length={run.config.data.max_length} tokens" if n_long else "none were left"
         raise DataError(f"{split.source}: no {name} examples to use: {why}")
-    return store, n_long
+    for why, n in unlearnable.items():
+        if 2 * n > len(store):
+            raise DataError(f"{split.source}: {n:,} of {len(store):,} {SPLIT_WORDS[name]} examples {why}")
+    return _Encodings(store, n_long, unlearnable)
 
 
 def _encoded(task: Task, numbered: Iterable[tuple[int, Example]]) -> Iterator[tuple[int, Encoded]]:
@@ -317,7 +381,8 @@ def _figures(run: Run, train: Store, valid: Store, n_test: int | None) -> dict[s
 def summary(report: dict[str, Any]) -> list[str]:
     """Say in a few lines what a person should know about the data before training."""
     tokens = ", ".join(f"{count:,} {name}" for name, count in report["tokens"].items())
-    lines = [f"{report['examples']['train']:,} training and {report['examples']['valid']:,} validation examples; {tokens} tokens"]
+    lines = [] if "init" not in report else [inheritance_line(report["init"])]
+    lines.append(f"{report['examples']['train']:,} training and {report['examples']['valid']:,} validation examples; {tokens} tokens")
     classes = list(report["train"].get("classes", {}).items())
     if classes:
         shown = ", ".join(f"{name} {count:,}" for name, count in classes[:SHOWN_CLASSES])
@@ -331,16 +396,11 @@ def summary(report: dict[str, Any]) -> list[str]:
         found = ", ".join(f"{count:,} {name}" for name, count in counts.items())
         what = f"dropped {report['filtered']:,} of them" if report["filtered"] else "kept; data.filter=true drops them"
         lines.append(f"found {found} ({what})")
-    lines += report["train"].get("warnings", [])
+    lines += [*report["train"].get("warnings", []), *report.get("warnings", [])]
     for names, n in report["train"].get("shared", {}).items():
         if n:
             lines.append(f"{n:,} examples stand both in the {names} data: what chooses the weights is then scored again, a little too well")
-    for reading in (report["reading"], *report["reading_others"].values()):
-        if reading["bad"]:
-            lines.append(f"skipped {reading['bad']:,} bad rows of {reading['source']}, first: {reading['bad_examples'][0]}")
-    for what, n_long in (("training", report["too_long"]), ("validation", report["too_long_valid"])):
-        if n_long:
-            lines.append(f"{n_long:,} {what} examples longer than data.max_length={report['max_length']} tokens: {report['long_examples']}")
+    lines += _useless_lines(report)
     if "held_out" in report:
         lines.append(f"held out {report['held_out']}")
     if "coverage" in report:
@@ -348,3 +408,16 @@ def summary(report: dict[str, Any]) -> list[str]:
         lines.append(f"word vectors for {found['found']:,} of {found['words']:,} words ({found['share']:.1%})")
     lines.append(f"{report['batches']:,} batches an epoch, {report['padding']:.1%} padding")
     return lines
+
+
+def _useless_lines(report: dict[str, Any]) -> Iterator[str]:
+    """Say which rows are skipped, or too long, or teach nothing."""
+    for reading in (report["reading"], *report["reading_others"].values()):
+        if reading["bad"]:
+            yield f"skipped {reading['bad']:,} bad rows of {reading['source']}, first: {reading['bad_examples'][0]}"
+    for what, n_long in (("training", report["too_long"]), ("validation", report["too_long_valid"])):
+        if n_long:
+            yield f"{n_long:,} {what} examples longer than data.max_length={report['max_length']} tokens: {report['long_examples']}"
+    for name, key in (("train", "unlearnable"), ("valid", "unlearnable_valid")):
+        for why, n in report[key].items():
+            yield f"{n:,} of {report['examples'][name]:,} {SPLIT_WORDS[name]} examples {why}"

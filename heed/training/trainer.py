@@ -25,6 +25,7 @@ from heed.errors import TrainingError
 from heed.evaluation import evaluate_examples
 from heed.metrics import LESS_IS_BETTER
 from heed.model.block import Stack
+from heed.model.lora import is_adapted
 from heed.model.losses import LossSum
 from heed.run import LOSS_METRICS, load_weights
 from heed.training.checkpoint import (
@@ -227,9 +228,9 @@ class Trainer:
         give_back_memory()
         self.progress.halvings += 1
         parts = 2**self.progress.halvings
-        self.log.say(
-            f"out of memory: each batch is computed in {parts} parts from here on; updates stay the same but for what dropout draws"
-        )
+        same = "updates stay the same but for what dropout draws"
+        pools = "rows are told from those of their part alone from now on, which teaches less: try train.recompute=true, or a smaller model"
+        self.log.say(f"out of memory: each batch is computed in {parts} parts from here on; {same if self.task.divisible else pools}")
 
     def _groups(self) -> Iterator[list[Rows]]:
         """Yield the micro-batches of each update, from where the run stands, epoch after epoch."""
@@ -406,11 +407,22 @@ class Trainer:
 
     def _finish(self) -> None:
         """Leave the best weights, or the mean of the last checkpoints when that is better, in the run folder and in the model."""
-        load_weights(self.model, self.run.folder / "model.safetensors")
+        adapted = is_adapted(self.model)
+        self._take_best()
         places = [place_of(self.folder, step) for step in self.progress.evaluated]
-        if len(places) > 1:
+        if len(places) > 1 and is_adapted(self.model) == adapted:
             self._try_average(places)
+        self.run.fold()
         self.model.eval()
+
+    def _take_best(self) -> None:
+        """Fill the model with its best weights; adapters that the run folder has folded in are those of a checkpoint."""
+        best = None if self.progress.best_step is None else place_of(self.folder, self.progress.best_step)
+        if best is not None and is_adapted(self.model) and fault(best) is None:
+            load_weights(self.model, best / "model.safetensors")
+        else:
+            self.run.fold()
+            self.run.restore()
 
     def _try_average(self, places: list[Path]) -> None:
         best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heed.data.labelled import FLAG_NAMES, LabelSurvey, TextFlag, labels_of, survey_labelled
-from heed.data.quality import MAX_EXAMPLES, SHOWN_CHARACTERS
+from heed.data.labelled import LabelSurvey, labels_of, survey_labelled
+from heed.data.quality import MAX_EXAMPLES, SHOWN_CHARACTERS, FaultSurvey
 from heed.data.text import clean
 
 Row = dict[str, Any]
 
+FAULTS = ["empty", "duplicates", "contradictions", "leaks"]
 TEXTS = ["good", " good ", "<b>good</b>", "Good", "not good", "bad", "", "<br>", "\u200b"]  # the first three are one text, the last none
 rows_of_texts = st.lists(st.builds(lambda text, label: {"text": text, "label": label}, st.sampled_from(TEXTS), st.sampled_from("xy")))
 some_rows = rows_of_texts.filter(bool)
@@ -33,19 +34,18 @@ def faults_of(row: int, rows: list[Row], others: list[list[Row]]) -> set[str]:
     return {name for name, holds in found.items() if holds}
 
 
-def names(flags: int) -> set[str]:
-    return {FLAG_NAMES[flag] for flag in TextFlag if flags & flag}
+def names(survey: FaultSurvey) -> list[set[str]]:
+    """Return the faults of each row."""
+    return [{name for name, rows in survey.faults.items() if rows[row]} for row in range(len(survey.keep))]
 
 
 @given(some_rows, rows_of_texts, rows_of_texts)
 def test_every_flag_is_set_by_its_definition(rows: list[Row], valid: list[Row], test: list[Row]) -> None:
     survey = survey_labelled(rows, {"valid": valid, "test": test})
     expected = [faults_of(row, rows, [valid, test]) for row in range(len(rows))]
-    assert [names(flags) for flags in survey.flags.tolist()] == expected
+    assert names(survey) == expected
     assert survey.keep.tolist() == [not found for found in expected]
-    assert {FLAG_NAMES[flag]: n for flag, n in survey.counts.items()} == {
-        name: sum(name in found for found in expected) for name in FLAG_NAMES.values()
-    }
+    assert survey.counts == {name: sum(name in found for found in expected) for name in FAULTS}
     for name, split in (("valid", valid), ("test", test)):
         assert survey.leaks[name] == sum("leaks" in faults_of(row, rows, [split]) for row in range(len(rows)))
 
@@ -53,8 +53,8 @@ def test_every_flag_is_set_by_its_definition(rows: list[Row], valid: list[Row], 
 @given(some_rows, rows_of_texts)
 def test_the_first_rows_of_each_flag_are_shown_with_their_numbers(rows: list[Row], valid: list[Row]) -> None:
     survey = survey_labelled(rows, {"valid": valid})
-    for flag, shown in survey.examples.items():
-        flagged = [row for row in range(len(rows)) if FLAG_NAMES[flag] in faults_of(row, rows, [valid])]
+    for fault, shown in survey.examples.items():
+        flagged = [row for row in range(len(rows)) if fault in faults_of(row, rows, [valid])]
         assert [one["row"] for one in shown] == [row + 1 for row in flagged[:MAX_EXAMPLES]]
         assert [one["text"] for one in shown] == [clean(rows[row]["text"]) for row in flagged[:MAX_EXAMPLES]]
 
@@ -65,7 +65,7 @@ def survey_of(*texts: tuple[str, str], **others: list[Row]) -> LabelSurvey:
 
 def test_a_contradiction_flags_all_rows_of_the_text_and_no_other() -> None:
     survey = survey_of(("a b", "x"), ("c", "x"), ("a  b", "y"), ("a b", "x"), ("a b c", "y"))
-    assert [names(flags) for flags in survey.flags.tolist()] == [
+    assert names(survey) == [
         {"contradictions"},
         set(),
         {"contradictions"},
@@ -123,8 +123,8 @@ def test_two_texts_are_judged_together() -> None:
     ]
     other = [{"text": "a", "text_pair": "c", "label": "x"}, {"text": "c", "text_pair": "c", "label": "x"}]
     survey = survey_labelled(rows, {"valid": other}, texts=("text", "text_pair"))
-    assert [names(flags) for flags in survey.flags.tolist()] == [set(), {"leaks"}, set(), {"duplicates"}, set(), {"empty"}]
-    assert survey.examples[TextFlag.DUPLICATE] == [{"row": 4, "text": "a | b", "label": "x"}]
+    assert names(survey) == [set(), {"leaks"}, set(), {"duplicates"}, set(), {"empty"}]
+    assert survey.examples["duplicates"] == [{"row": 4, "text": "a | b", "label": "x"}]
 
 
 def test_the_order_of_several_labels_does_not_matter() -> None:
@@ -137,9 +137,9 @@ def test_the_order_of_several_labels_does_not_matter() -> None:
     ]
     survey = survey_labelled(rows, {})
     found = [set(), {"duplicates"}, {"contradictions"}, {"contradictions"}, set()]
-    assert [names(flags) for flags in survey.flags.tolist()] == found
+    assert names(survey) == found
     assert survey.classes == {"x": 3, "y": 3}
-    assert survey.examples[TextFlag.DUPLICATE][0]["label"] == "y, x"
+    assert survey.examples["duplicates"][0]["label"] == "y, x"
 
 
 def test_one_label_counts_as_a_list_of_one() -> None:
@@ -165,7 +165,7 @@ def test_lengths_are_those_of_cleaned_texts_that_are_not_empty() -> None:
 
 
 def test_a_shown_text_is_cut() -> None:
-    shown = survey_of(("a" * 999, "x"), ("a" * 999, "x")).examples[TextFlag.DUPLICATE][0]["text"]
+    shown = survey_of(("a" * 999, "x"), ("a" * 999, "x")).examples["duplicates"][0]["text"]
     assert shown == "a" * SHOWN_CHARACTERS
 
 
@@ -176,7 +176,7 @@ def test_findings_are_plain_json(rows: list[Row], valid: list[Row]) -> None:
     assert json.loads(json.dumps(content)) == content
     assert content["rows"] == len(rows)
     assert content["clean"] == survey.keep.sum()
-    assert content["counts"].keys() == content["examples"].keys() == set(FLAG_NAMES.values())
+    assert content["counts"].keys() == content["examples"].keys() == set(FAULTS)
 
 
 @pytest.mark.parametrize("rows", [[("a", "x"), ("b", "x")], [("a", "x"), ("a", "x"), ("b", "x"), ("c", "y")]])
@@ -191,5 +191,5 @@ def test_rows_are_read_again_only_as_far_as_examples_are_shown(rows: list[tuple[
                 yield {"text": text, "label": label}
 
     survey = survey_labelled(Rows(), {})
-    flagged = [row for row, flags in enumerate(survey.flags.tolist(), start=1) if flags]
+    flagged = [row for row, faults in enumerate(names(survey), start=1) if faults]
     assert n_read == [len(rows), *([flagged[-1]] if flagged else [])]

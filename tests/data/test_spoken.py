@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heed.data import spoken
-from heed.data.quality import MAX_EXAMPLES
-from heed.data.spoken import FLAG_NAMES, MOST_CHARACTERS, MOST_NAMED, MOST_RARE, MOST_SPEAKERS, SpokenFlag, SpokenSurvey, survey_spoken
+from heed.data.quality import MAX_EXAMPLES, FaultSurvey
+from heed.data.spoken import MOST_CHARACTERS, MOST_NAMED, MOST_RARE, MOST_SPEAKERS, SpokenSurvey, survey_spoken
 from heed.errors import DataError
 
 Row = dict[str, Any]
 
+FAULTS = ["duplicates", "contradictions", "leaks"]
 CONTENTS = {"a.wav": b"RIFF one", "again.wav": b"RIFF one", "other.wav": b"RIFF two", "long.wav": b"RIFF three", "empty.wav": b""}
 TEXTS = ["turn on", " turn  on", "Turn on", "off", "", " \n"]  # the first two are one transcript, the last two none
 
@@ -58,11 +59,10 @@ def transcript(text: str) -> str:
 
 def faults_of(row: int, content: list[tuple[Source, str]], others: list[list[tuple[Source, str]]]) -> set[str]:
     """Look at one row against all others."""
-    source, text = content[row]
+    source, _ = content[row]
     same = [i for i, (other, _) in enumerate(content) if recording(other) == recording(source)]
     texts = {i: transcript(content[i][1]) for i in same}
     found = {
-        "empty": not transcript(text),
         "duplicates": any(i < row and texts[i] == texts[row] for i in same),
         "contradictions": any(texts[i] != texts[row] for i in same),
         "leaks": any(recording(other) == recording(source) for split in others for other, _ in split),
@@ -70,8 +70,9 @@ def faults_of(row: int, content: list[tuple[Source, str]], others: list[list[tup
     return {name for name, holds in found.items() if holds}
 
 
-def names(flags: int) -> set[str]:
-    return {FLAG_NAMES[flag] for flag in SpokenFlag if flags & flag}
+def names(survey: FaultSurvey) -> list[set[str]]:
+    """Return the faults of each row."""
+    return [{name for name, rows in survey.faults.items() if rows[row]} for row in range(len(survey.keep))]
 
 
 @given(content=rows.filter(bool), valid=rows, test=rows)
@@ -79,11 +80,10 @@ def test_every_flag_is_set_by_its_definition(folder: Path, content: Any, valid: 
     splits = {"valid": made(valid, folder), "test": made(test, folder)}
     survey = survey_spoken(made(content, folder), splits, seconds=None)
     expected = [faults_of(row, content, [valid, test]) for row in range(len(content))]
-    assert [names(flags) for flags in survey.flags.tolist()] == expected
+    assert names(survey) == expected
     assert survey.keep.tolist() == [not found for found in expected]
-    assert {FLAG_NAMES[flag]: n for flag, n in survey.counts.items()} == {
-        name: sum(name in found for found in expected) for name in FLAG_NAMES.values()
-    }
+    assert survey.nothing_said == sum(not transcript(text) for _, text in content)
+    assert survey.counts == {name: sum(name in found for found in expected) for name in FAULTS}
     for name, split in (("valid", valid), ("test", test)):
         assert survey.leaks[name] == sum("leaks" in faults_of(row, content, [split]) for row in range(len(content)))
     assert survey.shared == {"valid and test": sum(recording(source) in {recording(other) for other, _ in valid} for source, _ in test)}
@@ -92,8 +92,8 @@ def test_every_flag_is_set_by_its_definition(folder: Path, content: Any, valid: 
 @given(content=rows.filter(bool), valid=rows)
 def test_the_first_rows_of_each_flag_are_shown_with_their_numbers(folder: Path, content: Any, valid: Any) -> None:
     survey = survey_spoken(made(content, folder), {"valid": made(valid, folder)}, seconds=None)
-    for flag, shown in survey.examples.items():
-        flagged = [row for row in range(len(content)) if FLAG_NAMES[flag] in faults_of(row, content, [valid])]
+    for fault, shown in survey.examples.items():
+        flagged = [row for row in range(len(content)) if fault in faults_of(row, content, [valid])]
         assert [one["row"] for one in shown] == [row + 1 for row in flagged[:MAX_EXAMPLES]]
         assert [one["text"] for one in shown] == [transcript(content[row][1]) for row in flagged[:MAX_EXAMPLES]]
         for one, row in zip(shown, flagged, strict=False):
@@ -128,7 +128,7 @@ def test_a_file_that_cannot_be_read_is_named(folder: Path) -> None:
 def test_samples_of_another_type_are_the_same_recording() -> None:
     kinds = [[0, 1], [0.0, 1.0], np.array([0, 1], dtype=np.int16), np.array([0, 1], dtype=np.float32), np.array([0, 1.0])]
     examples = [{"audio": samples, "text": "x"} for samples in [*kinds, [1, 0]]]
-    assert survey_spoken(examples, {}, seconds=None).counts[SpokenFlag.DUPLICATE] == len(kinds) - 1
+    assert survey_spoken(examples, {}, seconds=None).counts["duplicates"] == len(kinds) - 1
 
 
 def test_leaks_are_refused_with_their_number_the_first_row_and_what_to_do(folder: Path) -> None:
@@ -211,5 +211,5 @@ def test_json_survives_a_round_trip() -> None:
     rows = [{"audio": [9.0], "text": "x", "speaker": "a"}]
     content = survey_of((1, "a"), (1, "b"), (9, "c"), speakers="aba", test=rows).to_json()
     assert json.loads(json.dumps(content, allow_nan=False)) == content
-    assert list(content["counts"]) == list(content["examples"]) == list(FLAG_NAMES.values())
+    assert list(content["counts"]) == list(content["examples"]) == FAULTS
     assert (content["rows"], content["clean"]) == (3, 0)

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -353,3 +354,30 @@ def test_a_gpu_answers_as_the_cpu_does(tiny_config: MakeConfig, options: dict[st
         tensors = [x.to(device) for x in (inputs, mask, begin(4))]
         found.append(generate(model.to(device), *tensors, end=END, options=settings, limits=[7, 3, 5, 1], never=(PAD,)))
     assert [[hypothesis.ids for hypothesis in best] for best in found[1]] == [[hypothesis.ids for hypothesis in best] for best in found[0]]
+
+
+@pytest.mark.parametrize("options", [{"beams": 1}, {"beams": 3}, {"sample": True, "temperature": 2.0}])
+def test_what_no_answer_begins_with_may_follow(translator: Seq2Seq, options: dict[str, Any]) -> None:
+    source, mask = sources(5, 3)
+    decode = DecodeConfig(max_length=6, **options)
+
+    def answers(**never: tuple[int, ...]) -> list[list[int]]:
+        found = generate(translator, source, mask, begin(2), end=END, options=decode, **never)
+        return [some[0].ids for some in found]
+
+    banned = tuple(i for i in range(11) if i not in (4, 9))
+    free = answers(never=(PAD, BEGIN), never_first=banned)
+    assert all(ids[0] in (4, 9) for ids in free)
+    assert any(set(ids[1:]) & set(banned) for ids in free)
+    assert free != answers(never=(PAD, BEGIN))
+
+
+def test_what_is_never_first_has_no_share_of_the_first_probability(translator: Seq2Seq) -> None:
+    source, mask = sources(4)
+    banned = (PAD, BEGIN, END, 3, 5)
+    (best,) = generate(translator, source, mask, begin(1), end=END, options=DecodeConfig(beams=1, max_length=2), never_first=banned)[0]
+    with torch.no_grad():
+        first, second = translator(source, mask, torch.tensor([[BEGIN, *best.ids]]))[0]
+    first[list(banned)] = NEVER
+    expected = first.log_softmax(-1)[best.ids[0]] + second.log_softmax(-1)[END]
+    assert best.log_probability == pytest.approx(float(expected), abs=1e-5)

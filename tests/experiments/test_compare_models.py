@@ -235,6 +235,7 @@ def test_the_comparison_is_kept_as_json_and_as_a_page(compared: tuple[Path, dict
     assert any(note.startswith("Judged on data.test=") for note in content["notes"])
     assert any("trained once, with seed 1" in note for note in content["notes"])
     assert any("multiplied by 3, that against the Transformer by 2 (Bonferroni)" in note for note in content["notes"])
+    assert content["data"]["texts_judged"] == 16
     assert all(note in lines and note in page for note in content["notes"])
     assert all(any(line.startswith(f"{name} ") for line in lines) for name in (*MIXERS, BASELINE, "majority"))
 
@@ -246,6 +247,8 @@ def test_a_folder_that_holds_something_else_and_other_tasks_are_refused(tmp_path
         compare_models(TINY_TEXTS, settings_in(tmp_path), tmp_path / "other", synthetic=False, quiet=True)
     with pytest.raises(ConfigError, match="compares text classifiers, found task translation"):
         compare_models(TINY, {"data": {"train": "t.tsv"}}, tmp_path / "kinds", synthetic=False, quiet=True)
+    with pytest.raises(ConfigError, match=r"data\.train is not set"):
+        compare_models(TINY_TEXTS, {}, tmp_path / "kinds", synthetic=False, quiet=True)
     assert not (tmp_path / "kinds").exists()
 
 
@@ -296,6 +299,27 @@ def test_the_verdict_says_so_when_the_baseline_wins() -> None:
     assert first.startswith(f"The simple baseline wins: {BASELINE} (95.0%) beats the best network, the Transformer (60.0%), by 35.0 points")
 
 
+def test_a_lead_of_the_baseline_over_even_the_best_network_needs_no_correction() -> None:
+    """The network was picked because it is the best: that speaks for it, not against it."""
+    right = np.arange(200) < 100
+    worse = right.copy()
+    worse[90:100], worse[100:102] = False, True
+    models = [candidate(name, worse) for name in MIXERS] + [candidate(BASELINE, right), candidate("majority", right)]
+    single = models[3].metrics.compare(models[0].metrics)["accuracy"].p_value
+    assert single < SIGNIFICANT < corrected(single, 3)
+    majority, first = verdict(models)
+    assert first.startswith(f"The simple baseline wins: {BASELINE} (50.0%) beats the best network, the Transformer (46.0%), by 4.0 points")
+    assert f", p = {single:.3f})" in first
+    assert majority.startswith("No model is right more often")
+
+
+def test_the_verdict_says_first_that_no_model_is_better_than_the_majority_class() -> None:
+    first, second = verdict(four(transformer=90, cnn=80, lstm=70, simple=95))
+    assert first == "No model is right more often than the majority class, always answered (50.0%)."
+    assert second.startswith("No winner: Transformer (45.0%)")
+    assert verdict(four(transformer=90, cnn=80, lstm=70, simple=101))[0].startswith("No winner: ")
+
+
 def test_a_difference_that_is_sure_for_one_network_is_not_for_the_best_of_three() -> None:
     """Of networks that answer alike, each is better than the baseline by as much, but the best of them was picked."""
     right = np.arange(200) < 100
@@ -325,7 +349,7 @@ def test_accuracy_is_told_by_length_where_there_are_ten_texts() -> None:
     texts = ["one two three"] * 12 + ["a b c d e f"] * 10 + ["w " * 30] * 9 + ["字" * 60] * 10
     right = np.array([True] * 6 + [False] * 6 + [True] * 10 + [False] * 9 + [True, False] * 5)
     found = [(one["length"], one["n"], one["accuracy"]["value"]) for one in by_length(texts, right)]
-    assert found == [("1-5", 12, 0.5), ("6-10", 20, 0.75)]
+    assert found == [("1-5", 12, 0.5), ("6-10", 10, 1.0), ("51-100", 10, 0.5)]  # a character of Chinese counts as a word does
 
 
 def test_several_labels_are_right_when_all_of_them_are() -> None:

@@ -105,6 +105,8 @@ def test_what_was_found_is_kept_as_json_and_as_a_page(divided: tuple[Path, dict[
     lines = fold_lines(content)
     assert lines[0].startswith(f"{FOLDS} folds of ")
     assert any(line.startswith("accuracy ") and "±" in line for line in lines)
+    assert len({line.index("by fold:") for line in lines[1:]}) == 1  # columns stand below each other
+    assert {"date", "machine"} <= content.keys()
 
 
 def test_a_second_call_trains_nothing_again(
@@ -200,6 +202,22 @@ def test_test_and_validation_data_are_refused(settings: dict[str, Any], tmp_path
         crossvalidate(settings, merge(ASKED, {"data": {"test": "test.tsv"}}), tmp_path / "folds", quiet=True)
     with pytest.raises(ConfigError, match=r"data\.valid=valid\.tsv: data\.folds=3 holds out a part"):
         crossvalidate(settings, merge(ASKED, {"data": {"valid": "valid.tsv"}}), tmp_path / "folds", quiet=True)
+    assert not (tmp_path / "folds").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"data": {"fold": 2}}, r"data\.fold=2 would be ignored: every fold is the test data in turn.*data\.folds=3 data\.fold=2"),
+        ({"data": {"train": None}}, r"data\.train is not set"),
+        ({"train": {"best_metric": "acuracy"}}, r"train\.best_metric=acuracy is not one of .*did you mean accuracy\?"),
+    ],
+)
+def test_what_no_fold_could_begin_with_is_refused_before_anything_is_written(
+    settings: dict[str, Any], tmp_path: Path, asked: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        crossvalidate(settings, merge(ASKED, asked), tmp_path / "folds", quiet=True)
     assert not (tmp_path / "folds").exists()
 
 

@@ -12,7 +12,7 @@ from sacrebleu.significance import PairedTest
 
 from heed.errors import ConfigError, DataError
 from heed.metrics import intervals
-from heed.metrics.intervals import Floats, Score, bootstrap, interval, paired_bootstrap, resampled_sums
+from heed.metrics.intervals import NORMAL_QUANTILE, Floats, Score, bootstrap, interval, paired_bootstrap, resampled_sums, wilson_interval
 
 
 def mean(sums: Floats) -> Floats:
@@ -235,3 +235,17 @@ def test_the_paired_test_agrees_with_sacrebleu() -> None:
     differences = np.abs(bleu_of(metric, sums_b) - bleu_of(metric, sums_a))
     theirs = (differences[1:] - differences[1:].mean() > differences[0]).mean()
     assert theirs == pytest.approx(bootstrapped.p_value, abs=0.04)
+
+
+@pytest.mark.parametrize(("n_right", "n"), [(0, 7), (1, 5), (5, 5), (13, 20), (990, 1000)])
+def test_wilsons_interval_holds_the_shares_under_which_what_was_seen_is_not_too_rare(n_right: int, n: int) -> None:
+    """Its ends are the shares p from which the observed one lies just so many of p's own standard errors away."""
+    low, high = wilson_interval(n_right, n)
+    for p in (low, high):
+        assert (n_right / n - p) ** 2 == pytest.approx(NORMAL_QUANTILE**2 * p * (1 - p) / n, abs=1e-12)
+    assert 0 <= low <= n_right / n <= high <= 1
+    assert low < high
+
+
+def test_of_nothing_any_share_may_be_right() -> None:
+    assert wilson_interval(0, 0) == (0, 1)

@@ -70,7 +70,8 @@ def test_windowed_attention_over_a_long_text_is_exact_in_float32(attention_path:
 @pytest.mark.parametrize("positions", ["rotary", "none"])
 def test_a_windowed_layer_is_a_full_one_with_a_band_for_a_mask(positions: str, tiny_config: Maker) -> None:
     near, full = (
-        Stack(tiny_config(positions=positions, architecture="encoder", attention=kind, window=2), 1) for kind in ("windowed", "full")
+        Stack(tiny_config(positions=positions, architecture="encoder", **fields), 1)
+        for fields in ({"attention": "windowed", "window": 2}, {"attention": "full"})
     )
     full.load_state_dict(near.state_dict())
     x, mask, place = torch.randn(2, 7, 24), torch.arange(7) < torch.tensor([[7], [4]]), torch.arange(7)
@@ -196,11 +197,11 @@ def test_the_pseudo_inverse_is_that_of_moore_and_penrose_also_where_rows_and_col
 def test_all_pairs_look_at_each_other_unless_the_config_says_otherwise(tiny_config: Maker) -> None:
     assert build_mix(tiny_config(architecture="encoder")) is None
     q, k, v = heads(9, 2)
-    for kind, expected in (
-        ("windowed", windowed(q, k, v, None, SCALE, window=2)),
-        ("low_rank", low_rank(q, k, v, None, SCALE, n_landmarks=3)),
+    for fields, expected in (
+        ({"attention": "windowed", "window": 2}, windowed(q, k, v, None, SCALE, window=2)),
+        ({"attention": "low_rank", "landmarks": 3}, low_rank(q, k, v, None, SCALE, n_landmarks=3)),
     ):
-        mix = build_mix(tiny_config(architecture="encoder", attention=kind, window=2, landmarks=3))
+        mix = build_mix(tiny_config(architecture="encoder", **fields))
         assert mix is not None
         assert torch.equal(mix(q, k, v, None, SCALE), expected)
 

@@ -84,6 +84,20 @@ def test_heads_are_features_side_by_side_each_looking_at_the_whole_sequence() ->
     torch.testing.assert_close(layer(x), layer.output(torch.cat(heads, dim=-1)), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("n_kv_heads", "d_head"), [(4, 5), (2, 3), (4, 9)])
+def test_heads_may_be_of_any_width(attention_path: str, n_kv_heads: int, d_head: int) -> None:
+    layer, x = Attention(12, 4, n_kv_heads=n_kv_heads, d_head=d_head), torch.randn(2, 3, 12)
+    heads = []
+    for head in range(4):
+        of_query, of_key = (slice(i * d_head, (i + 1) * d_head) for i in (head, head * n_kv_heads // 4))
+        q, k, v = (
+            F.linear(x, linear.get_parameter("weight")[rows], linear.get_parameter("bias")[rows])
+            for linear, rows in ((layer.query, of_query), (layer.key, of_key), (layer.value, of_key))
+        )
+        heads.append((q @ k.transpose(1, 2) / d_head**0.5).softmax(-1) @ v)
+    torch.testing.assert_close(layer(x), layer.output(torch.cat(heads, dim=-1)), rtol=1e-5, atol=1e-5)
+
+
 def test_scores_are_a_bilinear_form_of_three_independent_matrices() -> None:
     layer, x = Attention(4, 1, bias=False), torch.randn(1, 3, 4)
     scores = torch.stack([torch.stack([x[0, i] @ layer.query.weight.T @ layer.key.weight @ x[0, j] for j in range(3)]) for i in range(3)])

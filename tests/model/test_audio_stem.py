@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heed.model import AudioStem, ModelConfig, sinusoid_table
+from heed.errors import DataError
+from heed.model import AudioStem, ModelConfig, Seq2Seq, build_model, sinusoid_table
 from heed.model.positions import LearnedPositions
+from heed.model.stems import TimeStem, build_audio_stem
 
 Maker = Callable[..., ModelConfig]
 SUBSAMPLINGS = [1, 2, 4, 8]
@@ -84,6 +86,61 @@ def test_a_stem_equals_its_definition(kind: str, n_before: int, stem: Callable[.
     x = torch.stack([x[:, :, s].flatten(1) for s in range(3)], dim=1)  # channels outside, bands inside
     expected = x @ one.output.get_parameter("weight").T + one.output.get_parameter("bias")
     torch.testing.assert_close(one(features), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.fixture
+def time_stem(tiny_config: Maker) -> Callable[..., AudioStem]:
+    """Return a maker of stems that convolve over time alone, for frames of 11 features."""
+
+    def make(**fields: object) -> AudioStem:
+        fields = {"architecture": "encoder", "n_features": 11, "positions": "none", "audio_stem": "frames1d", "subsampling": 2, **fields}
+        stem = build_audio_stem(tiny_config(**fields), 11)
+        for layer in stem.layers:
+            torch.nn.init.normal_(layer.get_parameter("bias"))
+        return stem
+
+    return make
+
+
+def test_a_stem_over_time_alone_equals_its_definition(time_stem: Callable[..., AudioStem]) -> None:
+    one, features = time_stem().double(), torch.randn(2, 9, 11, dtype=torch.float64)
+    x = features
+    for layer, stride in zip(one.layers, (1, 2), strict=True):
+        weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")  # (D, F, 3)
+        lines = []
+        for s in range(-(-x.size(1) // stride)):
+            line = bias.expand(2, -1)
+            for i in range(3):
+                t = s * stride - 1 + i
+                line = line + x[:, t] @ weight[:, :, i].T if 0 <= t < x.size(1) else line
+            lines.append(line)
+        x = F.gelu(torch.stack(lines, dim=1))
+    torch.testing.assert_close(one(features), x, rtol=1e-10, atol=1e-10)
+
+
+def test_a_stem_over_time_alone_makes_one_place_of_two_frames_and_hears_no_padding(time_stem: Callable[..., AudioStem]) -> None:
+    one = time_stem(positions="learned", max_length=9)
+    for n_frames in range(1, 14):
+        padded, mask = torch.randn(2, 17, 11), torch.arange(17) < torch.tensor([[n_frames], [17]])
+        together, alone = one(padded, mask), one(padded[:1, :n_frames])
+        n_places = math.ceil(n_frames / 2)
+        assert together.shape == (2, 9, 24)
+        assert alone.shape == (1, n_places, 24)
+        assert one.shortened(mask).sum(1).tolist() == [n_places, 9]
+        torch.testing.assert_close(together[:1, :n_places], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_has_the_stem_that_it_names_with_positions_for_its_source(tiny_config: Maker) -> None:
+    fields = {"n_features": 11, "subsampling": 2, "positions": "learned", "max_source_length": 5}
+    for kind, expected in (("frames1d", TimeStem), ("frames2d", AudioStem)):
+        model = build_model(tiny_config(audio_stem=kind, **fields))
+        assert isinstance(model, Seq2Seq)
+        assert type(model.source_stem) is expected
+        assert model.get_parameter("source_stem.positions.embedding.weight").shape == (5, 24)
+        target = torch.randint(1, 13, (2, 9))
+        assert model(torch.randn(2, 10, 11), None, target).shape == (2, 9, 13)
+        with pytest.raises(DataError, match=r"model\.max_source_length=5"):
+            model(torch.randn(2, 11, 11), None, target)
 
 
 def test_without_subsampling_each_frame_is_mapped_alone(stem: Callable[..., AudioStem]) -> None:

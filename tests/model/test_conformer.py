@@ -28,6 +28,7 @@ from heed.model import (
 )
 from heed.model.approximations import chunked
 from heed.model.baselines import build_stack
+from heed.model.config import of_chosen_kinds
 from heed.model.conformer import ConvolutionModule
 from heed.model.packed import PackedLinear, pack
 from heed.model.quantized import QuantizedLinear, QuantizedStack
@@ -43,7 +44,7 @@ def hearing(tiny_config: Maker) -> Callable[..., ModelConfig]:
 
     def make(**fields: Any) -> ModelConfig:
         usual = {"architecture": "encoder", "n_features": 7, "ctc": True, "chunk": 3, "left_chunks": 2, "positions": "rotary"}
-        return tiny_config(**{**usual, "mixer": "conformer", "kernel_size": 5, **fields})
+        return tiny_config(**of_chosen_kinds({**usual, "mixer": "conformer", "kernel_size": 5, **fields}))
 
     return make
 
@@ -101,9 +102,9 @@ def test_chunked_attention_is_full_attention_under_its_mask(
 
 
 def test_a_chunked_layer_looks_through_its_mask_at_rotated_keys(chunk_path: str, tiny_config: Maker) -> None:
+    fields: dict[str, Any] = {"positions": "rotary", "architecture": "encoder"}
     near, full = (
-        Stack(tiny_config(positions="rotary", architecture="encoder", attention=kind, chunk=3, left_chunks=1), 1)
-        for kind in ATTENTIONS[::-1]
+        Stack(tiny_config(**of_chosen_kinds({"attention": kind, "chunk": 3, "left_chunks": 1}), **fields), 1) for kind in ATTENTIONS[::-1]
     )
     full.load_state_dict(near.state_dict())
     x, mask = torch.randn(2, 11, 24), torch.arange(11) < torch.tensor([[11], [4]])
@@ -159,8 +160,9 @@ def test_in_a_model_that_follows_streams_no_frame_behind_a_chunk_is_heard(mixer:
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("norm", ["layer", "rms"])
 def test_a_conformer_block_equals_its_definition(attention: str, norm: str, tiny_config: Maker) -> None:
-    fields: dict[str, Any] = {"mixer": "conformer", "kernel_size": 5, "chunk": 2, "left_chunks": 1, "positions": "none"}
-    block = randomised(ConformerBlock(tiny_config(architecture="encoder", attention=attention, norm=norm, activation="silu", **fields)))
+    fields: dict[str, Any] = {"mixer": "conformer", "kernel_size": 5, "positions": "none", "norm": norm, "activation": "silu"}
+    fields |= of_chosen_kinds({"attention": attention, "chunk": 2, "left_chunks": 1})
+    block = randomised(ConformerBlock(tiny_config(architecture="encoder", **fields)))
     assert isinstance(block, ConformerBlock)
     x, mask = torch.randn(2, 7, 24), torch.arange(7) < torch.tensor([[7], [4]])
     found = block(x, padding_mask(mask))
@@ -222,7 +224,7 @@ def test_padding_and_batch_mates_change_nothing(
     torch.manual_seed(seed)
     fields: dict[str, Any] = {"attention": attention, "chunk": 2, "left_chunks": 1, "kernel_size": kernel_size, "positions": "rotary"}
     for mixer in ("conformer", "attention"):
-        stack = randomised(build_stack(tiny_config(architecture="encoder", mixer=mixer, **fields), 2))
+        stack = randomised(build_stack(tiny_config(architecture="encoder", **of_chosen_kinds({**fields, "mixer": mixer})), 2))
         lengths = [5, 3, 1]
         padded, mask = torch.randn(3, 5 + extra, 24), torch.arange(5 + extra) < torch.tensor(lengths)[:, None]
         together = stack(padded, mask)
@@ -233,7 +235,8 @@ def test_padding_and_batch_mates_change_nothing(
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_an_empty_row_is_finite_and_has_finite_gradients(chunk_path: str, attention: str, tiny_config: Maker) -> None:
-    config = tiny_config(architecture="encoder", mixer="conformer", attention=attention, chunk=2, left_chunks=1)
+    fields = of_chosen_kinds({"attention": attention, "chunk": 2, "left_chunks": 1, "mixer": "conformer"})
+    config = tiny_config(architecture="encoder", **fields)
     stack, x = build_stack(config, 2), torch.randn(3, 5, 24, requires_grad=True)
     mask = torch.arange(5) < torch.tensor([[5], [1], [0]])
     out = stack(x, mask)

@@ -156,6 +156,36 @@ def test_the_layer_table_of_a_classifier_adds_up_to_its_parameters(kind: str, ti
     assert rows["stem.widen"].parameters == 24 * 7
 
 
+HEADS: list[tuple[dict[str, Any], list[str], str]] = [
+    (
+        {"n_segments": 2, "embedding_norm": True, "masked_lm": True},
+        ["linear map + norm", "scores of hidden words"],
+        "embedding + segments + positions, normalised",
+    ),
+    ({"n_tags": 3}, ["tag scores"], "embedding + positions"),
+    ({"n_classes": 3, "class_hidden": "tanh"}, ["mean pooling", "hidden layer", "class scores"], "embedding + positions"),
+]
+
+
+@pytest.mark.parametrize(("fields", "expected", "embedding"), HEADS)
+def test_the_chart_of_an_encoder_shows_its_embeddings_and_heads(
+    fields: dict[str, Any], expected: list[str], embedding: str, tiny_config: Maker
+) -> None:
+    nodes = list(read_chart(mermaid(build_model(tiny_config(architecture="encoder", **fields)))).nodes.values())
+    assert nodes[1] == embedding
+    assert nodes[nodes.index("stack: norm") + 1 :] == expected
+
+
+def test_the_chart_of_a_stem_for_audio_shows_its_strides(tiny_config: Maker) -> None:
+    fields: dict[str, Any] = {"architecture": "encoder", "n_features": 7, "subsampling": 2}
+    for kind, expected in (
+        ("frames2d", ["convolution with stride 2", "linear map + positions"]),
+        ("frames1d", ["convolution with stride 1", "convolution with stride 2", "positions"]),
+    ):
+        nodes = list(read_chart(mermaid(build_model(tiny_config(audio_stem=kind, **fields)))).nodes.values())
+        assert nodes[: len(expected) + 1] == ["frames of audio", *expected]
+
+
 def test_an_encoder_without_a_head_ends_with_its_vectors(tiny_config: Maker) -> None:
     chart = read_chart(mermaid(build_model(tiny_config(architecture="encoder"))))
     assert list(chart.nodes.values())[-1] == "stack: norm"

@@ -62,6 +62,24 @@ def test_cross_entropy_equals_torch_and_its_units_are_the_counted_targets(case: 
     assert loss.right == (logits.argmax(-1) == case.targets)[counted].sum()
 
 
+@given(case=cases(), n_absent=st.integers(1, 3))
+def test_classes_that_are_absent_change_neither_loss_nor_gradients_of_the_others(case: Case, n_absent: int) -> None:
+    n_classes, d_model = case.weight.shape
+    place = torch.randperm(n_classes + n_absent)  # of all classes, the absent ones last
+    larger = torch.full((n_classes + n_absent, d_model), 9.0).index_copy(0, place[:n_classes], case.weight)
+    hidden, weight = case.hidden.clone().requires_grad_(), larger.requires_grad_()
+    targets, ignore = place[case.targets], None if case.ignore is None else int(place[case.ignore])
+    loss = vocabulary_loss(hidden, weight, targets, absent=place[n_classes:], smoothing=case.smoothing, ignore=ignore)
+    plain = [case.hidden.clone().requires_grad_(), case.weight.clone().requires_grad_()]
+    expected = ours(case, *plain)
+    torch.testing.assert_close(tuple(loss), tuple(expected), rtol=1e-5, atol=1e-4)
+    loss.total.backward()
+    expected.total.backward()
+    assert weight.grad is not None
+    torch.testing.assert_close([hidden.grad, weight.grad[place[:n_classes]]], [one.grad for one in plain], rtol=1e-5, atol=1e-4)
+    assert not weight.grad[place[n_classes:]].any()
+
+
 @given(case=cases(), chunk_logits=st.sampled_from([1, 700, 1500, 1 << 21]))
 def test_vocabulary_loss_equals_cross_entropy_in_value_and_gradient_for_every_chunk_size(case: Case, chunk_logits: int) -> None:
     leaves = [[case.hidden.clone().requires_grad_(), case.weight.clone().requires_grad_()] for _ in range(2)]
@@ -78,6 +96,25 @@ def test_vocabulary_loss_equals_cross_entropy_in_value_and_gradient_for_every_ch
         torch.autograd.backward(total * 2.5)
     for mine, reference in zip(*leaves, strict=True):
         torch.testing.assert_close(mine.grad, reference.grad, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_bias_of_the_head_is_learned_as_from_its_logits(smoothing: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heed.model.losses.CHUNK_LOGITS", 1)
+    monkeypatch.setattr("heed.model.losses.FEWEST_ROWS", 4)
+    targets = torch.randint(0, 7, (11,))
+    leaves = [torch.randn(shape, requires_grad=True) for shape in ((11, 3), (7, 3), (7,))]
+    hidden, weight, bias = leaves
+    loss = vocabulary_loss(hidden, weight, targets, bias=bias, smoothing=smoothing)
+    expected = cross_entropy(hidden @ weight.T + bias, targets, smoothing=smoothing)
+    torch.testing.assert_close(loss.total, expected.total, rtol=1e-5, atol=1e-5)
+    assert loss.right == expected.right
+    found, wanted = (torch.autograd.grad(one.total * 2.5, leaves) for one in (loss, expected))
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    (alone,) = torch.autograd.grad(vocabulary_loss(hidden.detach(), weight.detach(), targets, bias=bias, smoothing=smoothing).total, bias)
+    torch.testing.assert_close(alone * 2.5, wanted[2], rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        assert not vocabulary_loss(hidden, weight, targets, bias=bias).total.requires_grad
 
 
 @given(case=cases())

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from heed.errors import ConfigError
 from heed.model import Encoder, ModelConfig, Seq2Seq, build_model
+from heed.model.config import of_chosen_kinds
 
 Maker = Callable[..., ModelConfig]
 
@@ -26,6 +27,7 @@ FLIPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "d_model": ({"d_model": 28}, {}),
     "n_heads": ({"n_heads": 2}, {}),
     "n_kv_heads": ({"n_kv_heads": 2}, {}),
+    "d_kv": ({"d_kv": 8}, {}),
     "n_layers": ({"n_layers": 3}, {"n_decoder_layers": 2}),
     "n_decoder_layers": ({"n_decoder_layers": 1}, {}),
     "d_ff": ({"d_ff": 21}, {}),
@@ -37,17 +39,27 @@ FLIPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "norm_epsilon": ({"norm_epsilon": 1e-2}, {}),
     "positions": ({"positions": "none"}, {}),
     "max_length": ({"max_length": 65}, {"positions": "learned"}),
+    "max_source_length": ({"max_source_length": 32}, {"positions": "learned", "source_vocab_size": 17}),
+    "first_position": ({"first_position": 2}, {"positions": "learned"}),
+    "rotary_base": ({"rotary_base": 100.0}, {"positions": "rotary"}),
     "scaled": ({"scaled": False}, {}),
     "bias": ({"bias": False}, {}),
+    "share_layers": ({"share_layers": True}, {}),
     "tied": ({"tied": False}, {}),
+    "scaled_head": ({"scaled_head": True}, {}),
+    "head_bias": ({"head_bias": True}, {}),
+    "absent_ids": ({"absent_ids": [3]}, {}),
     "embedding_scale": ({"embedding_scale": False}, {}),
+    "embedding_norm": ({"embedding_norm": True}, {}),
+    "n_segments": ({"n_segments": 2}, ENCODER),
     "d_embedding": ({"d_embedding": 7}, ENCODER),
     "frozen_embedding": ({"frozen_embedding": True}, {}),
     "n_features": ({"n_features": 7}, {}),
     "subsampling": ({"subsampling": 2}, AUDIO),
+    "audio_stem": ({"audio_stem": "frames1d"}, {**AUDIO, "subsampling": 2}),
     "mixer": ({"mixer": "lstm"}, ENCODER),
     "kernel_size": ({"kernel_size": 5}, {**ENCODER, "mixer": "convolution"}),
-    "attention": ({"attention": "windowed"}, {**ENCODER, "window": 1}),
+    "attention": ({"attention": "windowed", "window": 1}, ENCODER),
     "window": ({"window": 2}, {**ENCODER, "attention": "windowed", "window": 1}),
     "landmarks": ({"landmarks": 2}, {**ENCODER, "attention": "low_rank"}),
     "chunk": ({"chunk": 2}, CHUNKED),
@@ -58,6 +70,11 @@ FLIPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "n_document_layers": ({"n_document_layers": 2}, {**ENCODER, "n_classes": 3, "hierarchical": True}),
     "pooling": ({"pooling": "first"}, {**ENCODER, "n_classes": 3}),
     "n_classes": ({"n_classes": 3}, ENCODER),
+    "class_hidden": ({"class_hidden": "tanh"}, {**ENCODER, "n_classes": 3}),
+    "n_tags": ({"n_tags": 3}, ENCODER),
+    "n_grams": ({"n_grams": 2}, {**ENCODER, "n_classes": 3}),
+    "n_gram_rows": ({"n_gram_rows": 9}, {**ENCODER, "n_classes": 3, "n_grams": 2}),
+    "masked_lm": ({"masked_lm": True}, ENCODER),
     "ctc": ({"ctc": True}, {}),
 }
 
@@ -94,17 +111,19 @@ ALTERNATIVES: dict[str, tuple[list[str], dict[str, Any]]] = {
     "activation": (["relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh"], {}),
     "norm": (["layer", "rms"], {}),
     "norm_place": (["before", "after", "rezero"], {}),
-    "positions": (["sinusoidal", "learned", "rotary", "relative", "none"], {}),
+    "positions": (["sinusoidal", "sinusoidal_halves", "learned", "rotary", "relative", "none"], {}),
     "mixer": (["attention", "convolution", "lstm", "hybrid", "conformer"], ENCODER),
     "attention": (["full", "windowed", "low_rank", "chunked"], {**CHUNKED, "window": 1, "landmarks": 2}),
     "pooling": (["mean", "attention", "first"], {**ENCODER, "n_classes": 3}),
+    "class_hidden": (["none", "tanh", "relu"], {**ENCODER, "n_classes": 3}),
+    "audio_stem": (["frames2d", "frames1d"], {**AUDIO, "subsampling": 2}),
 }
 
 
 @pytest.mark.parametrize("field", ALTERNATIVES)
 def test_the_alternatives_of_a_field_all_compute_something_else(field: str, tiny_config: Maker) -> None:
     values, needs = ALTERNATIVES[field]
-    found = [observed(tiny_config(**{**needs, field: value}))[2] for value in values]
+    found = [observed(tiny_config(**of_chosen_kinds({**needs, field: value})))[2] for value in values]
     assert all(a != b for i, a in enumerate(found) for b in found[:i])
 
 
@@ -148,6 +167,45 @@ def test_the_alternatives_of_a_field_all_compute_something_else(field: str, tiny
         ({**ENCODER, **AUDIO, "d_embedding": 9}, "model.d_embedding would be ignored by model.n_features"),
         ({**ENCODER, **AUDIO, "hierarchical": True}, "model.hierarchical is for sentences of tokens, found model.n_features or model.ctc"),
         ({**ENCODER, "ctc": True, "hierarchical": True}, "model.hierarchical is for sentences of tokens"),
+        ({"positions": "rotary", "d_kv": 7}, "model.positions=rotary needs an even d_kv, found 7"),
+        ({**ENCODER, "mixer": "lstm", "d_kv": 8}, "model.d_kv=8 would be ignored by mixer=lstm; leave it out"),
+        (
+            {**ENCODER, "mixer": "convolution", "positions": "rotary", "rotary_base": 9.0},
+            "model.rotary_base=9.0 would be ignored by mixer=convolution",
+        ),
+        ({"rotary_base": 9.0}, "model.rotary_base would be ignored by positions=sinusoidal; leave it out, or choose rotary"),
+        ({"first_position": 2}, "model.first_position would be ignored by positions=sinusoidal; leave it out, or choose learned"),
+        ({"max_source_length": 9}, "model.max_source_length would be ignored by positions=sinusoidal; leave it out, or choose learned"),
+        ({**CAUSAL, "positions": "learned", "max_source_length": 9}, "model.max_source_length would be ignored by architecture=causal"),
+        ({**ENCODER, "scaled_head": True}, "model.scaled_head would be ignored by architecture=encoder; leave it out"),
+        ({**ENCODER, "head_bias": True}, "model.head_bias would be ignored by architecture=encoder; leave it out"),
+        ({"n_segments": 2}, "model.n_segments=2 needs architecture=encoder, found seq2seq; leave it out"),
+        ({"n_tags": 2}, "model.n_tags=2 needs architecture=encoder, found seq2seq; leave it out"),
+        ({**CAUSAL, "masked_lm": True}, "model.masked_lm=True needs architecture=encoder, found causal; leave it out"),
+        ({"class_hidden": "tanh"}, "model.class_hidden=tanh needs architecture=encoder, found seq2seq; leave it out"),
+        ({**ENCODER, **AUDIO, "masked_lm": True}, "model.masked_lm is for tokens, found model.n_features"),
+        ({**ENCODER, **AUDIO, "n_segments": 2}, "model.n_segments is for tokens, found model.n_features"),
+        ({**AUDIO, "embedding_norm": True}, "model.embedding_norm is for tokens, found model.n_features"),
+        ({**ENCODER, "hierarchical": True, "n_tags": 2}, "model.n_tags is for texts read as a whole, found model.hierarchical"),
+        ({**ENCODER, "hierarchical": True, "masked_lm": True}, "model.masked_lm is for texts read as a whole, found model.hierarchical"),
+        ({**ENCODER, "hierarchical": True, "n_segments": 2}, "model.n_segments is for texts read as a whole, found model.hierarchical"),
+        ({**ENCODER, "masked_lm": True, "d_embedding": 7}, "model.masked_lm needs embeddings as wide as model.d_model"),
+        ({**AUDIO, "audio_stem": "frames1d"}, "model.audio_stem=frames1d needs subsampling=2 and sees later frames, found subsampling=4"),
+        ({**AUDIO, **CHUNKED, "subsampling": 2, "audio_stem": "frames1d"}, "found subsampling=2 and attention=chunked"),
+        ({**CAUSAL, "audio_stem": "frames1d"}, "model.audio_stem=frames1d needs architecture=encoder or seq2seq, found causal"),
+        (
+            {"kernel_size": 5},
+            "model.kernel_size would be ignored by mixer=attention; leave it out, or choose convolution or hybrid or conformer",
+        ),
+        ({**ENCODER, "mixer": "lstm", "kernel_size": 5}, "model.kernel_size would be ignored by mixer=lstm"),
+        ({"window": 9}, "model.window would be ignored by attention=full; leave it out, or choose windowed"),
+        ({**ENCODER, "attention": "windowed", "landmarks": 9}, "model.landmarks would be ignored by attention=windowed"),
+        ({"chunk": 9}, "model.chunk would be ignored by attention=full; leave it out, or choose chunked"),
+        ({"left_chunks": 9}, "model.left_chunks would be ignored by attention=full; leave it out, or choose chunked"),
+        (
+            {**ENCODER, "n_document_layers": 2},
+            "model.n_document_layers would be ignored by hierarchical=false; leave it out, or choose true",
+        ),
     ],
 )
 def test_combinations_that_cannot_work_are_refused(fields: dict[str, Any], message: str, tiny_config: Maker) -> None:
@@ -175,6 +233,14 @@ def test_combinations_that_cannot_work_are_refused(fields: dict[str, Any], messa
         {"chunk": 0},
         {"left_chunks": -1},
         {"mixer": "gru"},
+        {"d_kv": 0},
+        {"first_position": -1},
+        {"max_source_length": 0},
+        {"rotary_base": 1.0},
+        {"n_segments": 0},
+        {"n_tags": 0},
+        {"class_hidden": "gelu"},
+        {"audio_stem": "frames"},
     ],
 )
 def test_values_out_of_range_and_unknown_fields_are_refused(fields: dict[str, Any], tiny_config: Maker) -> None:
@@ -195,8 +261,47 @@ def test_a_replaced_config_is_checked_again(tiny_config: Maker) -> None:
         tiny_config().replace(n_heads=5)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {**ENCODER, "audio_stem": "frames1d", "subsampling": 2},
+            "model.audio_stem=frames1d would be ignored by a model that reads tokens",
+        ),
+        ({"positions": "learned", "max_source_length": 9}, "model.max_source_length would be ignored, because source and target share"),
+    ],
+)
+def test_what_the_data_leaves_idle_is_refused_when_the_model_is_built(fields: dict[str, Any], message: str, tiny_config: Maker) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        build_model(tiny_config(**fields))
+
+
+def test_settings_of_other_kinds_can_be_left_out_and_those_of_the_chosen_stay() -> None:
+    sizes = {"kernel_size": 5, "window": 9, "landmarks": 9, "chunk": 9, "left_chunks": 9, "n_document_layers": 9, "d_model": 9}
+    assert of_chosen_kinds(sizes) == {"d_model": 9}
+    for kinds, kept in (
+        ({"mixer": "hybrid"}, {"kernel_size"}),
+        ({"attention": "windowed"}, {"window"}),
+        ({"attention": "low_rank"}, {"landmarks"}),
+        ({"attention": "chunked"}, {"chunk", "left_chunks"}),
+        ({"hierarchical": True}, {"n_document_layers"}),
+    ):
+        assert of_chosen_kinds({**sizes, **kinds}).keys() == {*kinds, *kept, "d_model"}
+
+
+def test_a_decoder_has_nothing_of_what_mixes_the_places_of_its_encoder(tiny_config: Maker) -> None:
+    config = tiny_config(mixer="conformer", kernel_size=5, attention="chunked", chunk=3, left_chunks=2, d_kv=8)
+    assert config.of_decoder == tiny_config(d_kv=8)
+
+
+def test_the_longest_source_is_counted_in_frames_where_there_are_some(tiny_config: Maker) -> None:
+    assert tiny_config(positions="learned").source_length == 64
+    assert tiny_config(positions="learned", max_source_length=10).source_length == 10
+    assert tiny_config(positions="learned", max_source_length=10, subsampling=2, **AUDIO).source_length == 20
+
+
 def test_sizes_that_are_not_given_follow_the_others(tiny_config: Maker) -> None:
     config = tiny_config()
     assert (config.d_head, config.kv_heads, config.decoder_layers) == (6, 4, 2)
-    config = tiny_config(n_kv_heads=2, n_decoder_layers=3)
-    assert (config.kv_heads, config.decoder_layers) == (2, 3)
+    config = tiny_config(n_kv_heads=2, n_decoder_layers=3, d_kv=7)
+    assert (config.d_head, config.kv_heads, config.decoder_layers) == (7, 2, 3)

@@ -170,6 +170,26 @@ def test_bfloat16_autocast_stays_close_to_float32(attention_path: str, architect
 
 
 @pytest.mark.parametrize("architecture", ["causal", "seq2seq"])
+def test_scores_of_words_may_be_scaled_and_have_a_bias_along_every_path(architecture: str, tiny_config: Maker) -> None:
+    config = tiny_config(architecture=architecture, scaled_head=True, head_bias=True)
+    torch.manual_seed(0)
+    model, plain = build_model(config).eval(), build_model(config.replace(scaled_head=False, head_bias=False)).eval()
+    assert isinstance(model, Causal | Seq2Seq)
+    assert model.head.bias is not None
+    torch.nn.init.normal_(model.head.bias)
+    plain.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if name != "head.bias"})
+    ids = torch.randint(1, 13, (2, 5))
+    arguments = (ids,) if architecture == "causal" else (torch.randint(1, 13, (2, 7)), None, ids)
+    with torch.inference_mode():
+        expected = plain(*arguments) / 24**0.5 + model.head.bias
+        torch.testing.assert_close(model(*arguments), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model.head(model.hidden(*arguments)), expected, rtol=1e-5, atol=1e-5)
+        state = model.start(None if architecture == "causal" else arguments[0], None, ids[:, :3])
+        torch.testing.assert_close(model.step(ids[:, 2], state), expected[:, 2], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model.step(ids[:, 3], state), expected[:, 3], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["causal", "seq2seq"])
 def test_tied_matrices_are_one_tensor(architecture: str, tiny_config: Maker) -> None:
     tied = build_model(tiny_config(architecture=architecture))
     untied = build_model(tiny_config(architecture=architecture, tied=False))

@@ -20,6 +20,15 @@ def test_sinusoids_equal_the_formula_also_for_an_odd_width(n: int, d_model: int)
     torch.testing.assert_close(sinusoid_table(n, d_model), torch.tensor(expected), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("d_model", [6, 7])
+def test_in_halves_all_sines_stand_before_all_cosines(d_model: int) -> None:
+    in_turn = sinusoid_table(9, d_model)
+    expected = torch.cat([in_turn[:, 0::2], in_turn[:, 1::2]], dim=1)
+    assert torch.equal(sinusoid_table(9, d_model, halves=True), expected)
+    layer = SinusoidalPositions(d_model, 4, halves=True)
+    assert torch.equal(layer(torch.zeros(1, 9, d_model))[0], expected)  # beyond the length it was made for
+
+
 def test_sinusoids_stay_exact_far_from_the_start() -> None:
     table = sinusoid_table(100_001, 4)
     expected = torch.tensor([math.sin(1e5), math.cos(1e5), math.sin(1e3), math.cos(1e3)])
@@ -56,6 +65,18 @@ def test_learned_positions_refuse_to_go_beyond_their_table() -> None:
     layer(torch.zeros(1, 8, 6))
     with pytest.raises(DataError, match=r"9 tokens does not fit model\.max_length=8"):
         layer(torch.zeros(1, 1, 6), 8)
+
+
+def test_learned_positions_may_begin_behind_rows_that_stand_for_nothing() -> None:
+    layer, x = LearnedPositions(6, 8, 2), torch.randn(2, 8, 6)
+    rows = layer.embedding.weight
+    assert rows.shape == (10, 6)
+    assert torch.equal(layer(x), x + rows[2:])
+    assert torch.equal(layer(x[:, :3], 5), x[:, :3] + rows[7:])
+    places = torch.tensor([[0, 0, 1], [3, 4, 7]])
+    assert torch.equal(layer(x[:, :3], 5, places), x[:, :3] + rows[places + 2])
+    with pytest.raises(DataError, match=r"9 tokens does not fit model\.max_length=8"):
+        layer(torch.zeros(2, 9, 6))
 
 
 @pytest.mark.parametrize("layer", [SinusoidalPositions(6, 8), LearnedPositions(6, 8)])
@@ -99,6 +120,14 @@ def test_rotary_positions_keep_the_length_and_the_type(dtype: torch.dtype, toler
 def test_rotary_positions_keep_float64_exact() -> None:
     x = torch.randn(1, 1, 1, 2, dtype=torch.float64)
     torch.testing.assert_close(rotate(x, rotation(torch.zeros(1), 2)), x, rtol=0, atol=0)
+
+
+def test_the_base_of_rotary_positions_slows_all_pairs_but_the_first() -> None:
+    turn = RotaryPositions(6, 100.0)(0, 5, None, torch.device("cpu"))
+    for place in range(5):
+        for pair in range(3):
+            angle = place * 100.0 ** (-2 * pair / 6)
+            assert complex(turn[place, pair]) == pytest.approx(complex(math.cos(angle), math.sin(angle)), abs=1e-6)
 
 
 def test_rotations_that_were_computed_once_are_those_of_their_positions() -> None:

@@ -6,11 +6,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from heed.errors import DataError
 from heed.model import AudioStem, Encoder, ModelConfig, Seq2Seq, build_model, sinusoid_table
 from heed.model.positions import LearnedPositions
-from heed.model.stems import PAD, TokenStem
+from heed.model.stems import END, PAD, TokenStem
 
 Maker = Callable[..., ModelConfig]
+SOURCES = {"seq2seq": {"source_vocab_size": 17}}
 
 
 @pytest.mark.parametrize("scaled", [True, False])
@@ -31,6 +33,52 @@ def test_learned_positions_are_added_too(tiny_config: Maker) -> None:
 def test_positions_that_act_inside_attention_add_nothing_here(positions: str, tiny_config: Maker) -> None:
     stem, ids = TokenStem(tiny_config(positions=positions, embedding_scale=False), 17), torch.randint(0, 17, (2, 5))
     assert torch.equal(stem(ids), stem.embedding.weight[ids])
+
+
+@pytest.mark.parametrize("n_segments", [1, 2, 3])
+def test_a_token_belongs_to_the_segment_after_as_many_ends_as_stand_before_it(n_segments: int, tiny_config: Maker) -> None:
+    config = tiny_config(architecture="encoder", positions="none", n_segments=n_segments)
+    stem = TokenStem(config, 17)
+    assert stem.segments is not None
+    ids = torch.tensor([[1, 5, END, 7, END, PAD], [3, 4, 5, 6, 7, 8], [END, END, END, 9, 9, END]])
+    numbers = torch.tensor([[0, 0, 0, 1, 1, 2], [0] * 6, [0, 1, 2, 3, 3, 3]]).clamp(max=n_segments - 1)
+    expected = stem.embedding.weight[ids] * math.sqrt(24) + stem.segments.weight[numbers]
+    torch.testing.assert_close(stem(ids), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_embeddings_are_normalised_with_their_segments_and_positions(tiny_config: Maker) -> None:
+    config = tiny_config(architecture="encoder", positions="learned", n_segments=2, embedding_norm=True, embedding_scale=False, dropout=0.5)
+    stem, ids = TokenStem(config, 17).eval(), torch.tensor([[5, END, 7], [END, 4, 3]])
+    assert isinstance(stem.norm, torch.nn.LayerNorm)
+    assert isinstance(stem.positions, LearnedPositions)
+    assert stem.segments is not None
+    torch.nn.init.normal_(stem.norm.weight)
+    torch.nn.init.normal_(stem.norm.bias)
+    summed = stem.embedding.weight[ids] + stem.segments.weight[torch.tensor([[0, 0, 1], [0, 1, 1]])] + stem.positions.embedding.weight[:3]
+    centred = summed - summed.mean(-1, keepdim=True)
+    expected = centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt() * stem.norm.weight + stem.norm.bias
+    torch.testing.assert_close(stem(ids), expected, rtol=1e-5, atol=1e-5)
+    assert bool((stem.train()(ids) == 0).any())  # dropout is behind the norm
+
+
+@pytest.mark.parametrize("architecture", ["encoder", "causal", "seq2seq"])
+def test_every_text_has_its_embeddings_normalised(architecture: str, tiny_config: Maker) -> None:
+    model = build_model(tiny_config(architecture=architecture, embedding_norm=True, **SOURCES.get(architecture, {})))
+    stems = [module for module in model.modules() if isinstance(module, TokenStem)]
+    assert len(stems) == (2 if architecture == "seq2seq" else 1)
+    assert all(isinstance(stem.norm, torch.nn.LayerNorm) for stem in stems)
+
+
+def test_the_source_has_as_many_learned_positions_as_it_is_given(tiny_config: Maker) -> None:
+    fields = {"positions": "learned", "max_source_length": 3, "first_position": 1}
+    model = build_model(tiny_config(source_vocab_size=17, **fields))
+    assert isinstance(model, Seq2Seq)
+    assert model.get_parameter("source_stem.positions.embedding.weight").shape == (4, 24)
+    assert model.get_parameter("target_stem.positions.embedding.weight").shape == (65, 24)
+    ids = torch.randint(1, 13, (2, 5))
+    assert model(ids[:, :3], None, ids).shape == (2, 5, 13)
+    with pytest.raises(DataError, match=r"4 tokens does not fit model\.max_source_length=3 of learned positions.*larger model\.max_source"):
+        model(ids[:, :4], None, ids)
 
 
 @pytest.mark.parametrize("positions", ["sinusoidal", "learned"])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from heed.errors import ConfigError, DataError
 from heed.model import Encoder, EncoderStream, ModelConfig, Seq2Seq, build_model
+from heed.model.config import of_chosen_kinds
 from heed.model.packed import pack
 from heed.model.positions import RotaryPositions, SinusoidalPositions, rotate, rotation
 from heed.model.streaming import RollingCache
@@ -25,7 +26,8 @@ def model(tiny_config: Maker) -> Callable[..., Encoder | Seq2Seq]:
 
     def make(**fields: Any) -> Encoder | Seq2Seq:
         usual = {"architecture": "encoder", "n_features": 7, "ctc": True, "attention": "chunked", "chunk": 3, "left_chunks": 2}
-        built = build_model(tiny_config(**{**usual, "mixer": "conformer", "kernel_size": 5, "positions": "rotary", **fields}))
+        usual |= {"mixer": "conformer", "kernel_size": 5, "positions": "rotary"}
+        built = build_model(tiny_config(**of_chosen_kinds({**usual, **fields})))
         assert isinstance(built, Encoder | Seq2Seq)
         return built.eval()
 
@@ -52,7 +54,7 @@ def offline(model: Encoder | Seq2Seq, frames: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("mixer", ["attention", "conformer"])
-@pytest.mark.parametrize("positions", ["rotary", "sinusoidal", "learned", "none"])
+@pytest.mark.parametrize("positions", ["rotary", "sinusoidal", "sinusoidal_halves", "learned", "none"])
 @pytest.mark.parametrize("architecture", ["encoder", "seq2seq"])
 def test_a_stream_answers_as_the_whole_utterance(
     mixer: str, positions: str, architecture: str, model: Callable[..., Encoder | Seq2Seq]
@@ -85,7 +87,7 @@ def test_no_size_of_chunks_and_no_division_into_pieces_changes_the_answer(
 
 
 def test_long_streams_stay_exact_where_rotary_positions_have_been_turned_back_often(model: Callable[..., Encoder | Seq2Seq]) -> None:
-    one, frames = model(chunk=1, left_chunks=40, mixer="attention", subsampling=1), torch.randn(1, 600, 7)
+    one, frames = model(chunk=1, left_chunks=40, mixer="attention", subsampling=1, rotary_base=50.0), torch.randn(1, 600, 7)
     torch.testing.assert_close(streamed(one, frames, [1]), offline(one, frames), rtol=1e-4, atol=1e-4)
 
 
@@ -216,16 +218,16 @@ def test_a_rolling_cache_holds_the_last_places_and_turns_them_to_count_from_the_
     torch.manual_seed(seed)
     n = sum(pieces)
     keys, values = torch.randn(2, 1, 3, n, 8)
-    turned = rotate(keys, rotation(torch.arange(n), 8))
-    plain, rotary = RollingCache(size, rotary=False), RollingCache(size, rotary=True)
+    turned = rotate(keys, rotation(torch.arange(n), 8, 100.0))
+    plain, rotary = RollingCache(size, None), RollingCache(size, RotaryPositions(8, 100.0))
     end = 0
     for length in pieces:
         begin, end, first = end, end + length, rotary.length
-        new = rotate(keys[:, :, begin:end], rotation(torch.arange(first, first + length), 8))
+        new = rotate(keys[:, :, begin:end], rotation(torch.arange(first, first + length), 8, 100.0))
         found, all_values = rotary.append(new, values[:, :, begin:end])
         oldest = begin - first
         assert torch.equal(all_values, values[:, :, oldest:end])
-        expected = rotate(turned[:, :, oldest:end], rotation(torch.tensor([-oldest]), 8))
+        expected = rotate(turned[:, :, oldest:end], rotation(torch.tensor([-oldest]), 8, 100.0))
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         assert torch.equal(plain.append(keys[:, :, begin:end], values[:, :, begin:end])[0], keys[:, :, oldest:end])
         assert rotary.length == plain.length == min(size, end)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heed.model.windows import cut_pairs, cut_windows, first_windows, mean_of_windows, pair_windows, shortened, starts_of
+from heed.model.windows import cut_pairs, cut_windows, first_windows, framed, mean_of_windows, pair_windows, shortened, starts_of
 
 # a window's tokens, and those it shares with the next
 shapes = st.integers(1, 9).flatmap(lambda size: st.tuples(st.just(size), st.integers(0, size - 1)))
@@ -150,3 +150,14 @@ def test_every_window_gets_its_share_of_the_gradient() -> None:
     values, weight = torch.randn(4, 3, requires_grad=True), torch.randn(2, 3)
     torch.autograd.backward((mean_of_windows(values, torch.tensor([0, 1, 0, 0]), 2) * weight).sum())
     torch.testing.assert_close(values.grad, torch.stack([weight[0] / 3, weight[1], weight[0] / 3, weight[0] / 3]))
+
+
+def test_a_begin_and_an_end_token_stand_around_the_real_tokens_of_each_sequence() -> None:
+    rows = [[5, 6, 7], [8], []]
+    ids = torch.tensor([[*row, *[0] * (3 - len(row))] for row in rows])
+    mask = torch.tensor([[place < len(row) for place in range(3)] for row in rows])
+    for end in (None, 9):
+        found, real = framed(ids, mask, begin=4, end=end)
+        behind = [] if end is None else [end]
+        assert [row[keep].tolist() for row, keep in zip(found, real, strict=True)] == [[4, *row, *behind] for row in rows]
+        assert not found[~real].any()

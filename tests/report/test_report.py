@@ -364,6 +364,47 @@ def test_scores_of_any_task_are_shown(tmp_path: Path) -> None:
         assert words in page.text
 
 
+def test_an_evaluation_keeps_the_name_of_its_file_and_says_what_was_held_out(tmp_path: Path) -> None:
+    content = {"name": "test-rows.tsv", "data": "held out of data/rows.tsv", "n": 1, "accuracy": score(0.5)}
+    folder = make_run(tmp_path, {"evaluations/test-rows.tsv.json": json.dumps(content)})
+    for name in ("test", "valid"):
+        (folder / "evaluations" / f"{name}.json").unlink()
+    text = Page(report_of(folder)).text
+    assert "test-rows.tsv: 1 example held out of data/rows.tsv" in text
+    assert "Test-rows" not in text
+
+
+INIT = {"source": "runs/bert", "sha256": "ef" * 32, "tensors": [30, 33], "numbers": [1200, 1234], "new": ["head.scores.weight"], "left": []}
+
+
+def test_the_run_that_a_model_started_from_stands_in_the_head(tmp_path: Path) -> None:
+    data = {**DATA, "init": INIT}
+    head = Page(report_of(make_run(tmp_path, {"data_report.json": json.dumps(data)}))).text.partition("Curves")[0]
+    told = "Not from scratch: took 30 of 33 tensors (1,200 of 1,234 numbers) from runs/bert; new: head; left: none"
+    assert told in head
+    for odd in ({"source": "runs/bert"}, {**INIT, "tensors": 3}, {**INIT, "numbers": ["a", "b"]}, {**INIT, "new": [3]}):
+        (tmp_path / "data_report.json").write_text(json.dumps({**DATA, "init": odd}), encoding="utf-8")
+        assert "Not from scratch: started from runs/bert" in Page(report_of(tmp_path)).text
+
+
+def test_what_scores_were_counted_over_stands_beside_them(tmp_path: Path) -> None:
+    content = {"name": "test", "exact_match": score(0.4), "has_answer_f1": score(0.3), "n": 25, "without_answer": 7, "rules": "SQuAD 2.0"}
+    content |= {"decode": {"beams": 5, "precision": "auto"}, "examples": {}}
+    config = dump_yaml({"format": 2, "task": {"name": "question_answering"}})
+    make_run(tmp_path, {"evaluations/test.json": json.dumps(content), "config.yaml": config})
+    (tmp_path / "evaluations" / "valid.json").unlink()
+    text = Page(report_of(tmp_path)).text
+    for words in ("F1, answerable", "Questions without an answer 7", "Rules SQuAD 2.0", "the larger, the better"):
+        assert words in text
+    assert "beams=" not in text  # nothing is searched for: the option would be no more than noise
+    assert "What differs is marked" not in text
+
+
+def test_correlations_are_no_shares() -> None:
+    shown = shown_score("spearman", {"value": 0.8123, "low": 0.79, "high": 0.83})
+    assert (shown.label, shown.value, shown.unit, shown.end) == ("Spearman correlation", "0.8123", "", "1")
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "3", '{"a": "'])
 def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
     folder = make_run(tmp_path, {"evaluations/test.json": content})
@@ -401,7 +442,9 @@ def test_bars_lie_within_their_track() -> None:
 
 def test_numbers_are_worded_for_people() -> None:
     assert [round_up(value) for value in (0.0, 0.11, 1.0, 38.7, 70, 95)] == pytest.approx([1, 0.2, 1, 40, 80, 100])
-    assert [duration(seconds) for seconds in (0.25, 59.94, 84.2, 3725, 200_000)] == [
+    assert [duration(seconds) for seconds in (0.0, 0.013, 0.25, 59.94, 84.2, 3725, 200_000)] == [
+        "0.0 s",
+        "13 ms",
         "0.2 s",
         "59.9 s",
         "1 min 24 s",

@@ -105,12 +105,13 @@ EVALUATION: dict[str, Any] = {
 SURVEY: dict[str, Any] = {
     "rows": 4000,
     "clean": 3988,
-    "counts": {"empty": 1, "duplicates": 6, "contradictions": 2, "leaks": 0},
+    "counts": {"duplicates": 6, "contradictions": 2, "leaks": 0},
     "examples": {"duplicates": [{"row": 7, "audio": "clips/a07.wav", "text": "stop"}]},
     "lengths": {
         "text_words": {"min": 1, "p5": 2, "median": 5, "p95": 9, "max": 14},
         "audio_seconds": {"min": 0.62, "p5": 1.1, "median": 2.64, "p95": 5.9, "max": 11.02},
     },
+    "nothing_said": 12,
     "hours": 3.0125,
     "characters": {"different": 30, "counts": {"e": 12040, "t": 9033, "q": 1, "é": 1}, "n_once": 5, "once": ["q", "é"]},
     "speakers": {"different": 45, "rows": {"s1": 400, "s2": 300, "s3": 40}},
@@ -119,6 +120,7 @@ SURVEY: dict[str, Any] = {
     "warnings": ["speakers in common with data.test: s1; scores there are of voices that were heard in training"],
 }
 DATA = {"train": SURVEY, "tokens": {"audio": 1084500, "text": 20000}, "longest": {"audio": 1102}, "too_long": 3, "max_length": 1000}
+DATA |= {"unlearnable": {"have more labels than places": 2}, "unlearnable_valid": {}}
 
 
 class Spoken(Translation):
@@ -352,7 +354,8 @@ def test_an_example_shows_the_path_of_its_recording_and_of_samples_their_number(
 def test_data_of_recordings_is_worded_as_recordings() -> None:
     text = page_of().text
     for words in (
-        "the transcript is empty",
+        "Nothing said 12",
+        "2 training examples have more labels than places.",
         "the same recording stands further up with the same transcript",
         "the same recording stands with another transcript",
         "the same recording stands in the validation or test data",

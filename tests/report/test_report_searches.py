@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_pages import HOSTILE, ODD, Page, places, score, with_odd
+from report_pages import HOSTILE, ODD, Page, flat, places, score, with_odd
 
 from heed.report import comparison_page, folds_page, trials_page
+from heed.report.drawing import linear
 from heed.report.trials import LOG_FROM, MOST_ROWS
 
 
@@ -51,11 +52,24 @@ COMPARISON: dict[str, Any] = {
 }
 FOLDS: dict[str, Any] = {
     "recipe": "trec",
+    "data": "trec/train.tsv",
+    "date": "2031-03-14",
+    "machine": {"processor": "A processor", "threads": 2},
     "folds": [
-        {"fold": i, "run": f"runs/f{i}", "n": 90 + i, "seconds": 12.5 * i, "scores": {"accuracy": score(p, 0.02), "log_loss": score(1 - p)}}
+        {
+            "fold": i,
+            "run": f"runs/f{i}",
+            "n": 90 + i,
+            "seconds": 12.5 * i,
+            "scores": {"accuracy": score(p, 0.02), "log_loss": score(1 - p), "f1_micro": score(p, 0.01)},
+        }
         for i, p in ((1, 0.82), (2, 0.861), (3, 0.79))
     ],
-    "summary": {"accuracy": {"mean": 0.8237, "sd": 0.0356}, "log_loss": {"mean": 0.176, "sd": 0.036}},
+    "summary": {
+        "accuracy": {"mean": 0.8237, "sd": 0.0356},
+        "log_loss": {"mean": 0.17634, "sd": 0.0361234},
+        "f1_micro": {"mean": 0.8237, "sd": 0.0356},
+    },
     "group": "speaker",
 }
 TRIALS: dict[str, Any] = {
@@ -88,23 +102,30 @@ def test_how_far_a_comparison_goes_stands_below_its_table() -> None:
     assert text.index(COMPARISON["notes"][1]) < text.index("Accuracy by length")
 
 
-def test_every_model_is_a_row_with_its_scores_and_costs() -> None:
-    head, *rows = Page(comparison_page(COMPARISON)).table("compared")
-    assert head[:5] == ["Model", "Accuracy", "Log loss", "Parameters", "Training time"]
+def compared_tables(content: dict[str, Any]) -> list[list[list[str]]]:
+    """Return the tables of scores and of costs, cell by cell, heads too."""
+    return [[[flat(cell) for cell in row] for row in rows] for kinds, rows in Page(comparison_page(content)).tables if "compared" in kinds]
+
+
+def test_every_model_is_a_row_with_its_scores_and_one_with_its_costs() -> None:
+    (head, *rows), (costs_head, *costs) = compared_tables(COMPARISON)
+    assert head == ["Model", "Accuracy", "Log loss"]
+    assert costs_head[:3] == ["Model", "Parameters", "Training time"]
     for row, wanted in zip(rows, COMPARISON["models"], strict=True):
         ends = [f"{100 * wanted['scores']['accuracy'][end]:.2f}" for end in ("value", "low", "high")]
         assert row[0] == wanted["name"]
         assert row[1].replace(" ★", "") == f"{ends[0]} % {ends[1]} – {ends[2]}"
-    cells = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+    assert [row[0] for row in costs] == [row[0] for row in rows]
+    assert rows[-1][2] == "–"
+    cells = {row[0]: dict(zip(costs_head, row, strict=True)) for row in costs}
     assert cells["Transformer"]["Parameters"] == "1,240,000"
     assert cells["CNN"]["Time of an answer, median"] == "1.25 ms"
     assert cells["CNN"]["Peak memory"] == "432.5 MB"
-    assert cells["majority"]["Log loss"] == cells["majority"]["Training time"] == "–"
+    assert cells["majority"]["Training time"] == "–"
 
 
 def test_the_best_of_every_column_is_marked() -> None:
-    head, *rows = Page(comparison_page(COMPARISON)).table("compared")
-    marked = {name: [row[0] for row in rows if "★" in row[i]] for i, name in enumerate(head)}
+    marked = {name: [row[0] for row in rows if "★" in row[i]] for head, *rows in compared_tables(COMPARISON) for i, name in enumerate(head)}
     assert marked["Accuracy"] == ["CNN"]
     assert marked["Log loss"] == ["Transformer"]
     assert marked["Parameters"] == ["CNN"]
@@ -124,7 +145,26 @@ def test_plots_of_a_comparison_name_models_slopes_and_chance() -> None:
     ]
     for words in ("full (slope 1.89)", "low rank (slope 0.92)", "chance", "guessing scores 5 %", "1-5", "n 403", "87.20 %"):
         assert words in page.text
-    assert page.text.count("majority") >= 2  # in the table and beside its dot
+
+
+def test_a_model_that_is_far_off_is_named_and_not_drawn_so_that_the_others_can_be_told_apart() -> None:
+    page = Page(comparison_page(COMPARISON))
+    assert "Not drawn, for it lies far off: majority, 18.80 %." in page.text
+    labels = [str(svg["aria-label"]) for svg in page.all("svg")]
+    drawn = [label for label in labels if label.startswith(("Accuracy by model", "Accuracy by length"))]
+    assert len(drawn) == 2
+    assert all("Transformer" in label and "majority" not in label for label in drawn)
+    near = [*COMPARISON["models"][:3], {"name": "majority", "scores": {"accuracy": score(0.83, 0.03)}}]
+    assert "far off" not in Page(comparison_page({"models": near})).text
+    lost = [{"name": name, "scores": {"log_loss": score(value)}} for name, value in (("a", 0.3), ("b", 0.4), ("c", 1.7))]
+    assert "far off: c, 1.7." in Page(comparison_page({"models": lost})).text  # of a loss, more is worse
+    assert "far off" not in Page(comparison_page({"models": lost[1:]})).text
+
+
+def test_what_was_measured_beside_the_data_is_explained() -> None:
+    told = {name: {**COMPARISON[name], "about": f"How {name} came about."} for name in ("recall", "costs")}
+    text = Page(comparison_page({**COMPARISON, **told})).text
+    assert text.index("How recall came about.") < text.index("Recall at a distance") < text.index("How costs came about.")
 
 
 def test_costs_that_could_not_be_measured_have_no_dot() -> None:
@@ -146,26 +186,52 @@ def test_a_dot_of_the_main_score_lies_where_its_value_says() -> None:
     assert (across[2] - across[1]) / (across[1] - across[0]) == pytest.approx(2, abs=0.01)
 
 
-def test_folds_are_rows_and_dots_with_their_mean() -> None:
+def test_every_score_is_a_row_with_its_mean_and_a_column_for_each_fold() -> None:
     page = Page(folds_page(FOLDS))
-    head, *rows, mean = page.table("compared")
-    assert head == ["Fold", "Examples", "Accuracy", "Log loss", "Time", "Run"]
-    for row, fold in zip(rows, FOLDS["folds"], strict=True):
-        assert row[:2] == [str(fold["fold"]), str(fold["n"])]
-        assert row[2].startswith(f"{100 * fold['scores']['accuracy']['value']:.2f} %")
-        assert row[5] == fold["run"]
-    assert mean == ["Mean", "", "82.37 ± 3.56 %", "0.176 ± 0.036", "", ""]
+    head, accuracy, loss = page.table("compared")
+    assert head == ["Score", "Mean", "Fold 1", "Fold 2", "Fold 3"]
+    assert accuracy[:2] == ["Accuracy", "82.37 ± 3.56 %"]
+    for cell, fold in zip(accuracy[2:], FOLDS["folds"], strict=True):
+        found = fold["scores"]["accuracy"]
+        assert cell == f"{100 * found['value']:.2f} % {100 * found['low']:.2f} – {100 * found['high']:.2f}"
+    assert loss[:2] == ["Log loss less is better", "0.1763 ± 0.0361"]  # a deviation has the decimals of its mean
     assert len(page.all("circle")) == 2 * len(FOLDS["folds"])
     assert "rows with the same speaker stay together" in page.text
     assert "Each fold was scored once, by a run that neither learned from it nor chose anything by it" in page.text
     assert "stay together" not in folds_page({**FOLDS, "group": None})
 
 
-def test_a_fold_without_a_score_keeps_its_columns() -> None:
+def test_a_score_that_is_another_one_in_every_fold_is_told_in_a_sentence() -> None:
+    text = Page(folds_page(FOLDS)).text
+    assert "The same as Accuracy in every fold: F1 micro." in text
+    assert text.count("F1 micro") == 1
+    other = {**FOLDS["folds"][2], "scores": {"accuracy": score(0.79), "f1_micro": score(0.78)}}
+    rows = Page(folds_page({**FOLDS, "folds": [*FOLDS["folds"][:2], other]})).table("compared")[1:]
+    assert [row[0] for row in rows] == ["Accuracy", "Log loss less is better", "F1 micro"]
+
+
+def test_the_head_of_folds_says_what_was_divided_when_where_and_how_long_it_took() -> None:
+    page = Page(folds_page(FOLDS))
+    head = page.text.partition("Scores")[0]
+    for words in (
+        "3 folds of trec/train.tsv",
+        "14 March 2031",
+        "A processor, 2 threads",
+        "1 min 15 s",
+        "276",
+        "82.4",
+        "± 3.56, mean of 3 folds",
+    ):
+        assert words in head
+    _, *runs = page.table("runs")
+    assert runs == [[str(fold["fold"]), str(fold["n"]), f"{fold['seconds']:.1f} s", fold["run"]] for fold in FOLDS["folds"]]
+
+
+def test_a_fold_without_a_score_keeps_its_column() -> None:
     folds = [{"fold": 1, "scores": {"accuracy": score(0.5)}}, {"fold": 2, "scores": {"log_loss": score(0.5), "accuracy": 3}}]
-    _, first, second, _ = Page(folds_page({"folds": folds})).table("compared")
-    assert (first[3], second[2]) == ("–", "–")
-    assert (first[2], second[3]) == ("50.00 % 50.00 – 50.00", "0.5 0.5 – 0.5")
+    _, accuracy, loss = Page(folds_page({"folds": folds})).table("compared")
+    assert (accuracy[3], loss[2]) == ("–", "–")
+    assert (accuracy[2], loss[3]) == ("50.00 % 50.00 – 50.00", "0.5 0.5 – 0.5")
 
 
 def test_trials_stand_in_the_order_of_their_values() -> None:
@@ -179,6 +245,17 @@ def test_trials_stand_in_the_order_of_their_values() -> None:
     assert "5 trials: 3 complete, 1 pruned, 1 failed" in page.text
     less = Page(trials_page({**TRIALS, "metric": "loss", "direction": "minimize"})).table("compared")
     assert [row[0] for row in less[1:]] == ["0", "4", "2", "1", "3"]
+
+
+def test_a_search_says_what_it_was_on_and_that_its_best_value_was_picked() -> None:
+    page = Page(trials_page({**TRIALS, "data": "trec/train.tsv", "date": "2031-03-14", "machine": {"processor": "A processor"}}))
+    head = page.text.partition("Progress")[0]
+    for words in ("Accuracy on validation rows, more is better", "the best of 3: expect somewhat worse on new data", "trec/train.tsv"):
+        assert words in head
+    for words in ("14 March 2031", "A processor", "Training time, all trials 1 min 15 s"):
+        assert words in head
+    alone = {**TRIALS, "trials": TRIALS["trials"][2:4]}
+    assert "expect somewhat worse" not in Page(trials_page(alone)).text
 
 
 def test_more_trials_than_can_be_read_are_counted() -> None:
@@ -211,6 +288,25 @@ def test_a_setting_has_a_logarithmic_axis_only_where_its_values_span_far() -> No
     dots = [float(str(dot["cx"])) for dot in Page(trials_page(_search([1.0, 11.0, 21.0]))).all("circle")][3:]
     lowest, middle, highest = sorted(dots)
     assert middle - lowest == pytest.approx(highest - middle, abs=0.25)
+
+
+def test_a_setting_has_an_axis_over_all_that_was_searched() -> None:
+    content = _search([1.0, 2.0]) | {"space": {"a": {"low": 1.0, "high": 4.0, "log": True}}}
+    page = Page(trials_page(content))
+    assert "a, logarithmic" in page.text
+    low, high = sorted(float(str(dot["cx"])) for dot in page.all("circle")[2:])
+    without = sorted(float(str(dot["cx"])) for dot in Page(trials_page(_search([1.0, 2.0]))).all("circle")[2:])
+    assert high - low < 0.6 * (without[1] - without[0])
+
+
+def test_whole_numbers_have_no_ticks_between_them() -> None:
+    axis = linear("layers", [1, 2, 2], whole=True)
+    assert axis.ticks == [(1.0, "1"), (2.0, "2")]
+    assert linear("layers", [3], whole=True).ticks == [(3.0, "3")]
+    assert linear("layers", [3], whole=True).place(3) == pytest.approx(0.5)
+    of_layers, of_rates = (Page(trials_page(_search(values))).text for values in ([1, 2], [1.0, 2.0]))
+    assert "1.2" not in of_layers
+    assert "1.2" in of_rates
 
 
 def _search(values: list[float]) -> dict[str, Any]:
@@ -285,4 +381,4 @@ def test_values_that_are_not_finite_are_left_out() -> None:
     models = [{"name": "a", "scores": {"accuracy": {"value": math.nan, "low": 0.0, "high": 1.0}}, "train_seconds": math.inf}]
     page = Page(comparison_page({"models": models}))
     assert "nan" not in page.text.lower()
-    assert page.table("compared") == [["Model"], ["a"]]
+    assert not page.tables

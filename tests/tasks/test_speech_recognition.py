@@ -1,26 +1,33 @@
 """Speech recognition: what is learned is heard, alone as in a batch, in pieces as at once, live as offline."""
 
 import itertools
+import json
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from toy_recordings import MODEL, RATE, SETTINGS, texts, tones, write_manifest, write_recordings
 
 import heed
 from heed.config import DecodeConfig
-from heed.data.audio import from_hops
+from heed.data.audio import from_hops, to_hops
 from heed.data.batch import collate
+from heed.data.text import Tokenizer
 from heed.decode.ctc import log_likelihood
 from heed.errors import ConfigError, DataError
+from heed.model.config import ModelConfig
+from heed.model.models import build_model
 from heed.run import Run, resolve
 from heed.tasks.base import Answer
-from heed.tasks.listening import Listener, decoder_log_p, quiet_cuts
-from heed.tasks.live import Event, LiveRecognizer
+from heed.tasks.listening import Listener, Pieces, Reading, _scorers, decoder_log_p, quiet_cuts
+from heed.tasks.live import LONGEST_SECONDS, Event, LiveRecognizer
 from heed.tasks.speech_recognition import SpeechRecognition
+from heed.training.prepare import prepare
 
 TRAIN: dict[str, Any] = {
     "lr": 0.01,
@@ -211,6 +218,20 @@ def test_a_pause_ends_an_utterance_and_memory_does_not_grow(streaming: Run) -> N
     assert max(held) <= 20
 
 
+def test_live_texts_tell_the_language_that_was_heard_last(streaming: Run) -> None:
+    assert isinstance(streaming.task, SpeechRecognition)
+    task = SpeechRecognition(streaming.task.config.replace(languages=["xx", "yy"]), streaming.task.parts)
+    live = LiveRecognizer(task, streaming.model, DecodeConfig(**EXACT))
+    n_tokens, (letter,) = task.tokenizer.vocab_size, task.tokenizer.encode("b")[-1:]
+    pause = [0] * (1 + round(task.config.pause_seconds / live.place_seconds))
+    heard = [letter, *pause, n_tokens + 1, 0, letter, *pause, letter, *pause, n_tokens, 0, letter, *pause]
+    log_p = np.log(np.full((len(heard), n_tokens + 2), 1e-9, np.float32))
+    log_p[np.arange(len(heard)), heard] = 0.0
+    final = [event for event in live._follow(log_p) if event.kind == "final"]
+    assert [(event.text, event.language) for event in final] == [("b", None), ("b", "yy"), ("b", "yy"), ("b", "xx")]
+    assert [event.to_json().get("language") for event in final] == [None, "yy", "yy", "xx"]
+
+
 def test_a_model_that_hears_whole_recordings_follows_no_stream(ctc: Run) -> None:
     assert isinstance(ctc.task, SpeechRecognition)
     with pytest.raises(ConfigError, match="streaming=true"):
@@ -264,13 +285,38 @@ def test_noise_of_a_stated_level_is_mixed_in_for_robustness(ctc: Run) -> None:
     [
         ({"streaming": True, "objective": "attention"}, "whole recording"),
         ({"streaming": True, "normalise": "utterance"}, "whole recording"),
-        ({"noise": "street.wav"}, "task.noise_share"),
-        ({"noise_db": [20, 5]}, "first is above the second"),
+        ({"noise": "street.wav"}, "task.noise would be ignored without task.noise_share"),
+        ({"noise_db": [0, 20]}, "task.noise_db would be ignored without task.noise_share"),
+        ({"ctc_weight": 0.5}, "task.ctc_weight would be ignored by task.objective=ctc"),
+        ({"ctc_weight": 0.5, "objective": "attention"}, "task.ctc_weight would be ignored by task.objective=attention"),
+        ({"frequency_width": 0.5, "frequency_masks": 0}, "task.frequency_width would be ignored with task.frequency_masks=0"),
+        ({"time_share": 0.5, "time_masks": 0}, "task.time_share would be ignored with task.time_masks=0"),
+        ({"vocab_size": 500, "tokens": "spelled", "spelling": "table.tsv"}, "task.vocab_size would be ignored by task.tokens=spelled"),
+        ({"pause_seconds": 1.0}, "task.pause_seconds would be ignored without task.streaming"),
+        ({"deltas": 1, "features": "whisper"}, "task.deltas would be ignored by task.features=whisper"),
+        ({"language": "de", "objective": "joint"}, "task.language would be ignored by task.objective=joint"),
+        ({"noise_db": [20, 5], "noise_share": 0.5}, "first is above the second"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         resolve({"task": {"name": "speech_recognition", **settings}})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"noise": "street.wav", "noise_db": [0, 20], "noise_share": 0.5},
+        {"ctc_weight": 0.5, "objective": "joint"},
+        {"frequency_width": 0.5, "time_share": 0.5},
+        {"vocab_size": 5000},  # of characters the most frequent: Chinese has more than the usual 1000
+        {"pause_seconds": 1.0, "streaming": True},
+    ],
+)
+def test_settings_that_have_an_effect_are_kept_when_a_resolved_config_is_read_again(settings: dict[str, Any]) -> None:
+    config = resolve({"task": {"name": "speech_recognition", **settings}})
+    assert resolve(config.model_dump()) == config
+    assert settings.items() <= config.task.items()
 
 
 def test_a_recording_that_cannot_be_heard_is_named(ctc: Run, tmp_path: Path) -> None:
@@ -279,3 +325,259 @@ def test_a_recording_that_cannot_be_heard_is_named(ctc: Run, tmp_path: Path) -> 
     with pytest.raises(DataError, match=r"broken\.wav"):
         ctc.predict({"audio": str(broken)})
     assert ctc.task.fault({"audio": str(broken), "text": "a"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"features": "whisper", "lowest_hz": 50}, r"task\.lowest_hz\S* would be ignored"),
+        ({"features": "whisper", "deltas": 1}, r"task\.deltas\S* would be ignored"),
+        ({"features": "whisper", "normalise": "global"}, r"task\.normalise\S* would be ignored"),
+        ({"features": "whisper", "streaming": True}, "hears whole windows"),
+        ({"prefix": ["<|en|>"]}, r"task\.prefix would be ignored by task\.objective=ctc"),
+        ({"suppressed": [7], "objective": "joint"}, r"task\.suppressed would be ignored by task\.objective=joint"),
+    ],
+)
+def test_settings_of_whisper_that_would_be_ignored_are_refused(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        resolve({"task": {"name": "speech_recognition", **settings}})
+
+
+def whisper_like(**settings: Any) -> SpeechRecognition:
+    """Return a prepared task with Whisper's features of windows of two seconds."""
+    content = {"name": "speech_recognition", "features": "whisper", "sample_rate": 16_000, "n_mels": 20, "piece_seconds": 2, **settings}
+    task = resolve({"task": content}).build_task()
+    assert isinstance(task, SpeechRecognition)
+    task.settle(recordings(1)[0])
+    task.prepare(recordings(2))
+    return task
+
+
+def test_a_model_with_features_like_whisper_learns_from_whole_windows() -> None:
+    task = whisper_like(objective="attention")
+    config = task.shape(ModelConfig(d_model=16, n_heads=2, n_layers=1, d_ff=24, subsampling=2, audio_stem="frames1d"))
+    model = build_model(config)
+    batch = collate(task.encode_all(recordings(3), training=True))
+    loss = task.loss(model, batch)
+    assert loss.units == sum(len(one["text"]) + 1 for one in recordings(3))
+    heard, mask = task.features(batch["audio"], batch.mask("audio"))
+    assert heard.shape == (3, 200, 20)
+    assert mask.all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"prefix": ["<|en|>"]}, "name tokens of imported vocabularies"),
+        ({"language": "en", "languages": ["en"]}, "name tokens of imported vocabularies"),
+        ({"suppressed": [5, 4000]}, "4000 is no id"),
+        ({"suppressed_first": [-1]}, "-1 is no id"),
+        ({"suppressed": [2]}, "2 is the end of a transcript"),
+    ],
+)
+def test_tokens_that_a_vocabulary_lacks_are_refused(settings: dict[str, Any], named: str) -> None:
+    task = whisper_like(objective="attention", **settings)
+    with pytest.raises(ConfigError, match=named):
+        task.shape(ModelConfig())
+
+
+def test_pieces_that_are_no_window_are_refused() -> None:
+    task = whisper_like(objective="attention")
+    task.config = task.config.replace(piece_seconds=3)
+    with pytest.raises(ConfigError, match="these features hear windows of 2"):
+        task.shape(ModelConfig())
+
+
+def squeezed(rows: list[dict[str, str]], n: int) -> list[dict[str, str]]:
+    """Give the first rows transcripts with more letters than their recordings have places of 20 ms."""
+    return [{**row, "text": "abcd" * 60} if i < n else row for i, row in enumerate(rows)]
+
+
+def prepared(tmp_path: Path, rows: list[dict[str, str]], **settings: Any) -> tuple[dict[str, Any], list[str]]:
+    """Prepare a run with half of the rows twice as validation data; return its data report and what was said."""
+    train, valid = write_manifest(tmp_path / "train.tsv", rows), write_manifest(tmp_path / "valid.tsv", rows[-6:])
+    recipe = {
+        "task": {"name": "speech_recognition", **SETTINGS, **settings},
+        "data": {"train": str(train), "valid": str(valid), "allow_leaks": True},
+        "model": {**MODEL, **({"architecture": "seq2seq"} if "objective" in settings else {})},
+    }
+    said: list[str] = []
+    prepare(resolve(recipe), tmp_path / "run", said.append)
+    return json.loads((tmp_path / "run" / "data_report.json").read_text()), said
+
+
+def test_transcripts_with_more_labels_than_places_are_counted_and_said_with_what_to_do(tmp_path: Path) -> None:
+    rows = squeezed(write_recordings(tmp_path / "r", 20), 3)
+    report, said = prepared(tmp_path, rows)
+    ((why, n),) = report["unlearnable"].items()
+    assert (n, report["unlearnable_valid"]) == (3, {})
+    (line,) = [line for line in said if "more labels than places" in line]
+    assert line == f"3 of 20 training examples {why}"
+    assert "model.subsampling=1 or task.hop_ms below 10" in line
+
+
+def test_what_does_not_fit_is_what_ctc_gives_no_probability(tmp_path: Path) -> None:
+    rows = write_recordings(tmp_path, 1)
+    task = build(rows)
+    model = task.shape(ModelConfig(**MODEL, architecture="encoder", mixer="conformer"))
+    (encoded,) = task.encode_all([{**rows[0], "text": "ab"}], training=True)
+    n_places = -(-int(task.features.n_frames(torch.tensor(encoded["audio"].size(0)))) // model.subsampling)
+    log_p = np.log(np.full((n_places, model.vocab_size), 1 / model.vocab_size))
+    for labels in ([4, 5], [4] * (n_places // 2), [4] * (n_places // 2 + 2), [4, 5] * n_places, [4, 5] * (n_places // 2), []):
+        fits = np.isfinite(log_likelihood(log_p, labels))
+        assert (task.unlearnable({**encoded, "text": torch.tensor(labels, dtype=torch.long)}) is None) == fits
+
+
+def test_mostly_unlearnable_transcripts_are_refused_but_not_where_a_decoder_alone_writes(tmp_path: Path) -> None:
+    rows = squeezed(write_recordings(tmp_path / "r", 20), 11)
+    with pytest.raises(DataError, match=r"train\.tsv: 11 of 20 training examples have more labels than places .* set model\.subsampling=1"):
+        prepared(tmp_path, rows)
+    report, _ = prepared(tmp_path, rows, objective="attention")
+    assert report["unlearnable"] == {}
+
+
+def build(rows: Sequence[dict[str, Any]], **settings: Any) -> SpeechRecognition:
+    """Return a task whose parts are fitted to rows."""
+    task = resolve({"task": {"name": "speech_recognition", **SETTINGS, **settings}}).build_task()
+    assert isinstance(task, SpeechRecognition)
+    task.settle(rows[0])
+    task.prepare(rows)
+    return task
+
+
+def test_rows_in_which_nothing_is_said_are_learned_and_told_of_and_never_filtered(tmp_path: Path) -> None:
+    rows = [{**row, "text": "" if i < 4 else row["text"]} for i, row in enumerate(write_recordings(tmp_path / "r", 12))]
+    survey = build(rows).survey(rows, {})
+    assert survey.keep.all()
+    assert survey.to_json()["nothing_said"] == 4
+    assert any(line.startswith("empty transcripts: 4 of 12;") for line in survey.to_json()["warnings"])
+
+
+@pytest.mark.parametrize("inherits", [False, True])
+def test_transcripts_that_are_all_empty_are_refused(tmp_path: Path, inherits: bool) -> None:
+    rows = write_recordings(tmp_path, 2)
+    task = build(rows)
+    task.inherited = dict(task.parts) if inherits else {}
+    with pytest.raises(DataError, match="every transcript is empty"):
+        task.prepare([{**row, "text": " "} for row in rows])
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "no such file"), (b"no sound", "no audio"), (np.zeros(500), "but silence")])
+def test_noise_that_cannot_be_heard_is_refused_before_training(tmp_path: Path, content: Any, said: str) -> None:
+    rows, noise = write_recordings(tmp_path, 2), tmp_path / "street.wav"
+    if isinstance(content, bytes):
+        noise.write_bytes(content)
+    elif content is not None:
+        soundfile.write(noise, content, RATE)
+    with pytest.raises(DataError, match=rf"task\.noise: .*street\.wav: .*{said}"):
+        build(rows, noise=str(noise), noise_share=0.5)
+
+
+@pytest.mark.parametrize("rate", [RATE, 2 * RATE, 3000])
+def test_an_array_with_its_rate_is_taken_as_the_file_of_the_same_samples(tmp_path: Path, rate: int) -> None:
+    samples = tones("ab cd", seed=4)
+    path = tmp_path / "x.wav"
+    soundfile.write(path, samples, rate, subtype="FLOAT")
+    row = write_recordings(tmp_path / "r", 1)[0]
+    task = build([row], sample_rate=RATE, noise_share=1.0)
+    file, array = ({"audio": audio, "sample_rate": rate, "text": "ab cd"} for audio in (str(path), samples))
+    for training in (False, True):
+        assert torch.equal(task.encode(file, training)["audio"], task.encode(array, training)["audio"])
+    assert task.fault(array) is None
+    surveys = [task.survey([one], {"test": [one]}) for one in (file, array)]
+    assert surveys[0].to_json()["lengths"] == surveys[1].to_json()["lengths"]
+    noisy = [task.disturb([one], {"noise": "white", "snr_db": 5}, np.random.default_rng(3))[0] for one in (file, array)]
+    np.testing.assert_array_equal(noisy[0]["audio"], noisy[1]["audio"])
+    settled = [resolve({"task": {"name": "speech_recognition"}}).build_task() for _ in range(2)]
+    for one, example in zip(settled, (file, array), strict=True):
+        one.settle(example)
+    assert settled[0].config == settled[1].config
+
+
+def test_an_array_without_a_rate_has_that_of_the_run_and_a_wrong_rate_is_named(ctc: Run) -> None:
+    wave = tones("ab", seed=7)
+    assert answers(ctc, [{"audio": wave}])[0] == answers(ctc, [{"audio": wave, "sample_rate": RATE}])[0]
+    with pytest.raises(DataError, match="sample rate is '2 kHz'; expected samples a second"):
+        ctc.predict({"audio": wave, "sample_rate": "2 kHz"})
+    with pytest.raises(DataError, match=r"input 1: 'audio' should be a path, bytes or samples \(with their sample_rate\), found list"):
+        ctc.predict({"audio": wave.tolist(), "sample_rate": RATE})
+
+
+NEIGHBOURS = "我你他们今天很好聊用也说"
+CHINESE = [*(f"{before}微信{behind}" for before in NEIGHBOURS for behind in NEIGHBOURS), "微信很好", "今天很好", "用 GPT 聊天"]
+
+
+def gained(task: SpeechRecognition, hot_words: list[str], text: str) -> float:
+    """Return what hot words add to a transcript."""
+    (weighted,) = _scorers(task, DecodeConfig(hot_words=hot_words, hot_word_boost=1.0), Pieces(task))
+    state, total = weighted.scorer.start(), 0.0
+    for label in task.tokenizer.encode(text):
+        score, state = weighted.scorer.advance(state, label)
+        total += score
+    return total + weighted.scorer.end(state)
+
+
+@pytest.mark.parametrize("tokens", ["characters", "subwords"])
+def test_hot_words_are_found_inside_a_script_without_spaces(tmp_path: Path, tokens: str) -> None:
+    row = write_recordings(tmp_path, 1)[0]
+    task = build([{**row, "text": text} for text in CHINESE], tokens=tokens, vocab_size=300)
+    tokenizer = task.tokenizer
+    inside = tokenizer.encode_inside(["微信"])[0] if isinstance(tokenizer, Tokenizer) else tokenizer.encode("微信")
+    found = [text for text in CHINESE if contains(tokenizer.encode(text), inside)]
+    assert any(not text.startswith("微信") for text in found)
+    for text in found:
+        assert gained(task, ["微信"], text) >= len(inside)
+        assert gained(task, [" 微信 "], text) == gained(task, ["微信"], text)
+    assert gained(task, ["微信"], "今天很好") == 0
+    assert gained(task, ["PT"], "用 GPT 聊天") == 0  # in scripts with spaces words begin behind them
+
+
+def contains(ids: Sequence[int], part: Sequence[int]) -> bool:
+    return any(list(ids[i : i + len(part)]) == list(part) for i in range(len(ids)))
+
+
+def test_pieces_of_a_script_without_spaces_are_joined_without_any(ctc: Run) -> None:
+    assert isinstance(ctc.task, SpeechRecognition)
+    assert Pieces(ctc.task).joined(["今天", "", "很好。", "GPT", "works", "well"]) == "今天很好。 GPT works well"
+
+
+@pytest.mark.parametrize("options", [{"beams": 1}, {"beams": 4}, {"beams": 4, "hot_words": ["dab"]}])
+def test_live_and_offline_agree_on_a_recording_without_a_pause_that_is_shorter_than_a_piece(streaming: Run, options: Any) -> None:
+    assert isinstance(streaming.task, SpeechRecognition)
+    config = streaming.task.config
+    for seed in range(4):
+        wave = tones("".join(np.random.default_rng(seed).choice(list("abcd "), 40)).strip(), seed=seed)
+        assert len(wave) / RATE < min(config.piece_seconds, LONGEST_SECONDS)
+        live = LiveRecognizer(streaming.task, streaming.model, DecodeConfig(**{**EXACT, **options}))
+        final = [event.text for event in [*live.push(wave), *live.finish()] if event.kind == "final"]
+        assert final == [answers(streaming, [{"audio": wave, "sample_rate": RATE}], **options)[0].text]
+
+
+def test_minutes_of_sound_are_heard_in_pieces_of_bounded_size(ctc: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = ctc.task
+    assert isinstance(task, SpeechRecognition)
+    heard, held = [], []
+    read = Listener._read
+
+    def watched(listener: Listener, batch: Any) -> list[Reading]:
+        held.append(sum(one() is not None for one in heard))
+        heard.extend(map(weakref.ref, found := read(listener, batch)))
+        assert batch["audio"].shape[:2] <= (1, task.longest_piece)
+        return found
+
+    monkeypatch.setattr(Listener, "_read", watched)
+    minutes = 3
+    wave = 0.1 * np.random.default_rng(8).standard_normal(60 * minutes * RATE).astype(np.float32)
+    answer = answers(ctc, [{"audio": wave, "sample_rate": RATE}])[0]
+    assert answer.details["seconds"] == 60 * minutes
+    assert len(held) >= 60 * minutes / task.config.piece_seconds
+    assert max(held) <= 1  # the posteriors of no piece but the last are kept
+
+
+def test_hops_are_the_same_however_many_are_rounded_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    wave = np.random.default_rng(1).uniform(-1.2, 1.2, 1003).astype(np.float32)
+    whole = to_hops(wave, 7)
+    monkeypatch.setattr("heed.data.audio.BLOCK_SAMPLES", 10)
+    np.testing.assert_array_equal(to_hops(wave, 7), whole)
+    expected = np.clip(np.rint(wave * 32768), -32768, 32767).astype(np.int16)
+    np.testing.assert_array_equal(whole.reshape(-1)[: len(wave)], expected)

@@ -4,24 +4,31 @@ import json
 import math
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from toy_runs import WORDS
+from toy_runs import WORDS, write_rows
 
 import heed
 from heed.config import DecodeConfig, validate
 from heed.data.batch import collate
+from heed.data.documents import PIECE_CONTEXTS
+from heed.data.order import batches, padding_share
 from heed.data.read import Example
-from heed.data.store import Store
+from heed.data.store import Encoded, Store
 from heed.data.text import Tokenizer
 from heed.errors import ConfigError, DataError
 from heed.evaluation import evaluate_examples
 from heed.model import Causal, ModelConfig, build_model
 from heed.run import Run, resolve
 from heed.tasks.base import Answer
-from heed.tasks.text_generation import PIECE_CONTEXTS, Likelihood, TextGeneration, TextGenerationSettings, Writer
+from heed.tasks.text_generation import Likelihood, TextGeneration, TextGenerationSettings, Writer
+from heed.training.log import TrainingLog
+from heed.training.prepare import prepare
+from heed.training.trainer import Trainer
 
 BOS, EOS = Tokenizer.bos_id, Tokenizer.eos_id
 CONTEXT = 8
@@ -167,6 +174,45 @@ def test_no_text_sees_another_in_its_batch(task: TextGeneration, model: Causal) 
         assert torch.equal(before[0], after[0])
         torch.testing.assert_close(losses(short)[0], before[1], rtol=1e-5, atol=1e-5)
         assert not torch.equal(before[1][:3], after[1][:3])
+
+
+def summed(task: TextGeneration, model: Causal, parts: Sequence[Sequence[Encoded]]) -> list[torch.Tensor]:
+    """Return the loss of batches, added up, and its gradient by every parameter."""
+    total = torch.stack([task.loss(model, collate(part)).total for part in parts]).sum()
+    return [total.detach(), *torch.autograd.grad(total, list(model.parameters()))]
+
+
+def test_a_batch_of_training_teaches_what_its_texts_teach_one_by_one(tmp_path: Path) -> None:
+    """Short documents and windows of long ones in the trainer's own batches: one row each, and no row sees another."""
+    draw = random.Random(4)
+    data = write_rows(tmp_path / "texts.tsv", [{"text": " ".join(draw.choices(list(WORDS), k=draw.randint(1, 9)))} for _ in range(60)])
+    recipe: dict[str, Any] = {
+        "task": {"name": "text_generation", "tokens": "characters"},
+        "data": {"train": str(data), "max_length": 20},
+        "model": SIZES,
+        "train": {"batch_tokens": 100, "precision": "float32", "tensorboard": False},
+    }
+    prepared = prepare(resolve(recipe), tmp_path / "run", lambda text: None)
+    trainer = Trainer(prepared, TrainingLog(prepared.run.folder, tensorboard=False, quiet=True))
+    task = prepared.run.task
+    assert isinstance(task, TextGeneration)
+    model = model_for(task)  # with larger weights than fresh ones, so that what stands before a token matters
+    found = [[prepared.train[int(row)] for row in rows] for group in trainer.epoch(0) for rows in group]
+    assert sum(len({len(one["text"]) for one in batch}) > 1 for batch in found) > 3  # some rows are padded
+    for batch in found:
+        together, alone = summed(task, model, [batch]), summed(task, model, [[one] for one in batch])
+        for one, other in zip(together, alone, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()))
+    batch = max(found, key=len)
+    packed = {"text": torch.cat([one["text"] for one in batch])}  # with cross-talk, as a control
+    assert float(summed(task, model, [[packed]])[0]) != pytest.approx(float(summed(task, model, [batch])[0]), rel=1e-2)
+
+
+@pytest.mark.parametrize(("n", "spread"), [(5_000, 0.2), (20_000, 0.5)])
+def test_short_documents_beside_others_of_their_length_are_padded_little(n: int, spread: float) -> None:
+    """Which is why none stand behind one another in a row: about 20 tokens, half of the documents within 14 % or 40 % of that."""
+    lengths = np.random.default_rng(0).lognormal(3.0, spread, n).astype(np.int32)[:, None] + 2
+    assert padding_share(lengths, batches(lengths, 4112, seed=1, epoch=0)) < 0.03
 
 
 def test_smoothing_is_for_learning_only(task: TextGeneration, model: Causal) -> None:

@@ -8,7 +8,7 @@ from heed.data.text import Tokenizer
 from heed.errors import ConfigError
 from heed.model import ModelConfig, Seq2Seq, build_model
 from heed.tasks import Answer
-from heed.tasks.translation import Translation, TranslationSettings, longest_answer
+from heed.tasks.translation import Translation, TranslationSettings, longest_translation
 
 PAIRS = toy_pairs(60)
 SHAPE = ModelConfig(d_model=12, n_heads=2, n_layers=1, d_ff=20, dropout=0.0)
@@ -111,7 +111,7 @@ def test_answers_never_hold_special_tokens_and_keep_to_their_limits(joint: Trans
         for answer, n in zip(joint.predict(model, batch, options), batch.mask("source").sum(1).tolist(), strict=True):
             for one in (answer, *answer.others):
                 assert not any(special in one.text for special in ("<pad>", "<bos>", "<unk>", "<eos>"))
-                assert len(one.text.encode("utf-8", "replace")) <= 30 * longest_answer(n)
+                assert len(one.text.encode("utf-8", "replace")) <= 30 * longest_translation(n)
 
 
 def test_an_empty_source_gets_an_empty_answer_in_any_company(joint: Translation) -> None:

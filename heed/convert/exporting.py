@@ -1,0 +1,133 @@
+"""From a run folder of heed to a folder in Hugging Face's layout, which transformers loads."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from heed.config import read_yaml
+from heed.convert.families import families
+from heed.convert.family import Family
+from heed.convert.folder import WEIGHTS, Settings
+from heed.convert.table import give_all
+from heed.convert.writing import write_json, write_sentence_modules
+from heed.data.calibration import Calibration
+from heed.errors import ConfigError
+from heed.files import explain_full_disk
+from heed.model.config import ModelConfig
+from heed.model.lora import folded
+from heed.run import Run, distinct, new_folder
+from heed.tasks.base import Task
+from heed.tasks.sentence_similarity import SentenceSimilarity
+
+CHANGING_TEXTS = ("cleaning", "lower", "stop_words")  # settings of tasks
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+# What does not change what a model computes when it answers, or has its default where it would.
+WITHOUT_EFFECT = frozenset(
+    {"dropout", "frozen_embedding", "vocab_size", "source_vocab_size", "absent_ids", "n_classes", "n_tags", "masked_lm"}
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What came of exporting: the folder, the class that loads it, and what of the run has no place there."""
+
+    folder: Path
+    kind: str
+    n_tensors: int
+    left_behind: list[str]
+
+    def lines(self) -> list[str]:
+        """Return what a person wants to know, as lines for a terminal."""
+        loads = f"{self.n_tensors} tensors; transformers loads them with {self.kind}.from_pretrained({str(self.folder)!r})"
+        return [loads, *(f"not exported: {one}" for one in self.left_behind)]
+
+
+def export_folder(source: str | Path, to: str | Path, *, dtype: str = "float32") -> Exported:
+    """Write a run as a folder in Hugging Face's layout: config.json, model.safetensors and the files of the tokenizer.
+
+    Args:
+        source: a run folder; to: the folder to make.
+        dtype: type of the numbers, float32, float16 or bfloat16.
+    Raises:
+        CheckpointError: the run folder is missing or not whole.
+        ConfigError: no class of transformers computes what the run does, or the folder is there already.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"--dtype {dtype}: is not one of {', '.join(DTYPES)}")
+    to = Path(to)
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise ConfigError(f"{to}: exists already and is never overwritten; choose another --to")
+    run = Run.load(source, device="cpu")
+    imported = read_yaml(run.folder / "config.yaml").get("imported") or {}
+    family, kind, config = find_form(run, str(imported.get("family", "")))
+    ours = {name: tensor.detach() for name, tensor in distinct(folded(run.model)).items()}
+    config, tensors = family.tidy(config, give_all(family.entries(run.config.model, run.task, kind), ours))
+    kept = {name: tensor.to(DTYPES[dtype]).contiguous().clone() for name, tensor in tensors.items()}
+    if kind in family.bare:
+        kept = {name.removeprefix(family.prefix): tensor for name, tensor in kept.items()}
+    with new_folder(to, force=False) as keep, explain_full_disk(to):
+        write_json(to / "config.json", {"architectures": [kind], "model_type": family.model_type, **config, "dtype": dtype})
+        if generation := imported.get("generation"):
+            write_json(to / "generation_config.json", generation)
+        family.write_parts(run.task, to)
+        if isinstance(run.task, SentenceSimilarity):
+            settings = run.task.config
+            longest, width = run.task.max_length, run.config.model.d_model
+            write_sentence_modules(to, width=width, pooling=settings.pooling, normalise=settings.normalise, longest=longest)
+        safetensors.torch.save_file(kept, to / WEIGHTS, metadata={"format": "pt"})
+        keep()
+    return Exported(to, kind, len(kept), left_behind(run.task))
+
+
+def left_behind(task: Task) -> list[str]:
+    """Return what a run does beside its model that the folder cannot say."""
+    said = []
+    if any(getattr(task.config, name, False) not in (False, "none") for name in CHANGING_TEXTS):
+        said.append(f"what is done to texts before they are cut ({', '.join(f'task.{name}' for name in CHANGING_TEXTS)})")
+    calibration = task.parts.get("calibration")
+    if isinstance(calibration, Calibration) and calibration.temperature != 1:
+        said.append(f"the temperature {calibration.temperature:.3g} by which logits are divided (task.calibrate)")
+    return said
+
+
+def find_form(run: Run, first: str) -> tuple[Family, str, dict[str, Any]]:
+    """Return the family, the class and config.json that hold a run.
+
+    Args:
+        first: the family to try before all others.
+    Raises:
+        ConfigError: none does; it says of each why.
+    """
+    refusals = []
+    for family in sorted(families(), key=lambda one: one.model_type != first):
+        if run.task.name not in family.classes.values():
+            continue
+        kind = family.class_for(run.task.name)
+        try:
+            config = family.config(run.config, run.task, kind)
+            check(family, kind, config, run.config.model)
+        except ConfigError as error:
+            refusals.append(f"{family.model_type}: {error}")
+            continue
+        return family, kind, config
+    if not refusals:
+        raise ConfigError(f"{run.folder}: no class of transformers that heed writes does {run.task.name}")
+    raise ConfigError(f"{run.folder}: no class of transformers computes what this run does. {'; '.join(refusals)}")
+
+
+def check(family: Family, kind: str, config: dict[str, Any], model: ModelConfig) -> None:
+    """Raise ConfigError where importing config.json again would give another model than the run's: it names the first such setting."""
+    back = family.settings(Settings(config, "config.json"), kind)["model"]
+    again = ModelConfig(**{**back, **{name: getattr(model, name) for name in WITHOUT_EFFECT}})
+    for name in ModelConfig.model_fields:
+        expected, found = _value(again, name), _value(model, name)
+        if expected != found:
+            raise ConfigError(f"model.{name}={found}, expected {expected}")
+
+
+def _value(model: ModelConfig, name: str) -> Any:
+    """Return a setting as it counts: heads of keys that are not given are those of queries."""
+    return model.kv_heads if name == "n_kv_heads" else getattr(model, name)

@@ -1,0 +1,206 @@
+"""Llama and its relatives: RMS norms, rotary positions, grouped heads and gated feed-forwards; Mistral and Qwen2 among them."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from heed.convert.family import Family, Groups, foreign_ids, rows_of
+from heed.convert.folder import Folder, Settings, Weights
+from heed.convert.gpt2 import ACTIVATIONS, THEIR_ACTIVATIONS, end_of, optional, sampling
+from heed.convert.table import Entry, RotaryRows, entry, zeros
+from heed.convert.tokens import Tokens
+from heed.data.foreign import Frame
+from heed.errors import ConfigError
+from heed.model.config import ModelConfig
+from heed.run import RunConfig
+from heed.tasks.base import Task
+
+PROJECTIONS = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "o_proj"}
+FEED_FORWARD = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
+PLAIN_ROTARY = ("default",)
+USUAL_WINDOW = 4096  # of Mistral, where config.json does not say it
+
+
+class Llama(Family):
+    """Llama (Touvron et al. 2023)."""
+
+    model_type: ClassVar[str] = "llama"
+    classes: ClassVar[Mapping[str, str]] = {"LlamaForCausalLM": "text_generation", "LlamaModel": "text_generation"}
+    prefix: ClassVar[str] = "model."
+    buffers: ClassVar[tuple[str, ...]] = (".rotary_emb.inv_freq",)
+
+    def settings(self, theirs: Settings, kind: str) -> Groups:
+        """Return heed's settings from config.json."""
+        width, heads, places = (
+            theirs.whole("hidden_size"),
+            theirs.whole("num_attention_heads"),
+            theirs.whole("max_position_embeddings", 2048),
+        )
+        d_head = theirs.whole("head_dim", width // heads)
+        model = {
+            "architecture": "causal",
+            "d_model": width,
+            "n_heads": heads,
+            "n_kv_heads": theirs.whole("num_key_value_heads", heads),
+            "d_kv": None if d_head * heads == width else d_head,
+            "n_layers": theirs.whole("num_hidden_layers"),
+            "d_ff": theirs.whole("intermediate_size"),
+            "dropout": 0.0,
+            "activation": theirs.one_of("hidden_act", ACTIVATIONS, "silu"),
+            "gated": True,
+            "norm": "rms",
+            "norm_epsilon": theirs.number("rms_norm_eps", 1e-6),
+            "positions": "rotary",
+            "rotary_base": rotary_base(theirs),
+            "max_length": places,
+            "bias": any(self.biased(theirs).values()),
+            "tied": theirs.truth("tie_word_embeddings", False),
+            "embedding_scale": False,
+        }
+        return {"model": model, "data": {"max_length": places}}
+
+    def refined(self, groups: Groups, folder: Folder, weights: Weights) -> Groups:
+        """Return what `settings` found, with how answers are drawn."""
+        return {**groups, "decode": sampling(folder.generation)}
+
+    def biased(self, theirs: Settings) -> dict[str, bool]:
+        """Return which linear maps have a bias, by heed's names."""
+        attention, feed_forward = theirs.truth("attention_bias", False), theirs.truth("mlp_bias", False)
+        return dict.fromkeys(PROJECTIONS, attention) | dict.fromkeys(FEED_FORWARD, feed_forward)
+
+    def config(self, config: RunConfig, task: Task, kind: str) -> dict[str, Any]:
+        """Return config.json for a run."""
+        model, ids = config.model, foreign_ids(task)
+        return {
+            "vocab_size": ids["size"],
+            "hidden_size": model.d_model,
+            "intermediate_size": model.d_ff,
+            "num_hidden_layers": model.n_layers,
+            "num_attention_heads": model.n_heads,
+            "num_key_value_heads": model.kv_heads,
+            "head_dim": model.d_head,
+            "hidden_act": THEIR_ACTIVATIONS[model.activation],
+            "max_position_embeddings": model.max_length,
+            "rms_norm_eps": model.norm_epsilon,
+            "rope_theta": model.rotary_base,
+            "rope_parameters": {"rope_type": "default", "rope_theta": model.rotary_base},
+            "tie_word_embeddings": model.tied,
+            "bos_token_id": ids["begin"],
+            "eos_token_id": ids["end"],
+            "pad_token_id": ids["pad"],
+            **self.biases(model),
+        }
+
+    def biases(self, model: ModelConfig) -> dict[str, Any]:
+        """Return what config.json says of biases."""
+        return {"attention_bias": model.bias, "mlp_bias": model.bias}
+
+    def tidy(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Leave out the biases of attention, or of feed-forwards, where all of them are zero."""
+        for setting, part in (("attention_bias", ".self_attn."), ("mlp_bias", ".mlp.")):
+            biases = [name for name in tensors if part in name and name.endswith(".bias")]
+            if setting in config and not any(bool(tensors[name].any()) for name in biases):
+                config = {**config, setting: False}
+                tensors = {name: tensor for name, tensor in tensors.items() if name not in biases}
+        return config, tensors
+
+    def entries(self, model: ModelConfig, task: Task, kind: str) -> list[Entry]:
+        """Return the table of names."""
+        rows, head = rows_of(task), "lm_head.weight"
+        table = [
+            entry("stem.embedding.weight", "model.embed_tokens.weight", rows, copies=(head,) if model.tied else ()),
+            entry("stack.norm.weight", "model.norm.weight"),
+        ]
+        table += [] if model.tied else [entry("head.weight", head, rows)]
+        for i in range(model.n_layers):
+            ours, theirs = f"stack.blocks.{i}", f"model.layers.{i}"
+            table += [
+                entry(f"{ours}.attention_residual.norm.weight", f"{theirs}.input_layernorm.weight"),
+                entry(f"{ours}.feed_forward_residual.norm.weight", f"{theirs}.post_attention_layernorm.weight"),
+            ]
+            for mine, name in PROJECTIONS.items():
+                table += self._linear(model, f"{ours}.attention.{mine}", f"{theirs}.self_attn.{name}")
+            for mine, name in FEED_FORWARD.items():
+                table += self._linear(model, f"{ours}.feed_forward.{mine}", f"{theirs}.mlp.{name}")
+        return table
+
+    def _linear(self, model: ModelConfig, ours: str, theirs: str) -> list[Entry]:
+        """Return the lines of a linear map; queries and keys are turned, biases that they lack are zero."""
+        name = ours.rpartition(".")[2]
+        heads = {"query": model.n_heads, "key": model.kv_heads}.get(name)
+        turns = () if heads is None else (RotaryRows(heads),)
+        table = [entry(f"{ours}.weight", f"{theirs}.weight", *turns)]
+        if model.bias:
+            has = self.biased(Settings(self.biases(model)))[name]
+            table += [Entry((f"{ours}.bias",), f"{theirs}.bias", turns, optional=True)] if has else zeros(f"{ours}.bias")
+        return table
+
+    def specials(self, theirs: Settings, tokens: Tokens) -> tuple[list[int | None], Frame]:
+        """Return the ids of special tokens."""
+        end = end_of(theirs, tokens, "</s>")
+        begin = optional(tokens.id_of("bos_token", "<s>"), end)
+        unknown = optional(tokens.id_of("unk_token", "<unk>"), begin, end)
+        given = tokens.setting("add_bos_token")
+        begins = given if isinstance(given, bool) else tokens.begins_with(begin)
+        frame = Frame(begin=1 if begin is not None else 2, begins_texts=begins and begin is not None)
+        return [optional(tokens.id_of("pad_token"), begin, end, unknown), begin, end, unknown], frame
+
+
+class Mistral(Llama):
+    """Mistral 7B (Jiang et al. 2023) without its sliding window."""
+
+    model_type: ClassVar[str] = "mistral"
+    classes: ClassVar[Mapping[str, str]] = {"MistralForCausalLM": "text_generation", "MistralModel": "text_generation"}
+
+    def settings(self, theirs: Settings, kind: str) -> Groups:
+        """Return heed's settings from config.json; raises ConfigError where attention sees a window alone."""
+        window, places = theirs.content.get("sliding_window", USUAL_WINDOW), theirs.whole("max_position_embeddings", 4096 * 32)
+        if window is not None and window < places:
+            raise ConfigError(
+                f"{theirs.where}: sliding_window={window} is less than max_position_embeddings={places}; heed's decoders see all that came "
+                f"before: if {window} tokens are enough, set max_position_embeddings to it in config.json"
+            )
+        return super().settings(theirs, kind)
+
+    def biased(self, theirs: Settings) -> dict[str, bool]:
+        """Return that no linear map has a bias."""
+        return dict.fromkeys((*PROJECTIONS, *FEED_FORWARD), False)
+
+    def biases(self, model: ModelConfig) -> dict[str, Any]:
+        """Return what config.json says beside: no window."""
+        return {"sliding_window": None}
+
+
+class Qwen2(Llama):
+    """Qwen2 (Yang et al. 2024): Llama with biases on queries, keys and values; all others are zero in heed."""
+
+    model_type: ClassVar[str] = "qwen2"
+    classes: ClassVar[Mapping[str, str]] = {"Qwen2ForCausalLM": "text_generation", "Qwen2Model": "text_generation"}
+
+    def settings(self, theirs: Settings, kind: str) -> Groups:
+        """Return heed's settings from config.json; raises ConfigError where attention sees a window alone."""
+        theirs.only("use_sliding_window", False)
+        return super().settings(theirs, kind)
+
+    def biased(self, theirs: Settings) -> dict[str, bool]:
+        """Return that queries, keys and values alone have biases."""
+        return {name: name in ("query", "key", "value") for name in (*PROJECTIONS, *FEED_FORWARD)}
+
+    def biases(self, model: ModelConfig) -> dict[str, Any]:
+        """Return what config.json says beside: no window."""
+        return {"use_sliding_window": False}
+
+
+def rotary_base(theirs: Settings) -> float:
+    """Return the base of rotary positions; raises ConfigError where they are scaled, which heed does not."""
+    given = theirs.get("rope_parameters", {})
+    scaling = theirs.get("rope_scaling", {})
+    for name, content in (("rope_parameters", given), ("rope_scaling", scaling)):
+        kind = content.get("rope_type", content.get("type", "default")) if isinstance(content, dict) else content
+        if kind not in PLAIN_ROTARY:
+            raise ConfigError(f"{theirs.where}: {name}={content!r}, expected the type 'default'; heed turns by position alone")
+    inner = Settings(given, f"{theirs.where}: rope_parameters")
+    for place in (theirs, inner):
+        place.only("partial_rotary_factor", 1.0, 1)
+    return inner.number("rope_theta", theirs.number("rope_theta", 10000.0))

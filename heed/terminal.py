@@ -1,0 +1,30 @@
+"""Text for the eyes of a person at a terminal: nothing in it moves the cursor, and it is cut to the columns there are."""
+
+import unicodedata
+
+ELLIPSIS = "…"
+HARMLESS = "\n\t"  # of the control characters
+
+
+def visible(text: str) -> str:
+    """Return a text in which control characters, by which it could command the terminal, are replaced by U+FFFD."""
+    return "".join(char if char in HARMLESS or unicodedata.category(char) != "Cc" else "\ufffd" for char in text)
+
+
+def columns_of(char: str) -> int:
+    """Return how many columns of a terminal a character takes: two in East Asian scripts, none where it joins the one before."""
+    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def end_of(text: str, width: int) -> str:
+    """Return the end of a line of text that fits into so many columns, behind an ellipsis where the beginning is left out."""
+    if sum(map(columns_of, text)) <= width:
+        return text
+    room = width - columns_of(ELLIPSIS)
+    first = len(text)
+    while first > 0 and columns_of(text[first - 1]) <= room:
+        first -= 1
+        room -= columns_of(text[first])
+    return ELLIPSIS + text[first:] if width > 0 else ""
