@@ -38,9 +38,24 @@ class Adapters:
         """Read what `write` wrote; raises CheckpointError."""
         path = folder / DESCRIPTION
         try:
-            return cls(**parse_json(path.read_text(encoding="utf-8")))
+            found = cls(**parse_json(path.read_text(encoding="utf-8")))
+            found._check()
+            return found
         except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"{path}: cannot be read ({error}); restore it from a copy") from error
+
+    def _check(self) -> None:
+        """Raise ValueError for a value that `write` never writes."""
+        fitting = {
+            "base_sha256": isinstance(self.base_sha256, str),
+            "rank": type(self.rank) is int and self.rank > 0,
+            "alpha": type(self.alpha) in (int, float) and 0 < self.alpha < float("inf"),
+            "targets": _are_names(self.targets),
+            "new": _are_names(self.new),
+        }
+        wrong = next((name for name, fits in fitting.items() if not fits), None)
+        if wrong is not None:
+            raise ValueError(f"{wrong}={getattr(self, wrong)!r}")
 
     def write(self, folder: Path) -> None:
         """Write adapter.json."""
@@ -50,6 +65,10 @@ class Adapters:
     def put_into(self, model: nn.Module) -> None:
         """Freeze a plain model and put adapters without effect into it."""
         adapt(model, rank=self.rank, alpha=self.alpha, targets=self.targets, new=self.new)
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def save_adapters(model: nn.Module, tensors: Mapping[str, Tensor], folder: Path, *, new: list[str]) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from heed.errors import ConfigError, DataError, HeedError
+from heed.files import encodable
 from heed.terminal import end_of, visible
 
 if TYPE_CHECKING:
@@ -240,7 +241,8 @@ def predict(
         return
     at_once = 1 if file == "-" and sys.stdin.buffer.isatty() else None  # a person typing wants each answer at once
     for answer in loaded.answers(examples, decode, at_once=at_once):
-        print(json.dumps(answer.to_json(), ensure_ascii=False) if as_json else _one_line(answer.text))
+        shown = visible(_one_line(answer.text)) if watched else _one_line(answer.text)
+        print(encodable(json.dumps(answer.to_json(), ensure_ascii=False) if as_json else shown))
         if watched and (note := loaded.task.note(answer)):
             print(f"note: {note}", file=sys.stderr)
 

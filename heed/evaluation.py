@@ -17,7 +17,7 @@ from heed.config import DataConfig, DecodeConfig, merge, parse_overrides, valida
 from heed.data.read import Example, ReadLog, read_examples
 from heed.device import choose_answering_precision, describe_machine, peak_memory_mib
 from heed.errors import ConfigError, DataError
-from heed.files import explain_full_disk, parse_json, replacing
+from heed.files import encodable, explain_full_disk, parse_json, replacing
 from heed.run import WINDOW, Run
 from heed.tasks import Answer, Task
 from heed.tasks.base import Metrics, Scores
@@ -104,7 +104,7 @@ def _windows(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
 
 def _line(example: Example, answer: Answer) -> str:
     content = {key: value for key, value in example.items() if isinstance(value, str | int | float | list)}
-    return json.dumps({"example": content, "answer": answer.to_json()}, ensure_ascii=False) + "\n"
+    return encodable(json.dumps({"example": content, "answer": answer.to_json()}, ensure_ascii=False)) + "\n"
 
 
 def evaluate_run(
@@ -141,7 +141,7 @@ def evaluate_run(
         content |= {"advice": run.task.advice(content, _data_report(run.folder)), "group_names": run.task.group_names}
         telling = _telling_examples(run, folder / f"{name}.jsonl", evaluation.metrics)
         with replacing(folder / f"{name}.json") as draft:
-            draft.write_text(json.dumps({**content, "examples": telling}, ensure_ascii=False), encoding="utf-8")
+            draft.write_text(encodable(json.dumps({**content, "examples": telling}, ensure_ascii=False)), encoding="utf-8")
     return content
 
 

@@ -19,6 +19,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def encodable(text: str) -> str:
+    """Return a text that can be written: halves of surrogate pairs, which UTF-8 cannot hold, as \\ud83d, which JSON reads back."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def parse_json(text: str) -> Any:
     """Return what a JSON text says; raises ValueError for anything else, and for one that is nested too deeply to be read."""
     try:

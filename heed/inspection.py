@@ -42,7 +42,7 @@ SURVEYED: dict[str, dict[str, str]] = {
 PAIR = tuple(SURVEYED["pairs"])
 HONOURED = ("columns", "header", "bad_rows", "valid", "test")  # of data.*; the others are about training
 SHOWN = 3  # rows shown for each fault
-SHOWN_CHARACTERS = 60  # of a text in them, and of the path of a recording
+SHOWN_CHARACTERS = 60  # of a text in them, of the path of a recording, and of a setting with many values
 SHOWN_SPEAKERS = 10
 LINE_WIDTH = 100  # of a list of characters
 # Control characters, those that turn the direction of writing, and halves of surrogate pairs: a terminal would obey them or fail.
@@ -168,7 +168,11 @@ def _word(value: object) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.6g}" if isinstance(value, float) else str(value) or "''"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    many = isinstance(value, list | dict) and len(text) > SHOWN_CHARACTERS
+    return f"{text[:SHOWN_CHARACTERS]} … ({len(value)} values; --json prints all)" if many else text or "''"
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:

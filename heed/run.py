@@ -410,6 +410,9 @@ class Run:
                 raise DataError(f"input {number}: {key!r} should be a text or a list of words, found {type(example[key]).__name__}")
             if kind == "text" and not isinstance(example[key], str):
                 raise DataError(f"input {number}: {key!r} should be text, found {type(example[key]).__name__}")
+        why_not = self.task.unanswerable(example)
+        if why_not is not None:
+            raise DataError(f"input {number}: {why_not}")
 
     def _hint(self) -> str:
         """Say how several inputs stand in one line, where a task has several."""
@@ -434,11 +437,18 @@ def _sizes(model: ModelConfig) -> str:
     return f"vocab_size={model.vocab_size}, source_vocab_size={model.source_vocab_size}, n_classes={model.n_classes}"
 
 
+def _no_run(folder: Path) -> CheckpointError:
+    """Return the error about a folder that is no run."""
+    foreign = (folder / "config.json").is_file()
+    hint = f"make a run of it first: heed import {folder} --to RUN" if foreign else "expected what heed train --to wrote"
+    return CheckpointError(f"{folder}: not a run folder (no config.yaml); {hint}")
+
+
 def read_config(folder: Path) -> RunConfig:
     """Read config.yaml of a run folder; raises CheckpointError or ConfigError."""
     path = folder / "config.yaml"
     if not path.is_file():
-        raise CheckpointError(f"{folder}: not a run folder (no config.yaml); expected what heed train --to wrote")
+        raise _no_run(folder)
     content = read_yaml(path)
     if content.pop("format", None) != FORMAT:
         raise CheckpointError(f"{path}: expected format {FORMAT}; this run was written by another version of heed")
@@ -556,8 +566,10 @@ def _bound_files(folder: Path) -> list[Path]:
 def verify(folder: Path) -> None:
     """Check every file of a run folder against manifest.json; raises CheckpointError naming the first that differs."""
     if not (folder / "config.yaml").is_file():
-        raise CheckpointError(f"{folder}: not a run folder (no config.yaml); expected what heed train --to wrote")
+        raise _no_run(folder)
     manifest = folder / "manifest.json"
+    if (folder / NUMBERS).is_file() and not (folder / "model.safetensors").is_file():
+        raise CheckpointError(f"{folder}: holds adapters and no weights; make a run of them: heed import {folder} --base OTHER --to RUN")
     if not manifest.is_file():
         raise CheckpointError(
             f"{folder}: training has not written its first weights yet (no manifest.json); try heed train --resume {folder}"
@@ -587,9 +599,11 @@ def _is_replaceable(folder: Path, *, force: bool) -> bool:
     """Return whether a run is there that may go; raises ConfigError when what is there has to stay."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
+    is_run = (folder / "config.yaml").is_file()
     if not force:
-        raise ConfigError(f"{folder}: exists already and is never overwritten; choose another --to, or say --force to replace it")
-    if not (folder / "config.yaml").is_file():
+        way_out = ", or say --force to replace it" if is_run else ""
+        raise ConfigError(f"{folder}: exists already and is never overwritten; choose another --to{way_out}")
+    if not is_run:
         raise ConfigError(f"{folder}: is not a run folder, so --force does not delete it; choose another --to")
     return True
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from heed.adapters import DESCRIPTION, NUMBERS, Adapters
-from heed.errors import ConfigError
+from heed.errors import CheckpointError, ConfigError
 from heed.files import explain_full_disk, sha256
 from heed.run import Run, new_folder, verify, write_manifest
 
@@ -21,7 +21,10 @@ def export_adapters(source: str | Path, to: str | Path) -> list[str]:
         CheckpointError: the run folder is missing or not whole.
         ConfigError: the run has no adapters that stand apart, or the folder is there already.
     """
-    run, to = Run.load(source, device="cpu"), Path(to)
+    to = Path(to)
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise ConfigError(f"{to}: exists already and is never overwritten; choose another --to")
+    run = Run.load(source, device="cpu")
     if not (run.folder / NUMBERS).is_file():
         raise ConfigError(f"{run.folder}: keeps no adapters apart; train with init=RUN lora.rank=8 lora.merge=false")
     _copy(run.folder, to)
@@ -40,6 +43,7 @@ def import_adapters(source: str | Path, to: str | Path, *, base: str | Path, for
         ConfigError: the adapters were learned beside other weights, or something is in the way.
     """
     source, base, to = Path(source), Path(base), Path(to)
+    _check_there(source)
     verify(base)
     expected, found = Adapters.read(source).base_sha256, sha256(base / "model.safetensors")
     if found != expected:
@@ -51,9 +55,24 @@ def import_adapters(source: str | Path, to: str | Path, *, base: str | Path, for
         _fill(source, to)
         shutil.copyfile(base / "model.safetensors", to / "model.safetensors")
         write_manifest(to)
-        run = Run.load(to, device="cpu")
+        run = _loaded(source, to)
         keep()
     return run
+
+
+def _loaded(source: Path, to: Path) -> Run:
+    """Load the run that adapters were made into; an error says where they came from, for that run will not stay."""
+    try:
+        return Run.load(to, device="cpu")
+    except (CheckpointError, ConfigError) as error:
+        raise type(error)(f"{source}/{str(error).removeprefix(f'{to}/')}") from error
+
+
+def _check_there(source: Path) -> None:
+    """Raise ConfigError where a folder is none of adapters."""
+    for name in FILES:
+        if not (source / name).is_file():
+            raise ConfigError(f"{source}: has no {name}; expected what heed export --format lora wrote")
 
 
 def _copy(source: Path, to: Path) -> None:
@@ -63,10 +82,8 @@ def _copy(source: Path, to: Path) -> None:
 
 
 def _fill(source: Path, to: Path) -> None:
-    """Copy what adapters add; raises ConfigError when some of it is not there."""
+    """Copy what adapters add."""
     for name in FILES:
-        if not (source / name).is_file():
-            raise ConfigError(f"{source}: has no {name}; expected what heed export --format lora wrote")
         shutil.copyfile(source / name, to / name)
     (to / "parts").mkdir()
     for path in sorted((source / "parts").glob("*.json")):

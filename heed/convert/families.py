@@ -29,7 +29,7 @@ def find_family(theirs: Settings) -> tuple[Family, str]:
     """
     named = theirs.get("architectures", [])
     known = known_classes()
-    found = next((name for name in named if name in known), None) if isinstance(named, list) else None
+    found = next((name for name in named if isinstance(name, str) and name in known), None) if isinstance(named, list) else None
     if found is not None:
         return known[found], found
     what = f"architectures={named!r}" if named else f"no architectures, with model_type={theirs.get('model_type', None)!r}"

@@ -14,6 +14,7 @@ A new family is one file with one class and one line in `families.py`.
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -120,6 +121,9 @@ def labels_of(theirs: Settings) -> list[str]:
     if not isinstance(named, dict) or sorted(map(str, named)) != sorted(map(str, range(len(named)))):
         raise ConfigError(f"{theirs.where}: id2label={named!r}, expected a name for each number from 0")
     labels = [str({str(number): name for number, name in named.items()}[str(i)]) for i in range(len(named))]
+    twice = next((name for name, n in Counter(labels).items() if n > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{theirs.where}: id2label has {twice!r} {labels.count(twice)} times, expected labels that differ; rename them there")
     if named:
         return labels
     return [f"LABEL_{i}" for i in range(theirs.whole("num_labels", 2))]  # what transformers calls them

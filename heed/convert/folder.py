@@ -198,6 +198,18 @@ def _of_shards(folder: Path) -> dict[str, Path]:
     return {name: folder / shard for name, shard in places.items()}
 
 
+OTHER_FOLDERS = {  # a file that such folders have -> what to do with one
+    "adapter.json": "these are adapters of heed: name the run they were learned beside with --base RUN",
+    "config.yaml": "this is a run folder already",
+    "adapter_config.json": "these are adapters of peft: load them there, and save_pretrained what merge_and_unload() gives",
+}
+
+
+def _hint(path: Path) -> str:
+    """Return what to do with a folder of another kind, behind a semicolon; nothing where it is of none."""
+    return next((f"; {hint}" for name, hint in OTHER_FOLDERS.items() if (path / name).is_file()), "")
+
+
 class Folder:
     """A foreign folder: its settings, its weights and the files of its tokenizer.
 
@@ -209,7 +221,7 @@ class Folder:
         if not path.is_dir():
             raise CheckpointError(f"{path}: is no folder; expected one with config.json and {WEIGHTS}")
         if not (path / "config.json").is_file():
-            raise CheckpointError(f"{path}: has no config.json; expected a folder as transformers' save_pretrained writes it")
+            raise CheckpointError(f"{path}: has no config.json; expected a folder as transformers' save_pretrained writes it{_hint(path)}")
         self.path = path
         self.settings = Settings(read_object(path / "config.json"), str(path / "config.json"))
         self.generation = Settings(read_if_there(path / "generation_config.json"), str(path / "generation_config.json"))

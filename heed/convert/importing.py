@@ -89,7 +89,10 @@ def import_folder(
     about = _about(folder, family, kind, unused, fresh)
     with new_folder(Path(to), force=force) as keep:
         run = Run.create(Path(to), shaped, built, about={"imported": about})
-        fill(run.model, entries, weights)
+        try:
+            fill(run.model, entries, weights)
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder.path}: {error}; fetch config.json and the weights again") from error
         run.model.eval()
         run.save()
         keep()
@@ -129,6 +132,10 @@ def _config(folder: Folder, groups: Groups, task: str, settings: Mapping[str, An
     plain = {name: entry.get_default(call_default_factory=True) for name, entry in ModelConfig.model_fields.items()}
     theirs: dict[str, Any] = {**groups, "task": {"name": task, **groups.get("task", {})}, "model": {**plain, **groups["model"]}}
     theirs["decode"] = {"precision": "float32", **groups.get("decode", {})}  # which answers as the model did where it came from
+    try:
+        resolve(theirs)
+    except ConfigError as error:
+        raise ConfigError(f"{folder.settings.where}: asks for what heed cannot compute: {error}") from error
     return resolve(merge(theirs, settings))
 
 

@@ -133,7 +133,7 @@ class Llama(Family):
         table = [entry(f"{ours}.weight", f"{theirs}.weight", *turns)]
         if model.bias:
             has = self.biased(Settings(self.biases(model)))[name]
-            table += [Entry((f"{ours}.bias",), f"{theirs}.bias", turns, optional=True)] if has else zeros(f"{ours}.bias")
+            table += [entry(f"{ours}.bias", f"{theirs}.bias", *turns)] if has else zeros(f"{ours}.bias")
         return table
 
     def specials(self, theirs: Settings, tokens: Tokens) -> tuple[list[int | None], Frame]:

@@ -36,11 +36,11 @@ class Scan:
 
 
 class UndecodableError(Exception):
-    """A file is no text in the encoding tried; `offset` is the byte, counted from 0 in the uncompressed file."""
+    """A file is no text in the encoding tried; `offset` is the byte, counted from 0 in the uncompressed file, and whether it is a NUL."""
 
-    def __init__(self, offset: int) -> None:
+    def __init__(self, offset: int, *, is_nul: bool = False) -> None:
         super().__init__(offset)
-        self.offset = offset
+        self.offset, self.is_nul = offset, is_nul
 
 
 def read_lines(file: str | Path) -> Iterator[str]:
@@ -117,6 +117,11 @@ def _recognised(path: Path) -> Scan:
         except UndecodableError as error:
             # In UTF-16 the first NUL stops UTF-8, which says nothing; otherwise the file was most likely meant to be UTF-8.
             fault = fault if other == "gb18030" else error
+    if fault.is_nul and marked is None:
+        raise DataError(
+            f"{path}: byte {fault.offset} is NUL, which no text holds; remove it (tr -d '\\000'), or save the file as UTF-8 if it is of "
+            "another encoding"
+        )
     raise DataError(
         f"{path}: byte {fault.offset} is not text in {marked or 'UTF-8, UTF-16 or GB18030'}; save the file as UTF-8 "
         f"(for Latin-1: iconv -f latin1 -t utf-8)"
@@ -149,7 +154,7 @@ def _decoded_chunks(path: Path, encoding: str) -> Iterator[str]:
         except UnicodeDecodeError as error:
             raise UndecodableError(start + error.start) from error
         if "\0" in text:
-            raise UndecodableError(start + len(text[: text.index("\0")].encode(encoding)))
+            raise UndecodableError(start + len(text[: text.index("\0")].encode(encoding)), is_nul=True)
         yield text
         n_read += len(chunk)
 

@@ -68,12 +68,16 @@ class FaultSurvey:
         """Return None: what is found is counted and reported, and training may go on."""
         return None
 
-    def leaking(self, what: str, tell: Callable[[Mapping[str, Any]], str]) -> str | None:
-        """Say which leaks forbid training on all rows, given what rows are and what is to be told of the first; None without leaks."""
+    def leaking(self, what: str, tell: Callable[[Mapping[str, Any]], str], *, stand: str = "stand") -> str | None:
+        """Say which leaks forbid training on all rows, given what rows are and what is to be told of the first; None without leaks.
+
+        Args:
+            stand: what leaking rows do in the other split.
+        """
         leaking = {name: n for name, n in self.leaks.items() if n}
         if not leaking:
             return None
-        found = " and ".join(f"{n:,} of them stand in data.{name} too" for name, n in leaking.items())
+        found = " and ".join(f"{n:,} of them {stand} in data.{name} too" for name, n in leaking.items())
         first = self.examples["leaks"][0]
         return (
             f"the training {what} leak: {found} (the first is row {first['row']}, {tell(first)}), so scores would be too good; "

@@ -8,13 +8,12 @@ article that was divided between them, is worth a warning. Texts are compared as
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import combinations, islice
-from typing import Any
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heed.data.quality import MAX_EXAMPLES, SHOWN_CHARACTERS, quantiles, row_hash
+from heed.data.quality import SHOWN_CHARACTERS, FaultSurvey, first_rows, in_any, quantiles, row_hash
 from heed.data.read import Example
 from heed.data.text import clean
 
@@ -23,62 +22,30 @@ LENGTHS = ("question_words", "context_words", "context_characters", "answer_char
 
 
 @dataclass
-class QuestionSurvey:
-    """What was found in the questions of one split.
+class QuestionSurvey(FaultSurvey):
+    """What was found in the questions of one split, of which examples are {row, text, context}.
+
+    Its faults: "duplicates" ask the same of the same context further up, "leaks" have a context that stands in another split.
 
     Attributes:
-        keep: (n_rows,) bool, True for rows without a fault.
-        counts: rows with each fault: "duplicates" ask the same of the same context further up, "leaks" have a context that stands in
-            another split.
-        examples: the first rows of each fault, as {row, text, context}; rows count from 1.
         without_answer: rows without any.
         contexts, titles: how many different ones there are.
         lengths: quantiles of LENGTHS; words are parted by white space, and answers the first of each row.
-        leaks: for each other split, how many rows have a context that stands in it.
         shared: for each two other splits, such as "valid and test", how many rows of the second have a context of the first.
         warnings: what else is worth saying.
     """
 
-    keep: NDArray[np.bool_]
-    counts: dict[str, int]
-    examples: dict[str, list[dict[str, Any]]]
     without_answer: int
     contexts: int
     titles: int
     lengths: dict[str, dict[str, int]]
-    leaks: dict[str, int]
     shared: dict[str, int]
     warnings: list[str]
 
     @property
     def refused(self) -> str | None:
         """Say which leaks forbid training on all rows; None when there are none."""
-        leaking = {name: n for name, n in self.leaks.items() if n}
-        if not leaking:
-            return None
-        found = " and ".join(f"{n:,} of them ask about a context that stands in data.{name} too" for name, n in leaking.items())
-        first = self.examples["leaks"][0]
-        return (
-            f"the training questions leak: {found} (the first is row {first['row']}, {first['text'][:60]!r}), so scores would be too "
-            "good; divide by article or context, leave such rows out with data.filter=true, or train all the same with "
-            "data.allow_leaks=true"
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the findings as plain JSON values: `rows`, `clean` (rows without a fault), and the attributes by name."""
-        return {
-            "rows": len(self.keep),
-            "clean": int(self.keep.sum()),
-            "counts": self.counts,
-            "examples": self.examples,
-            "without_answer": self.without_answer,
-            "contexts": self.contexts,
-            "titles": self.titles,
-            "lengths": self.lengths,
-            "leaks": self.leaks,
-            "shared": self.shared,
-            "warnings": self.warnings,
-        }
+        return self.leaking("questions", lambda row: repr(row["text"][:60]), stand="ask about a context that stands")
 
 
 def survey_questions(examples: Iterable[Example], others: Mapping[str, Iterable[Example]]) -> QuestionSurvey:
@@ -91,11 +58,10 @@ def survey_questions(examples: Iterable[Example], others: Mapping[str, Iterable[
     rows = _Rows.read(examples)
     read = {name: _Rows.read(split) for name, split in others.items()}
     leaking = {name: np.isin(rows.contexts, other.contexts) for name, other in read.items()}
-    faults = {"duplicates": _repeats(rows), "leaks": np.any([np.zeros(rows.n, bool), *leaking.values()], axis=0)}
+    faults = {"duplicates": _repeats(rows), "leaks": in_any(leaking, rows.n)}
     return QuestionSurvey(
-        keep=~np.any(list(faults.values()), axis=0),
-        counts={name: int(found.sum()) for name, found in faults.items()},
-        examples=_shown(examples, faults),
+        faults=faults,
+        examples=first_rows(examples, faults, _told),
         without_answer=rows.without_answer,
         contexts=len(np.unique(rows.contexts)),
         titles=len(np.unique(rows.titles)),
@@ -173,13 +139,6 @@ def _repeats(rows: _Rows) -> NDArray[np.bool_]:
     return repeats
 
 
-def _shown(examples: Iterable[Example], faults: Mapping[str, NDArray[np.bool_]]) -> dict[str, list[dict[str, Any]]]:
-    """Read the first rows of each fault again."""
-    wanted = {name: np.flatnonzero(rows)[:MAX_EXAMPLES].tolist() for name, rows in faults.items()}
-    n_read = max((row + 1 for rows in wanted.values() for row in rows), default=0)
-    shown: dict[str, list[dict[str, Any]]] = {name: [] for name in wanted}
-    for row, example in enumerate(islice(examples, n_read)):
-        for name in (name for name, rows in wanted.items() if row in rows):
-            texts = {"text": example["question"], "context": example["context"]}
-            shown[name].append({"row": row + 1, **{key: " ".join(text.split())[:SHOWN_CHARACTERS] for key, text in texts.items()}})
-    return shown
+def _told(example: Example) -> dict[str, str]:
+    texts = {"text": example["question"], "context": example["context"]}
+    return {key: " ".join(text.split())[:SHOWN_CHARACTERS] for key, text in texts.items()}

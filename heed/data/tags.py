@@ -139,9 +139,11 @@ def tags_fault(tags: Sequence[str], words: Sequence[str], scheme: Scheme, *, str
     if broken is None:
         return None
     shown = " ".join(tags[broken.start : broken.end])
+    guess = scheme_of(tags)
+    other = "iob1" if guess == scheme else guess
     return (
         f"{_told(broken.start, words)} begins a span that is not as task.scheme={scheme} wants it ({_shortened(shown)}); mend its tags, "
-        f"name the scheme they are of, such as task.scheme=iob1, or read them as seqeval does, as a span all the same: task.strict=false"
+        f"name the scheme they are of, such as task.scheme={other}, or read them as seqeval does, as a span all the same: task.strict=false"
     )
 
 

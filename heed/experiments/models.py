@@ -379,7 +379,8 @@ def _against_simple(best: Candidate, simple: Candidate, accuracies: Mapping[str,
     low, value, high = (100 * end for end in (test.difference.low, test.difference.value, test.difference.high))
     p_value = corrected(test.p_value, n_networks) if value > 0 else test.p_value
     p_words = _p_words(p_value) if value > 0 else f"p = {p_value:.3f}"
-    span = f"95 % interval of the difference {low:+.1f} to {high:+.1f} points, {p_words}"
+    ends = (-high, -low) if value < 0 and p_value < SIGNIFICANT else (low, high)  # of the lead of whichever is said to win
+    span = f"95 % interval of the difference {ends[0]:+.1f} to {ends[1]:+.1f} points, {p_words}"
     a, b = (f"{name} ({accuracies[name]:.1%})" for name in (best.name, simple.name))
     if p_value >= SIGNIFICANT:
         return f"No winner: {a} and the simple {b} do not differ by more than chance ({span}). The simple one is cheaper: use it."

@@ -22,6 +22,11 @@ FAULTS_OF_LABELLED = {
     "duplicates": "the same text stands further up with the same label",
     "leaks": "the same text stands in the validation or test data",
 }
+FAULTS_OF_TEXTS = {
+    "empty": "the text is empty",
+    "duplicates": "the same text stands further up",
+    "leaks": "the same text stands in the validation or test data",
+}
 FAULTS_OF_SPOKEN = {
     "duplicates": "the same recording stands further up with the same transcript",
     "contradictions": "the same recording stands with another transcript",
@@ -202,11 +207,21 @@ def _long_texts(long: Mapping[str, Any]) -> list[str]:
 
 def _faults(survey: Mapping[str, Any]) -> list[Fault]:
     counts, examples, rows = mapping(survey.get("counts")), mapping(survey.get("examples")), survey.get("rows")
-    meanings = FAULTS_OF_SPOKEN if _is_spoken(survey) else {**FAULTS, **FAULTS_OF_LABELLED} if _is_labelled(survey) else FAULTS
-    meanings = FAULTS_OF_QUESTIONS if "without_answer" in survey else meanings
+    meanings = _meanings(survey)
     return [
         _fault(name, meanings.get(name, ""), count, rows, _table(examples.get(name))) for name, count in counts.items() if is_number(count)
     ]
+
+
+def _meanings(survey: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return what faults are called in data of a kind."""
+    if "without_answer" in survey:
+        return FAULTS_OF_QUESTIONS
+    if _is_spoken(survey):
+        return FAULTS_OF_SPOKEN
+    if _is_labelled(survey):
+        return {**FAULTS, **FAULTS_OF_LABELLED}
+    return FAULTS_OF_TEXTS if any(str(name).startswith("text_") for name in mapping(survey.get("lengths"))) else FAULTS
 
 
 def _is_spoken(survey: Mapping[str, Any]) -> bool:

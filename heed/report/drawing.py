@@ -7,6 +7,7 @@ apart; every plot comes with a legend of words. Left out: anything that needs a 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -17,6 +18,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46.0, 16.0, 24.0, 38.0  # margins around the area bet
 LINE = 12.0  # further margin below for a second line of words
 ROW = 38.0  # height of a row of a strip plot
 DOT = 2.8  # radius
+LETTER = 6.4  # width of a figure
 N_COLOURS = 6
 N_TICKS = 5
 MOST_TICKS = 8
@@ -132,9 +134,18 @@ def logarithmic(title: str, values: Iterable[float], at: Iterable[float] = ()) -
 def _round_powers(low: float, high: float) -> list[float]:
     """Return the powers of ten from low to high, with numbers between them where there are few."""
     decades = math.log10(high) - math.log10(low)
-    sizes: tuple[int, ...] = (1, 2, 3, 5, 7) if decades <= FEW_DECADES else (1, 2, 5) if decades <= SOME_DECADES else (1,)
     powers = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
-    return [value for power in powers for size in sizes if low <= (value := size * 10.0**power) <= high]
+    for sizes, most in (((1, 2, 3, 5, 7), FEW_DECADES), ((1, 2, 5), SOME_DECADES)):
+        ticks = [value for power in powers for size in sizes if low <= (value := size * 10.0**power) <= high]
+        if decades <= most and _is_room(ticks, decades):
+            return ticks
+    return [10.0**power for power in powers if low <= 10.0**power <= high]
+
+
+def _is_room(ticks: Sequence[float], decades: float) -> bool:
+    """Return whether what is written at neighbouring ticks does not touch, along an axis of so many decades."""
+    across = (WIDTH - LEFT - RIGHT) / decades
+    return all(across * math.log10(b / a) >= LETTER * (1 + (len(tick(a)) + len(tick(b))) / 2) for a, b in pairwise(ticks))
 
 
 def _thinned(ticks: Sequence[float]) -> list[float]:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -170,7 +171,7 @@ def _texts(example: Mapping[str, Any], answered: Mapping[str, Any], keys: Keys) 
         return [*inputs, *([Text("answer", "answer", escape(_cut(said)))] if said else []), *remarks]
     tags = listed(answered.get("tags"))
     remarks = [_plain("answer", "in the text", said), *remarks] if tags else remarks
-    reference, answer = differences(wanted[0], " ".join(map(figure, tags)) if tags else said)
+    reference, answer = tag_differences(wanted[0].split(), [figure(tag) for tag in tags]) if tags else differences(wanted[0], said)
     return [*inputs, Text("reference", "reference", reference or NOTHING), Text("answer", "answer", answer or NOTHING), *remarks]
 
 
@@ -227,6 +228,17 @@ def differences(reference: str, answer: str) -> tuple[Markup, Markup]:
     left = Markup().join(_marked("del", wanted[i:j], tag) for tag, i, j, _, _ in codes)
     right = Markup().join(_marked("ins", said[i:j], tag) for tag, _, _, i, j in codes)
     return left, right
+
+
+def tag_differences(wanted: Sequence[str], said: Sequence[str]) -> tuple[Markup, Markup]:
+    """Mark in two rows of tags those that differ from the one of the same word, as `differences` does."""
+    alike = [a == b for a, b in zip_longest(wanted, said)]
+    return _row_of_tags("del", wanted, alike), _row_of_tags("ins", said, alike)
+
+
+def _row_of_tags(element: str, tags: Sequence[str], alike: Sequence[bool]) -> Markup:
+    marked = Markup(f"<{element}>{{}}</{element}>")
+    return Markup(" ").join(tag if same else marked.format(tag) for tag, same in zip(tags, alike, strict=False))
 
 
 def _marked(element: str, units: Sequence[str], tag: str) -> Markup:

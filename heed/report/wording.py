@@ -24,6 +24,7 @@ SPELLED = {
     "wer": "WER",
     "cer": "CER",
     "f1": "F1",
+    "lm": "LM",
     "map": "mAP",
     "mcc": "MCC",
     "roc": "ROC",

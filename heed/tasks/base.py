@@ -151,6 +151,10 @@ class Task(ABC):
         """Say what keeps an example from being learned or scored, once the parts are known; None for a good one."""
         return None
 
+    def unanswerable(self, example: Example) -> str | None:
+        """Say why an example whose inputs are there cannot be answered all the same, such as a text without a mask; None for a good one."""
+        return None
+
     def stratum(self, example: Example) -> str | None:
         """Return what should be spread evenly over folds, such as the class; None when the task has nothing of the kind."""
         return None

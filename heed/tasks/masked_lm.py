@@ -156,6 +156,11 @@ class MaskedLM(Task):
         """Return the documents of a row, and the pieces of long ones."""
         return divided(example, PIECE_CONTEXTS * self.max_length, self.config.documents)
 
+    def unanswerable(self, example: Example) -> str | None:
+        """Say that a text has no mask."""
+        text, own = example["text"], self.tokenizer.token(self.tokenizer.mask_id)
+        return None if MASK in text or own in text else _without_mask(text)
+
     def encode(self, example: Example, training: bool = False) -> Encoded:
         """Return the ids of a text, without what stands around it; a mask in what is asked is the mask token."""
         return self.encode_all([example], training)[0]
@@ -251,8 +256,7 @@ class MaskedLM(Task):
         """Return the windows in which the masks of a text are foretold, each as near the middle of one as can be."""
         places = (ids == self.tokenizer.mask_id).nonzero()[:, 0].tolist()
         if not places:
-            shown = self.tokenizer.decode(ids.tolist())[:SHOWN_CHARACTERS]
-            raise DataError(f"{shown!r}: has no {MASK}; write {MASK} where a word is to be foretold, such as 'the {MASK} sees'")
+            raise DataError(_without_mask(self.tokenizer.decode(ids.tolist())))
         last = max(0, len(ids) - self.max_length)
         found: dict[int, list[int]] = {}
         for place in places:
@@ -325,6 +329,10 @@ class MaskedLM(Task):
 class Examination(MaskedLM):
     """Says how well hidden tokens are foretold, which follow from each window of a text alone."""
 
+    def unanswerable(self, example: Example) -> str | None:
+        """Say nothing: texts need no masks."""
+        return None
+
     def asked(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of texts, in which a mask is a word like any other."""
         return self.tokenizer.encode_batch([*map(self.preparation, texts)])
@@ -358,6 +366,10 @@ class Examination(MaskedLM):
             right = (logits.argmax(-1) == targets).double()
             found.append(torch.stack([log_p, right, torch.ones_like(log_p)], dim=1).cpu())
         return rows, torch.cat(found)
+
+
+def _without_mask(text: str) -> str:
+    return f"{text[:SHOWN_CHARACTERS]!r} has no {MASK}; write {MASK} where a word is to be foretold, such as 'the {MASK} sees'"
 
 
 def _rows(batch: Batch) -> list[Tensor]:

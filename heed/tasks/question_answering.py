@@ -343,9 +343,10 @@ class QuestionAnswering(Task):
         return f"read smaller windows (data.max_length={min(length, self.max_length) // 2})"
 
     def note(self, answer: Answer) -> str | None:
-        """Say that a question was cut."""
-        n_cut = answer.details.get("cut", 0)
-        return f"the last {n_cut} tokens of the question were not read; ask in fewer words" if n_cut else None
+        """Say that a question was cut, or that no answer was given."""
+        if n_cut := answer.details.get("cut"):
+            return f"the last {n_cut} tokens of the question were not read; ask in fewer words"
+        return f"no answer; the likeliest part would be {answer.details['likeliest']!r}" if "abstained" in answer.details else None
 
 
 def _in_parts(windows: Windows) -> Iterator[Windows]:

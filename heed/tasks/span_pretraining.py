@@ -25,13 +25,15 @@ from heed.data.store import Encoded
 from heed.data.text import Tokenizer
 from heed.data.unlabelled import TextSurvey, survey_texts
 from heed.decode import Hypothesis
-from heed.errors import DataError
+from heed.errors import ConfigError, DataError
 from heed.metrics.masked import SCORE_FUNCTIONS, MaskedMetrics
+from heed.model.config import ModelConfig
 from heed.model.models import Model, Seq2Seq
 from heed.tasks.base import Answer, Metrics
 from heed.tasks.text_to_text import TextToText
 
 MASK = "<mask>"  # stands for a gap in a text that is to be filled
+SHOWN_CHARACTERS = 40  # of a text in a message
 WINDOW_TOKENS = 1 << 12  # tokens of windows in the model at once when texts are scored
 
 
@@ -55,6 +57,13 @@ class SpanPretraining(TextToText):
         """Find no fault in a text."""
         return None
 
+    def unanswerable(self, example: Example) -> str | None:
+        """Say how many gaps a text has, where these are none or too many."""
+        text, most = example["text"], len(self.sentinels) - 1
+        n_gaps = text.count(MASK)
+        fault = f"text {text[:SHOWN_CHARACTERS]!r} has {n_gaps} gaps, expected 1 to {most}; write {MASK} for each"
+        return None if 1 <= n_gaps <= most else fault
+
     def survey(self, examples: Iterable[Example], others: Mapping[str, Iterable[Example]]) -> TextSurvey:
         """Count lengths, duplicates and leaks."""
         return survey_texts(examples, others)
@@ -63,6 +72,16 @@ class SpanPretraining(TextToText):
         """Learn the sub-words."""
         self.parts = dict(self.inherited) or {"tokenizer": self.train_tokenizer(example["text"] for example in examples)}
         return self.parts
+
+    def shape(self, model: ModelConfig) -> ModelConfig:
+        """Set the vocabulary size; raises ConfigError where not even the sides of a single token fit data.max_length."""
+        shortest = max(self.corruption.sides(1)) + 1
+        if self.max_length < shortest:
+            raise ConfigError(
+                f"data.max_length={self.max_length} has no room for a hidden token, the sentinels around it and an end; raise it to "
+                f"{shortest} at least"
+            )
+        return super().shape(model)
 
     @cached_property
     def corruption(self) -> SpanCorruption:
@@ -82,9 +101,10 @@ class SpanPretraining(TextToText):
 
     def _with_gaps(self, text: str) -> list[int]:
         """Return the ids of a text with sentinels for its marks."""
+        fault = self.unanswerable({"text": text})
+        if fault is not None:
+            raise DataError(fault)
         first, *rest = text.split(MASK)
-        if not 0 < len(rest) < len(self.sentinels):
-            raise DataError(f"text {text[:40]!r} has {len(rest)} gaps, expected 1 to {len(self.sentinels) - 1}; write {MASK} for each")
         ids = self.tokenizer.encode(first.rstrip())
         for sentinel, piece in zip(self.sentinels, rest, strict=False):
             ids += [sentinel, *self._behind(piece)]
@@ -195,6 +215,10 @@ class SpanPretraining(TextToText):
 
 class HiddenTokens(SpanPretraining):
     """Says how well the hidden tokens of texts are foretold, each given those before it; what is hidden is a function of the text."""
+
+    def unanswerable(self, example: Example) -> str | None:
+        """Say nothing: texts need no gaps."""
+        return None
 
     def encode_all(self, examples: Sequence[Example], training: bool = False) -> list[Encoded]:
         """Return the ids of whole texts."""

@@ -143,7 +143,10 @@ class Tagging(Task):
             types.update(span.type for span in self.true_spans(example))
             symbols = symbols or any(map(is_symbols, split_words(example["tokens"])))
         if not types:
-            raise DataError(f"all {tags.total():,} tokens have the tag O; check the column of the tags (data.columns.tags=NAME)")
+            raise DataError(
+                f"the training data: all {tags.total():,} tokens have the tag O, so that there is nothing to learn; check the column of "
+                "the tags (data.columns.tags=NAME)"
+            )
         if self.config.symbols_apart is None:
             self.config = self.config.replace(symbols_apart=symbols)
         self.parts = {**self.inherited, "labels": Labels(labels_for(in_order(types), self.scheme), tags)}

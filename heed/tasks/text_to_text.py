@@ -133,6 +133,10 @@ class TextToText(Rewriting):
             return str(error)
         return None
 
+    def unanswerable(self, example: Example) -> str | None:
+        """Say which prefix is not known, or that there is none."""
+        return self.fault(example)
+
     def stratum(self, example: Example) -> str | None:
         """Return the prefix, so that every fold has rows of each task; None where rows have none."""
         return str(example["prefix"]).strip() if "prefix" in example else None

@@ -2,9 +2,9 @@
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +57,9 @@ def make_plan(recipe: str | Mapping[str, Any], settings: Mapping[str, Any]) -> P
             keep_memory()
             trainer = Trainer(prepare(config, folder, log.say), log)
             largest, groups = _groups(trainer)
-            log.say(f"trying up to {len(groups)} updates in a folder that is thrown away")
+            log.say(f"trying up to {1 + WARM + MOST_TIMED} updates in a folder that is thrown away")
             trainer.update(largest)  # which needs most memory, and warms up
-            for group in groups[:WARM]:
-                trainer.update(group)
-            begun, n_timed = time.perf_counter(), 0
-            while n_timed < len(groups) - WARM and time.perf_counter() - begun < LONGEST:
-                trainer.update(groups[WARM + n_timed])
-                n_timed += 1
-            seconds = (time.perf_counter() - begun) / max(1, n_timed)
+            seconds = _timed(trainer, cycle(groups))
             trainer.validate()
             place = save_checkpoint(folder / "checkpoints", trainer.model, trainer.optimizer, trainer.progress)
             _answer(trainer)
@@ -79,6 +73,17 @@ def make_plan(recipe: str | Mapping[str, Any], settings: Mapping[str, Any]) -> P
             size,
             str(device),
         )
+
+
+def _timed(trainer: Trainer, groups: Iterator[list[Rows]]) -> float:
+    """Return how many seconds an update takes, once some were made."""
+    for group in islice(groups, WARM):
+        trainer.update(group)
+    begun, n_timed = time.perf_counter(), 0
+    while not n_timed or (n_timed < MOST_TIMED and time.perf_counter() - begun < LONGEST):
+        trainer.update(next(groups))
+        n_timed += 1
+    return (time.perf_counter() - begun) / n_timed
 
 
 def _groups(trainer: Trainer) -> tuple[list[Rows], list[list[Rows]]]:

@@ -5,7 +5,7 @@ import difflib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -22,7 +22,7 @@ from heed.data.read import Example, ReadLog, hash_files, read_examples
 from heed.data.store import Encoded, Store, write_store
 from heed.device import describe_machine
 from heed.errors import ConfigError, DataError
-from heed.files import parse_json, replacing
+from heed.files import encodable, parse_json, replacing
 from heed.run import LOSS_METRICS, Run, RunConfig
 from heed.tasks import Task
 from heed.training.folds import Bools, Folds
@@ -116,7 +116,8 @@ def prepare(config: RunConfig, folder: Path, say: Say) -> Prepared:
     report |= {"too_long": train.n_long, "too_long_valid": valid.n_long, "max_length": config.data.max_length}
     report |= {"unlearnable": dict(train.unlearnable), "unlearnable_valid": dict(valid.unlearnable)}
     report |= {"long_examples": task.long_examples, **_figures(run, train.store, valid.store, n_test)}
-    (folder / "data_report.json").write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
+    _check_pools(config, task, report)
+    (folder / "data_report.json").write_text(encodable(json.dumps(report, ensure_ascii=False, indent=1)), encoding="utf-8")
     for line in summary(report):
         say(line)
     return Prepared(run, train.store, valid.store)
@@ -132,6 +133,15 @@ def _adapt(run: Run, origin: Origin, new: list[str]) -> None:
     if not lora.merge:
         shutil.copyfile(origin.path, run.folder / "model.safetensors")
     run.adapt(adapters)
+
+
+def _check_pools(config: RunConfig, task: Task, report: Mapping[str, Any]) -> None:
+    """Refuse batches of single examples where a task learns by telling those of a batch apart; raises ConfigError."""
+    if not task.divisible and report["batches"] == report["examples"]["train"]:
+        raise ConfigError(
+            f"train.batch_tokens={config.train.batch_tokens}: every batch holds a single example, and {task.name} learns by telling the "
+            "examples of a batch apart; raise it, or give more examples"
+        )
 
 
 def check_metric(config: RunConfig, task: Task) -> None:
@@ -341,19 +351,27 @@ def _encode(run: Run, split: Split, name: str) -> _Encodings:
     def fitted() -> Iterator[tuple[int, Encoded]]:
         nonlocal n_long
         for number, encoded in _encoded(run.task, split.numbered()):
-            n_long += max((value.size(0) for value in encoded.values() if value.dim()), default=1) > run.config.data.max_length
-            for piece in run.task.pieces(encoded):
+            pieces = list(run.task.pieces(encoded))
+            n_long += _length(encoded, pieces) > run.config.data.max_length
+            for piece in pieces:
                 unlearnable.update(filter(None, [run.task.unlearnable(piece)]))
                 yield number, piece
 
     store = write_store(run.folder / "store" / name, fitted())
     if not len(store):
         why = f"all {n_long} are longer than data.max_length={run.config.data.max_length} tokens" if n_long else "none were left"
+        why += "; give more rows" + (", or a file of their own (data.valid=FILE)" if name == "valid" and not n_long else "")
         raise DataError(f"{split.source}: no {name} examples to use: {why}")
     for why, n in unlearnable.items():
         if 2 * n > len(store):
             raise DataError(f"{split.source}: {n:,} of {len(store):,} {SPLIT_WORDS[name]} examples {why}")
     return _Encodings(store, n_long, unlearnable)
+
+
+def _length(encoded: Encoded, pieces: Sequence[Encoded]) -> int:
+    """Return how long an example is: what is learned of it counts, and not, say, the characters that an answer quotes."""
+    learned = [value for key, value in encoded.items() if pieces and key in pieces[0]] or list(encoded.values())
+    return max((value.size(0) for value in learned if value.dim()), default=1)
 
 
 def _encoded(task: Task, numbered: Iterable[tuple[int, Example]]) -> Iterator[tuple[int, Encoded]]:
@@ -380,9 +398,10 @@ def _figures(run: Run, train: Store, valid: Store, n_test: int | None) -> dict[s
 
 def summary(report: dict[str, Any]) -> list[str]:
     """Say in a few lines what a person should know about the data before training."""
-    tokens = ", ".join(f"{count:,} {name}" for name, count in report["tokens"].items())
     lines = [] if "init" not in report else [inheritance_line(report["init"])]
-    lines.append(f"{report['examples']['train']:,} training and {report['examples']['valid']:,} validation examples; {tokens} tokens")
+    lines.append(
+        f"{report['examples']['train']:,} training and {report['examples']['valid']:,} validation examples; {_sizes(report['tokens'])}"
+    )
     classes = list(report["train"].get("classes", {}).items())
     if classes:
         shown = ", ".join(f"{name} {count:,}" for name, count in classes[:SHOWN_CLASSES])
@@ -406,8 +425,14 @@ def summary(report: dict[str, Any]) -> list[str]:
     if "coverage" in report:
         found = report["coverage"]
         lines.append(f"word vectors for {found['found']:,} of {found['words']:,} words ({found['share']:.1%})")
-    lines.append(f"{report['batches']:,} batches an epoch, {report['padding']:.1%} padding")
+    n_batches = "1 batch" if report["batches"] == 1 else f"{report['batches']:,} batches"
+    lines.append(f"{n_batches} an epoch, {report['padding']:.1%} padding")
     return lines
+
+
+def _sizes(counts: Mapping[str, int]) -> str:
+    """Say how long the training examples are together; beside what a task itself calls tokens, the others are none."""
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items()) + ("" if "tokens" in counts else " tokens")
 
 
 def _useless_lines(report: dict[str, Any]) -> Iterator[str]:

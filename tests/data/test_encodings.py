@@ -81,6 +81,14 @@ def test_bytes_that_are_no_text_are_refused_with_their_place(tmp_path: Path, con
     assert str(caught.value) == message
 
 
+def test_a_nul_is_named_for_no_other_encoding_would_make_it_text(tmp_path: Path) -> None:
+    message = refusal(write(tmp_path / "a.txt", "Ada läuft, Bo\0 ruht".encode()))
+    assert message == (
+        f"{tmp_path / 'a.txt'}: byte 14 is NUL, which no text holds; remove it (tr -d '\\000'), or save the file as UTF-8 if it is of "
+        "another encoding"
+    )
+
+
 def test_a_cut_or_false_gzip_file_is_refused(tmp_path: Path) -> None:
     whole = gzip.compress("".join(f"{n} times\t他们在跑。\n" for n in range(500)).encode())
     for content in [whole[:-20], whole[:60], b"plain text", whole[:-8] + b"\0" * 8, whole[:30] + b"\xff\xff\xff" + whole[33:]]:

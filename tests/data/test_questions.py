@@ -43,6 +43,14 @@ def test_every_fault_is_counted_by_its_definition(rows: list[Row], valid: list[R
     assert (survey.refused is None) == (not any(leaks))
 
 
+def test_a_refusal_says_that_contexts_leak_and_which_question_is_the_first() -> None:
+    rows = [{"question": f"who {i}", "context": f"c{i // 2}", "answers": []} for i in range(6)]
+    refused = survey_questions(rows, {"valid": [rows[3]], "test": [rows[5]]}).refused
+    assert refused is not None
+    assert "2 of them ask about a context that stands in data.valid too and 2 of them" in refused
+    assert "(the first is row 3, 'who 2')" in refused
+
+
 def test_articles_on_both_sides_are_warned_of() -> None:
     rows = [{"question": "who", "context": f"c{i}", "title": f"Article {i // 2}", "answers": []} for i in range(8)]
     survey = survey_questions(rows[:5], {"valid": rows[5:]})

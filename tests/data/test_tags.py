@@ -159,3 +159,11 @@ def test_words_are_cut_at_white_space_and_where_asked_at_symbols_and_chinese_cha
     assert [text[start:end] for start, end in words_in(text, apart=True)] == apart
     assert words_in(" \n", apart=True) == []
     assert [is_symbols(word) for word in ("...", "a.", "", "€")] == [True, False, False, True]
+
+
+@pytest.mark.parametrize(("scheme", "tags", "other"), [("bilou", ["B-PER", "I-PER"], "bio"), ("bio", ["I-PER", "O"], "iob1")])
+def test_a_broken_span_names_a_scheme_that_the_tags_may_be_of(scheme: Scheme, tags: list[str], other: Scheme) -> None:
+    fault = tags_fault(tags, ["x"] * 2, scheme, strict=True)
+    assert fault is not None
+    assert f"such as task.scheme={other}," in fault
+    assert tags_fault(tags, ["x"] * 2, other, strict=True) is None

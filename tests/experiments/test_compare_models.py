@@ -309,7 +309,11 @@ def test_a_lead_of_the_baseline_over_even_the_best_network_needs_no_correction()
     assert single < SIGNIFICANT < corrected(single, 3)
     majority, first = verdict(models)
     assert first.startswith(f"The simple baseline wins: {BASELINE} (50.0%) beats the best network, the Transformer (46.0%), by 4.0 points")
-    assert f", p = {single:.3f})" in first
+    lead = models[0].metrics.compare(models[3].metrics)["accuracy"].difference
+    assert first.endswith(
+        f"(95 % interval of the difference {100 * lead.low:+.1f} to {100 * lead.high:+.1f} points, p = {single:.3f}). "
+        "Use the simple one here."
+    )
     assert majority.startswith("No model is right more often")
 
 

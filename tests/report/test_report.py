@@ -21,7 +21,7 @@ from heed.report import write_report
 from heed.report.curves import MOST_POINTS, _thinned
 from heed.report.examples import MOST_CHARACTERS, differences
 from heed.report.pictures import MOST_TOKENS, heat_map
-from heed.report.wording import date, duration, round_up, shown_score, size
+from heed.report.wording import date, duration, label, round_up, shown_score, size
 
 
 def entry(source: str, target: str, answer: str, quality: float, *, drawn: bool = False, **more: Any) -> dict[str, Any]:
@@ -403,6 +403,12 @@ def test_what_scores_were_counted_over_stands_beside_them(tmp_path: Path) -> Non
 def test_correlations_are_no_shares() -> None:
     shown = shown_score("spearman", {"value": 0.8123, "low": 0.79, "high": 0.83})
     assert (shown.label, shown.value, shown.unit, shown.end) == ("Spearman correlation", "0.8123", "", "1")
+
+
+def test_names_are_spelled_as_people_do() -> None:
+    names = ("masked_lm", "f1_macro", "rougeL", "mean_reciprocal_rank", "no_answer_exact_match", "bits_per_byte")
+    told = ["Masked LM", "F1 macro", "ROUGE-L", "Mean reciprocal rank", "Exact match, unanswerable", "Bits per byte"]
+    assert [label(name) for name in names] == told
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "3", '{"a": "'])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from heed.report.examples import MOST_CHARACTERS, Keys, example_keys, groups
+from heed.report.examples import MOST_CHARACTERS, Keys, example_keys, groups, tag_differences
 
 KEYS = Keys(("question", "context"), ("answers",))
 
@@ -91,5 +91,11 @@ def test_words_and_their_tags_are_read_as_texts() -> None:
     shown = groups({"examples": {"worst": [entry]}}, keys)[0].shown[0]
     found = {text.label: str(text.html) for text in shown.texts}
     assert found["tokens"] == "in Rome"
-    assert found["reference"].replace("<del>", "").replace("</del>", "") == "O B-LOC"
-    assert found["answer"].replace("<ins>", "").replace("</ins>", "") == "O O"
+    assert found["reference"] == "O <del>B-LOC</del>"
+    assert found["answer"] == "O <ins>O</ins>"
+
+
+def test_a_tag_is_compared_with_that_of_the_same_word() -> None:
+    left, right = tag_differences(["B-<x>", "O", "O", "B-y"], ["O", "O", "B-y"])
+    assert left == "<del>B-&lt;x&gt;</del> O <del>O</del> <del>B-y</del>"
+    assert right == "<ins>O</ins> O <ins>B-y</ins>"

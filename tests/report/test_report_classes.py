@@ -277,6 +277,10 @@ def test_data_of_texts_is_worded_as_texts_and_of_pairs_as_pairs(page: Page) -> N
     pairs = page_of(data={"train": {"counts": {"duplicates": 1, "leaks": 0}, "examples": {"duplicates": [{"source": "a", "target": "b"}]}}})
     assert "the same pair stands further up" in pairs.text
     assert "the same pair stands in the validation or test data" in pairs.text
+    lengths = {"text_words": {"p5": 1, "median": 2, "p95": 3}}
+    alone = page_of(data={"train": {"counts": {"duplicates": 1, "leaks": 0}, "lengths": lengths}}).text
+    assert "the same text stands further up" in alone
+    assert "the same text stands in the validation or test data" in alone
 
 
 def test_lengths_and_vocabulary_are_told_in_words(page: Page) -> None:

@@ -42,6 +42,15 @@ def test_a_linear_axis_holds_its_values_between_ticks_at_equal_distances(values:
     assert steps == pytest.approx([steps[0]] * len(steps), rel=1e-3)
 
 
+@pytest.mark.parametrize(("low", "high"), [(5e-4, 5e-3), (2e-5, 9e-5), (1, 12), (250, 9000), (1e-4, 3e-2)])
+def test_what_is_written_at_a_logarithmic_axis_does_not_touch(low: float, high: float) -> None:
+    axis = logarithmic("train.lr", [low, high])
+    texts = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="middle">([^<]+)<', str(Plot(axis, linear("y", [0, 1])).svg([], "")))
+    assert len(texts) == len(axis.ticks) >= 2
+    for (x, words), (next_x, next_words) in itertools.pairwise(texts):
+        assert float(next_x) - float(x) > 6 * (len(words) + len(next_words)) / 2  # letters are 11 high, figures some 6 wide
+
+
 @given(st.lists(positive, min_size=1, max_size=5))
 def test_a_logarithmic_axis_places_values_by_their_ratios(values: list[float]) -> None:
     axis = logarithmic("x", values)

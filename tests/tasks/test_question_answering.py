@@ -251,6 +251,8 @@ def test_what_is_not_answered_hangs_on_the_threshold() -> None:
     assert (withheld.text, withheld.details["likeliest"]) == ("", always.text)
     assert withheld.score == always.details["no_answer"]
     assert "start" not in withheld.details
+    assert task.note(always) is None
+    assert task.note(withheld) == f"no answer; the likeliest part would be {always.text!r}"
     assert [one.text for one in withheld.others] == [always.text, always.others[0].text]
 
 

@@ -15,7 +15,7 @@ from heed.config import DecodeConfig
 from heed.data.batch import collate
 from heed.data.text import Tokenizer
 from heed.decode import Hypothesis
-from heed.errors import DataError
+from heed.errors import ConfigError, DataError
 from heed.files import sha256
 from heed.model import ModelConfig, Seq2Seq, build_model
 from heed.run import resolve
@@ -211,3 +211,11 @@ def test_pairs_start_from_what_spans_have_learned(spans_run: heed.Run, tmp_path:
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name].to(tensor.device), rtol=0, atol=1e-6)
+
+
+def test_a_length_without_room_for_one_hidden_token_is_refused_and_the_next_is_not() -> None:
+    with pytest.raises(ConfigError, match=r"data.max_length=3 has no room.*raise it to 4 at least"):
+        prepared(max_length=3).shape(SHAPE)
+    task = prepared(max_length=4)
+    task.shape(SHAPE.replace(architecture="seq2seq"))
+    assert {side.size(0) for piece in pieces_of(task, texts(1)[0]["text"]) for side in piece.values()} <= {2, 3, 4}

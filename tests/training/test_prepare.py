@@ -239,3 +239,43 @@ def test_the_hashes_of_the_files_that_were_named_are_kept(tmp_path: Path, pairs_
         content = yaml.safe_load((tmp_path / name / "config.yaml").read_text(encoding="utf-8"))
         named = {split: path for split, path in config.data.model_dump().items() if split in ("train", "valid", "test") and path}
         assert content["data_sha256"] == {split: {Path(path).name: sha256(Path(path))} for split, path in named.items()}
+
+
+def test_the_size_of_the_data_is_told_in_tokens_and_words_never_in_words_tokens(tmp_path: Path, pairs_file: Path) -> None:
+    _, said, report = prepared_in(tmp_path / "pairs", config_of(pairs_file))
+    assert f"; {report['tokens']['source']:,} source, {report['tokens']['target']:,} target tokens" in said
+    assert f"{report['batches']} batches an epoch" in said
+    path = tmp_path / "tags.jsonl"
+    path.write_text("".join(json.dumps({"tokens": ["Ada", str(i)], "tags": ["B-PER", "O"]}) + "\n" for i in range(30)), encoding="utf-8")
+    settings = {"task": {"name": "tagging", "vocab_size": 300}, "data": {"train": str(path), "valid": str(path)}}
+    tagging = resolve({**TINY_TEXTS, **settings}, {"train": {"batch_tokens": 5000}})
+    _, said, report = prepared_in(tmp_path / "tagging", tagging)
+    assert f"; {report['tokens']['tokens']:,} tokens, 60 words, 60 tags\n" in said
+    assert "\n1 batch an epoch" in said
+
+
+def test_what_an_answer_quotes_from_does_not_count_as_tokens_of_an_example(tmp_path: Path) -> None:
+    rows = [{"tokens": " ".join(["Mississippi"] * 5), "tags": " ".join(["B-LOC"] * 5)}] * 30
+    path = write_rows(tmp_path / "tags.tsv", rows)
+    settings = {"task": {"name": "tagging", "vocab_size": 300, "overlap": 2}, "data": {"train": str(path), "valid": str(path)}}
+    for length, n_long in ((40, 0), (5, 30)):  # of 59 characters and 6 tokens
+        config = resolve({**TINY_TEXTS, **settings}, {"data": {"max_length": length}})
+        prepared, _, report = prepared_in(tmp_path / str(length), config)
+        assert (len(prepared.train) > 30) == (n_long > 0)
+        assert report["too_long"] == report["too_long_valid"] == n_long
+
+
+def test_batches_of_single_pairs_are_refused_where_a_batch_is_what_is_learned_from(tmp_path: Path) -> None:
+    rows = [{"text": f"{i} {one['source']}", "text_pair": one["target"]} for i, one in enumerate(toy_pairs(30))]
+    path = write_rows(tmp_path / "pairs.tsv", rows)
+    config = resolve({**TINY_TEXTS, "task": {"name": "sentence_similarity", "vocab_size": 300}, "data": {"train": str(path)}})
+    alone = config.replace(train=config.train.replace(batch_tokens=1))
+    with pytest.raises(ConfigError, match=r"train.batch_tokens=1: every batch holds a single example.*raise it"):
+        prepare(alone, tmp_path / "alone", lambda _: None)
+    prepared_in(tmp_path / "together", config)
+
+
+def test_a_single_row_that_leaves_nothing_to_hold_out_says_what_to_do(tmp_path: Path) -> None:
+    path = write_pairs(tmp_path / "one.tsv", toy_pairs(1))
+    with pytest.raises(DataError, match="to use: none were left; give more rows"):
+        prepare(config_of(path), tmp_path / "run", lambda _: None)
