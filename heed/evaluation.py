@@ -273,6 +273,8 @@ def score_lines(content: dict[str, Any]) -> list[str]:
         score = next((name for name, value in one.items() if isinstance(value, dict)), "")
         shown = f"{one[score]['value']:8.4g}   95 % interval {one[score]['low']:.4g} to {one[score]['high']:.4g}" if score else ""
         lines.append(f"{score} with {one.get('noise')} noise at {one.get('snr_db')} dB {shown}")
+    if content.get("n") == 1:
+        lines.append("there is one example alone, so the intervals say nothing of others; score on several")
     if content.get("sources_cut"):
         lines.append(f"{content['sources_cut']:,} of {content['n']:,} sources were cut at data.max_length")
     if content.get("bad_rows", {}).get("skipped"):

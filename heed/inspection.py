@@ -171,8 +171,9 @@ def _word(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     text = str(value)
-    many = isinstance(value, list | dict) and len(text) > SHOWN_CHARACTERS
-    return f"{text[:SHOWN_CHARACTERS]} … ({len(value)} values; --json prints all)" if many else text or "''"
+    if isinstance(value, list | dict) and len(text) > SHOWN_CHARACTERS:
+        return f"{text[:SHOWN_CHARACTERS]} … ({len(value)} values; --json prints all)"
+    return text or "''"
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:

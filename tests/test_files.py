@@ -2,13 +2,14 @@
 
 import errno
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
 
 from heed.errors import DataError, TrainingError
-from heed.files import explain_full_disk, read_metrics, replacing, sha256
+from heed.files import encodable, explain_full_disk, parse_json, read_metrics, replacing, sha256
 
 
 def test_the_new_file_takes_the_place_of_the_old(tmp_path: Path) -> None:
@@ -96,3 +97,11 @@ def test_lines_of_metrics_are_those_about_a_step_that_are_whole(tmp_path: Path) 
     ]
     (tmp_path / "metrics.jsonl").write_bytes("\n".join(lines).encode() + b"\xff")
     assert list(read_metrics(tmp_path)) == [{"step": 1, "loss": 2.5}, {"step": 3, "valid": {"loss": 1}}]
+
+
+@pytest.mark.parametrize("text", ["läuft 好 👩", "half \ud83d, other half \udc00", "\ud83d\udc69 in two", ""])
+def test_json_with_halves_of_surrogate_pairs_can_be_written_and_read_back(text: str) -> None:
+    written = encodable(json.dumps(text, ensure_ascii=False)).encode()
+    assert parse_json(written.decode()).encode("utf-16-le", "surrogatepass") == text.encode("utf-16-le", "surrogatepass")
+    if "\ud83d" not in text:
+        assert encodable(text) == text

@@ -30,14 +30,14 @@ def word_pieces(folder: Folder) -> Pipeline | None:
     """Return the pipeline of vocab.txt: words and pieces of them (Wu et al. 2016, as in Devlin et al. 2019)."""
     if not folder.has("vocab.txt"):
         return None
-    lines = (folder.path / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    lines = folder.lines("vocab.txt")
     vocab = {line.rstrip("\r"): i for i, line in enumerate(lines[:-1] if lines[-1] == "" else lines)}
-    says = folder.tokenizer_settings
+    says, accents = folder.tokenizer_settings, folder.tokenizer_settings.get("strip_accents")
     backend = Backend(models.WordPiece(vocab, unk_token=BERT_TOKENS["unk_token"], max_input_chars_per_word=100))
     backend.normalizer = normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=bool(says.get("tokenize_chinese_chars", True)),
-        strip_accents=says.get("strip_accents"),
+        strip_accents=None if accents is None else bool(accents),
         lowercase=bool(says.get("do_lower_case", True)),
     )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

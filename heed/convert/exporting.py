@@ -85,8 +85,9 @@ def export_folder(source: str | Path, to: str | Path, *, dtype: str = "float32")
 def left_behind(task: Task) -> list[str]:
     """Return what a run does beside its model that the folder cannot say."""
     said = []
-    if any(getattr(task.config, name, False) not in (False, "none") for name in CHANGING_TEXTS):
-        said.append(f"what is done to texts before they are cut ({', '.join(f'task.{name}' for name in CHANGING_TEXTS)})")
+    changing = [f"task.{name}" for name in CHANGING_TEXTS if getattr(task.config, name, False) not in (False, "none")]
+    if changing:
+        said.append(f"what is done to texts before they are cut ({', '.join(changing)})")
     calibration = task.parts.get("calibration")
     if isinstance(calibration, Calibration) and calibration.temperature != 1:
         said.append(f"the temperature {calibration.temperature:.3g} by which logits are divided (task.calibrate)")

@@ -123,7 +123,9 @@ def labels_of(theirs: Settings) -> list[str]:
     labels = [str({str(number): name for number, name in named.items()}[str(i)]) for i in range(len(named))]
     twice = next((name for name, n in Counter(labels).items() if n > 1), None)
     if twice is not None:
-        raise ConfigError(f"{theirs.where}: id2label has {twice!r} {labels.count(twice)} times, expected labels that differ; rename them there")
+        raise ConfigError(
+            f"{theirs.where}: id2label has {twice!r} {labels.count(twice)} times, expected labels that differ; rename them there"
+        )
     if named:
         return labels
     return [f"LABEL_{i}" for i in range(theirs.whole("num_labels", 2))]  # what transformers calls them

@@ -59,6 +59,24 @@ class Settings:
             raise self._wrong(name, value, "a whole number")
         return value
 
+    def count(self, name: str, default: Any = NOTHING) -> int:
+        """Return a whole number from 1."""
+        value = self.whole(name, default)
+        if value < 1:
+            raise self._wrong(name, value, "a whole number from 1")
+        return value
+
+    def whole_or_none(self, name: str) -> int | None:
+        """Return a whole number, None where there is none."""
+        return None if self.get(name, None) is None else self.whole(name)
+
+    def wholes(self, name: str, default: Any = NOTHING) -> list[int]:
+        """Return a list of whole numbers."""
+        value = self.get(name, default)
+        if not isinstance(value, list) or not all(type(one) is int for one in value):
+            raise self._wrong(name, value, "a list of whole numbers")
+        return value
+
     def number(self, name: str, default: Any = NOTHING) -> float:
         """Return a number."""
         value = self.get(name, default)
@@ -234,6 +252,13 @@ class Folder:
     def read(self, name: str) -> dict[str, Any]:
         """Return what a JSON file of the folder says, or nothing where it is not there."""
         return read_if_there(self.path / name)
+
+    def lines(self, name: str) -> list[str]:
+        """Return the lines of a text file of the folder; raises CheckpointError."""
+        try:
+            return (self.path / name).read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{self.path / name}: cannot be read as text ({error}); fetch it again") from error
 
     def weights(self) -> Weights:
         """Return the tensors; raises CheckpointError."""

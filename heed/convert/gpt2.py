@@ -36,7 +36,7 @@ def bytes_pipeline(folder: Folder) -> Pipeline | None:
     """Return the pipeline of vocab.json and merges.txt: byte-level sub-words (Radford et al. 2019, section 2.2)."""
     if not folder.has("vocab.json") or not folder.has("merges.txt"):
         return None
-    lines = (folder.path / "merges.txt").read_text(encoding="utf-8").splitlines()
+    lines = (line.rstrip("\r") for line in folder.lines("merges.txt"))
     merges = [(left, right) for left, _, right in (line.partition(" ") for line in lines if line and not line.startswith("#version"))]
     try:
         backend = Backend(models.BPE(vocab=folder.read("vocab.json"), merges=merges))
@@ -62,8 +62,9 @@ def end_of(theirs: Settings, tokens: Tokens, usual: str) -> int | None:
     """Return the id that ends a text: of several in config.json that which the tokenizer calls so, or else the first."""
     given, named = theirs.get("eos_token_id", None), tokens.id_of("eos_token", usual)
     if isinstance(given, list):
-        return named if named in given else given[0]
-    return named if given is None else int(given)
+        several = theirs.wholes("eos_token_id")
+        return named if named in several else next(iter(several), named)
+    return named if given is None else theirs.whole("eos_token_id")
 
 
 def sampling(generation: Settings) -> dict[str, Any]:

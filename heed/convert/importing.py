@@ -197,8 +197,9 @@ def _fresh(model: ModelConfig, entries: list[Entry], names: set[str], *, asked: 
     if missing:
         theirs = {ours: one.theirs for one in entries for ours in one.ours}
         name = missing[0]
-        hint = "" if asked else "; choose the task that fits what is there, or name one with --task so that its head begins anew"
-        raise CheckpointError(f"{where}: the weights lack {theirs.get(name) or name}, of which heed makes {name}{hint}")
+        of_head = not asked and not name.startswith(BODIES)
+        hint = "name the task with --task so that its head begins anew" if of_head else "fetch config.json and the weights again"
+        raise CheckpointError(f"{where}: the weights lack {theirs.get(name) or name}, of which heed makes {name}; {hint}")
     return fresh
 
 

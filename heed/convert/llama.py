@@ -11,13 +11,16 @@ from heed.convert.gpt2 import ACTIVATIONS, THEIR_ACTIVATIONS, end_of, optional, 
 from heed.convert.table import Entry, RotaryRows, entry, zeros
 from heed.convert.tokens import Tokens
 from heed.data.foreign import Frame
-from heed.errors import ConfigError
+from heed.errors import CheckpointError, ConfigError
 from heed.model.config import ModelConfig
 from heed.run import RunConfig
 from heed.tasks.base import Task
 
 PROJECTIONS = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "o_proj"}
 FEED_FORWARD = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
+PLACES = {name: f"self_attn.{theirs}" for name, theirs in PROJECTIONS.items()} | {
+    name: f"mlp.{theirs}" for name, theirs in FEED_FORWARD.items()
+}
 PLAIN_ROTARY = ("default",)
 USUAL_WINDOW = 4096  # of Mistral, where config.json does not say it
 
@@ -34,7 +37,7 @@ class Llama(Family):
         """Return heed's settings from config.json."""
         width, heads, places = (
             theirs.whole("hidden_size"),
-            theirs.whole("num_attention_heads"),
+            theirs.count("num_attention_heads"),
             theirs.whole("max_position_embeddings", 2048),
         )
         d_head = theirs.whole("head_dim", width // heads)
@@ -61,7 +64,11 @@ class Llama(Family):
         return {"model": model, "data": {"max_length": places}}
 
     def refined(self, groups: Groups, folder: Folder, weights: Weights) -> Groups:
-        """Return what `settings` found, with how answers are drawn."""
+        """Return what `settings` found, with how answers are drawn; raises CheckpointError where biases are said to be and are not."""
+        for name, has in self.biased(folder.settings).items():
+            theirs = f"model.layers.0.{PLACES[name]}.bias"
+            if has and theirs not in weights.names:
+                raise CheckpointError(f"{folder.settings.where}: says that there is a {theirs}, which the weights lack; fetch both again")
         return {**groups, "decode": sampling(folder.generation)}
 
     def biased(self, theirs: Settings) -> dict[str, bool]:
@@ -133,7 +140,7 @@ class Llama(Family):
         table = [entry(f"{ours}.weight", f"{theirs}.weight", *turns)]
         if model.bias:
             has = self.biased(Settings(self.biases(model)))[name]
-            table += [entry(f"{ours}.bias", f"{theirs}.bias", *turns)] if has else zeros(f"{ours}.bias")
+            table += [Entry((f"{ours}.bias",), f"{theirs}.bias", turns, optional=True)] if has else zeros(f"{ours}.bias")
         return table
 
     def specials(self, theirs: Settings, tokens: Tokens) -> tuple[list[int | None], Frame]:

@@ -123,13 +123,17 @@ class T5(Family):
                 table += _block(f"{stack}.blocks.{i}", f"{stack}.block.{i}.layer", model, cross=stack == "decoder")
         return table
 
+    def write_parts(self, task: Task, to: Path) -> None:
+        """Write the files of the tokenizer, which ends every text."""
+        write_tokenizer(task.parts["tokenizer"], to, source=True)
+
     def specials(self, theirs: Settings, tokens: Tokens) -> tuple[list[int | None], Frame]:
         """Return the ids of special tokens: what the decoder starts with begins a text, and is padding as well for the most part."""
-        padding = theirs.get("pad_token_id", None)
+        padding = theirs.whole_or_none("pad_token_id")
         if padding is None:
             padding = tokens.needed("pad_token", "<pad>")
         begin = first_of_decoder(theirs, tokens, padding)
-        end = theirs.get("eos_token_id", None)
+        end = theirs.whole_or_none("eos_token_id")
         ends = tokens.needed("eos_token", "</s>") if end is None else end
         return [None if padding == begin else padding, begin, ends, tokens.id_of("unk_token", "<unk>")], Frame(begins_texts=False)
 

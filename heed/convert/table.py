@@ -95,16 +95,18 @@ class Entry:
         theirs: the name in the file; None where it has none, because it would be all zero.
         changes: what turns theirs into ours, in this order.
         copies: names under which a file may hold the same tensor again; when it does, they must be equal.
+        optional: whether ours are zero where the file lacks theirs.
     """
 
     ours: tuple[str, ...]
     theirs: str | None
     changes: tuple[Change, ...] = ()
     copies: tuple[str, ...] = ()
+    optional: bool = False
 
     def fills(self, names: set[str]) -> bool:
         """Return whether it says what ours are, given the names in a file."""
-        return self.theirs is None or bool(names & {self.theirs, *self.copies})
+        return self.theirs is None or self.optional or bool(names & {self.theirs, *self.copies})
 
     def take(self, theirs: Tensor) -> list[Tensor]:
         """Turn their tensor into ours, in the order of `ours`; raises CheckpointError where it cannot be one."""

@@ -123,8 +123,8 @@ class Whisper(Family):
 
     def specials(self, theirs: Settings, tokens: Tokens) -> tuple[list[int | None], Frame]:
         """Return the ids of special tokens: padding is the end token, and nothing is unknown."""
-        end = theirs.get("eos_token_id", None)
-        ends = tokens.needed("eos_token", "<|endoftext|>") if end is None else int(end)
+        end = theirs.whole_or_none("eos_token_id")
+        ends = tokens.needed("eos_token", "<|endoftext|>") if end is None else end
         begin = first_of_decoder(theirs, tokens, tokens.needed("bos_token", "<|startoftranscript|>"))
         return [None, begin, ends, None], Frame(begins_texts=False)
 
@@ -172,11 +172,11 @@ def features_of(folder: Folder) -> WhisperFeatures:
     theirs.only("dither", 0.0)
     theirs.only("do_normalize", False)
     theirs.only("padding_value", 0.0)
-    rate, hop = theirs.whole("sampling_rate", 16_000), theirs.whole("hop_length", 160)
+    rate, hop = theirs.count("sampling_rate", 16_000), theirs.count("hop_length", 160)
     places = model.whole("max_source_positions", 1500)
-    seconds = theirs.whole("chunk_length", SHORTER * places * hop // rate)
+    seconds = theirs.count("chunk_length", SHORTER * places * hop // rate)
     settings = WhisperSettings(
-        rate, theirs.whole("n_fft", 400), hop, theirs.whole("feature_size", model.whole("num_mel_bins", 80)), seconds
+        rate, theirs.count("n_fft", 400), hop, theirs.count("feature_size", model.whole("num_mel_bins", 80)), seconds
     )
     if settings.n_mels != model.whole("num_mel_bins", 80) or settings.n_frames != SHORTER * places:
         raise ConfigError(
@@ -238,14 +238,23 @@ def _prefix(folder: Folder, tokenizer: ForeignTokenizer) -> list[str]:
     if _languages(folder, tokenizer):
         tokens = [f"<|{says.get('task', 'transcribe')}|>", WITHOUT_TIMES]
     else:
-        forced = says.get("forced_decoder_ids", folder.settings.get("forced_decoder_ids", []))
-        tokens = [str(tokenizer.backend.id_to_token(index)) for _, index in forced if index is not None] or [WITHOUT_TIMES]
+        tokens = [str(tokenizer.backend.id_to_token(index)) for index in _forced(folder)] or [WITHOUT_TIMES]
     return [token for token in tokens if tokenizer.backend.token_to_id(token) is not None]
+
+
+def _forced(folder: Folder) -> list[int]:
+    """Return the foreign ids that older files force, in the order of their places."""
+    says = next((one for one in (folder.generation, folder.settings) if one.get("forced_decoder_ids", None) is not None), None)
+    pairs = [] if says is None else says.get("forced_decoder_ids")
+    where = "" if says is None else says.where
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise CheckpointError(f"{where}: forced_decoder_ids={pairs!r}, expected pairs of a place and an id; fetch the file again")
+    return [index for _, index in pairs if type(index) is int and index >= 0]
 
 
 def _suppressed(folder: Folder, tokenizer: ForeignTokenizer, name: str = "suppress_tokens") -> list[int]:
     """Return heed's ids of what is never written."""
-    foreign = folder.generation.get(name, folder.settings.get(name, []))
+    foreign = folder.generation.wholes(name, folder.settings.wholes(name, []))
     ids = {theirs: ours for ours, theirs in enumerate(tokenizer.ids) if theirs is not None}
     return [ids[index] for index in foreign if index in ids]
 

@@ -20,12 +20,16 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def write_tokenizer(part: Part, to: Path) -> None:
-    """Write tokenizer.json and tokenizer_config.json; raises ConfigError for a part that has no such form."""
+def write_tokenizer(part: Part, to: Path, *, source: bool = False) -> None:
+    """Write tokenizer.json and tokenizer_config.json; raises ConfigError for a part that has no such form.
+
+    Args:
+        source: whether texts are sources of heed's own that a decoder is to rewrite: they end with the end token, and none begins them.
+    """
     if isinstance(part, ForeignTokenizer):
         pipeline, settings = part.pipeline, part.settings
     elif isinstance(part, Tokenizer):
-        pipeline, settings = own_pipeline(part), own_settings()
+        pipeline, settings = own_pipeline(part, source=source), own_settings()
     else:
         raise ConfigError(f"a vocabulary of the kind {part.kind!r} has no form in this format; export a run of sub-words")
     write_json(to / "tokenizer.json", pipeline)
@@ -45,16 +49,20 @@ def write_sentence_modules(to: Path, *, width: int, pooling: str, normalise: boo
     write_json(to / "sentence_bert_config.json", {"max_seq_length": longest, "do_lower_case": False})
 
 
-def own_pipeline(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return heed's own tokenizer as a pipeline that gives the same ids: a space before the text, and the begin token before that."""
+def own_pipeline(tokenizer: Tokenizer, *, source: bool = False) -> dict[str, Any]:
+    """Return heed's own tokenizer as a pipeline that gives the same ids: a space before the text, and the begin token before that.
+
+    Args:
+        source: whether the end token stands behind the text instead.
+    """
     backend = Backend.from_str(tokenizer.backend.to_str())
     backend.normalizer = normalizers.Prepend(" ")
     backend.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS])
     begin, end = SPECIALS[tokenizer.bos_id], SPECIALS[tokenizer.eos_id]
     backend.post_processor = processors.TemplateProcessing(
-        single=f"{begin} $A",
-        pair=f"{begin} $A {end} $B",
+        single=f"$A {end}" if source else f"{begin} $A",
+        pair=f"$A $B {end}" if source else f"{begin} $A {end} $B",
         special_tokens=[(begin, tokenizer.bos_id), (end, tokenizer.eos_id)],
     )
     content: dict[str, Any] = json.loads(backend.to_str())

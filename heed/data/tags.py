@@ -24,6 +24,10 @@ WRITTEN: dict[Scheme, Scheme] = {"iob1": "bio"}  # what tags of a scheme are tur
 ROLES = "BIES"  # what letters stand for, in the order of LETTERS
 NO_TYPE = "_"  # of a tag that is a letter alone
 WORD = re.compile(r"\S+")
+# A character with what changes it: emoji are written with colours of skin, joiners and others, flags as two letters.
+CLUSTER = re.compile(
+    "(?:[\U0001f1e6-\U0001f1ff]{2}|.)(?:[\ufe0e\ufe0f\u20e3\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]|\u200d.)*", re.DOTALL
+)
 PIECE = re.compile(f"(?!\\s)[{SPACELESS}]|[^\\s{SPACELESS}]+")
 
 
@@ -173,15 +177,16 @@ def words_in(text: str, *, apart: bool) -> list[tuple[int, int]]:
 
 def _without_symbols(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Yield the symbols at the start of a piece, what is between, and those at its end."""
-    first, last = start, end
-    while first < last and _is_symbol(text[first]):
+    clusters = [match.span() for match in CLUSTER.finditer(text, start, end)]
+    first, last = 0, len(clusters)
+    while first < last and _is_symbol(text[clusters[first][0]]):
         first += 1
-    while last > first and _is_symbol(text[last - 1]):
+    while last > first and _is_symbol(text[clusters[last - 1][0]]):
         last -= 1
-    yield from ((place, place + 1) for place in range(start, first))
+    yield from clusters[:first]
     if first < last:
-        yield first, last
-    yield from ((place, place + 1) for place in range(last, end))
+        yield clusters[first][0], clusters[last - 1][1]
+    yield from clusters[last:]
 
 
 def is_symbols(word: str) -> bool:

@@ -9,7 +9,7 @@ Shapes: `N` examples, `K` counts per example, `R` resamples.
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +96,7 @@ def paired_bootstrap(
     the two-sided shift method (Noreen 1989; Riezler and Maxwell 2005): d* is centred, as under the hypothesis of no difference.
     sacreBLEU's paired bootstrap counts |d*| - mean|d*| > |d| instead; for a clear difference that is one tail, half of this p, and it calls
     10 % of the pairs that do not differ significant at the 5 % level. sacreBLEU's approximate randomisation agrees with this p.
+    Of a single example (or group) every resample is the same, which shows nothing: p is 1.
 
     Args:
         stats_a: (N, K), one row of additive counts per example.
@@ -112,7 +113,9 @@ def paired_bootstrap(
     # The same seed draws the same rows for both, which is what pairs them.
     scores_a = score(resampled_sums(stats_a, resamples=resamples, seed=seed, groups=groups))
     scores_b = score(resampled_sums(stats_b, resamples=resamples, seed=seed, groups=groups))
-    return compared(scores_a, scores_b)
+    comparison = compared(scores_a, scores_b)
+    n_units = len(stats_a) if groups is None else len({*np.asarray(groups).tolist()})
+    return comparison if n_units > 1 else replace(comparison, p_value=1.0)
 
 
 def compared(scores_a: Floats, scores_b: Floats) -> Comparison:

@@ -205,8 +205,10 @@ class QuantizedAttention:
                 k, v = cache.past.append(k, v)
         else:
             q, (k, v) = self.heads(projected), source
-            if q.size(0) != k.size(0):
-                k, v = (x.repeat_interleave(q.size(0) // x.size(0), dim=0) for x in (k, v))
+            if q.size(0) != k.size(0):  # several hypotheses of every source
+                group = q.size(0) // k.size(0)
+                k, v = (x.repeat_interleave(group, dim=0) for x in (k, v))
+                attn_mask = None if attn_mask is None else attn_mask.repeat_interleave(group, dim=0)
         mixed = attend(q, k, v, attn_mask, causal=causal, bias=bias, scale=float(self.factor))
         levels, view = rows.room(self.width)
         kernels.round_rows(mixed.transpose(1, 2).reshape(-1, self.width).numpy(), view, rows.steps)

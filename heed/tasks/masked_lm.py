@@ -158,7 +158,8 @@ class MaskedLM(Task):
 
     def unanswerable(self, example: Example) -> str | None:
         """Say that a text has no mask."""
-        text, own = example["text"], self.tokenizer.token(self.tokenizer.mask_id)
+        text, tokenizer = example["text"], self.tokenizer
+        own = tokenizer.token(tokenizer.mask_id) if isinstance(tokenizer, ForeignTokenizer) else MASK
         return None if MASK in text or own in text else _without_mask(text)
 
     def encode(self, example: Example, training: bool = False) -> Encoded:

@@ -15,6 +15,7 @@ from toy_checkpoints import (
     byte_level_backend,
     differing,
     gpt2_tokenizer,
+    llama_tokenizer,
     roberta_tokenizer,
     save,
     tensors_of,
@@ -30,6 +31,7 @@ from transformers import (
     GPT2LMHeadModel,
     GPT2Tokenizer,
     LlamaConfig,
+    LlamaForCausalLM,
     MistralConfig,
     Qwen2Config,
     RobertaConfig,
@@ -37,6 +39,8 @@ from transformers import (
 )
 
 from heed.convert import export_folder, import_folder
+from heed.convert.folder import Settings
+from heed.convert.llama import Llama
 from heed.data.foreign import ForeignTokenizer
 from heed.errors import CheckpointError, ConfigError, HeedError
 from heed.evaluation import evaluate_run
@@ -274,6 +278,79 @@ def test_evaluating_inspecting_and_reporting_work_on_an_imported_run(folders: Fo
     config = read_config(tmp_path / "run")
     assert config.model.absent_ids == [0, 1, 3]
     assert config.decode.precision == "float32", "rounded products would not be what the model computed where it came from"
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"num_attention_heads": 5}, r"config\.json: asks for what heed cannot compute: model\.n_heads=5 does not divide"),
+        ({"max_position_embeddings": 2}, r"config\.json: asks for what heed cannot compute: data\.max_length"),
+        ({"architectures": [{"name": "BertForMaskedLM"}]}, r"config\.json: architectures=\[\{'name'"),
+    ],
+)
+def test_values_that_make_no_model_are_blamed_on_the_file_they_stand_in(folders: Folders, fields: dict[str, Any], match: str) -> None:
+    folder = folders("bert")
+    edit(folder, **fields)
+    refused(folder, match)
+
+
+@pytest.mark.parametrize("value", ["x", ["x"], 1.5])
+def test_an_end_token_that_is_no_number_is_refused(folders: Folders, value: Any) -> None:
+    folder = folders("gpt2")
+    edit(folder, eos_token_id=value)
+    refused(folder, r"config\.json: eos_token_id=.*, expected a (list of whole numbers|whole number); fetch", CheckpointError)
+
+
+def test_no_heads_are_refused_before_features_are_divided_by_them() -> None:
+    with pytest.raises(CheckpointError, match="num_attention_heads=0, expected a whole number from 1"):
+        Llama().settings(Settings({"hidden_size": 16, "num_attention_heads": 0}), "LlamaForCausalLM")
+
+
+@pytest.mark.parametrize(("name", "beside"), [("vocab.txt", "bert"), ("merges.txt", "gpt2")])
+def test_older_files_of_a_tokenizer_that_are_no_text_are_named(folders: Folders, name: str, beside: str) -> None:
+    folder = folders(beside)
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text("{}")
+    (folder / name).write_bytes(b"\xff\xfe\x00")
+    refused(folder, rf"{name}: cannot be read as text .*; fetch it again", CheckpointError)
+
+
+def test_labels_of_one_name_are_refused(folders: Folders) -> None:
+    folder = folders("bert")
+    edit(folder, id2label={"0": "yes", "1": "no", "2": "yes"})
+    refused(folder, r"config\.json: id2label has 'yes' 2 times, .* rename them there", task="text_classification")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("adapter.json", "--base RUN"), ("config.yaml", "this is a run folder already"), ("adapter_config.json", "merge_and_unload")],
+)
+def test_a_folder_of_another_kind_says_what_to_do_with_it(name: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / name).write_text("{}")
+    refused(tmp_path / "other", f"has no config.json; .*{hint}", CheckpointError)
+
+
+def test_biases_that_the_settings_ask_for_and_the_file_lacks_are_named(tmp_path: Path) -> None:
+    tokenizer = llama_tokenizer()
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, "max_position_embeddings": 40}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), attention_bias=False, **shape))
+    edit(save(model, tokenizer, tmp_path / "llama"), attention_bias=True)
+    refused(tmp_path / "llama", r"says that there is a model\.layers\.0\.self_attn\.q_proj\.bias, which the weights lack", CheckpointError)
+
+
+def test_a_foreign_folder_in_the_place_of_a_run_says_how_to_make_one_of_it(folders: Folders) -> None:
+    with pytest.raises(CheckpointError, match=r"not a run folder .* make a run of it first: heed import .*bert --to RUN"):
+        Run.load(folders("bert"))
+
+
+def test_a_setting_of_many_values_is_shown_short_and_told_whole(folders: Folders, tmp_path: Path) -> None:
+    import_folder(folders("bert"), tmp_path / "run", settings={"decode": {"stop": [f"word {i}" for i in range(40)]}})
+    found, lines = inspect_run(tmp_path / "run")
+    assert len(found["settings"]["changed"]["decode.stop"]["value"]) == 40
+    (shown,) = [line for line in lines if "decode.stop" in line]
+    assert "(40 values; --json prints all)" in shown
+    assert max(map(len, lines)) < 200
 
 
 def test_a_run_that_is_there_is_kept_unless_replacing_it_is_asked_for(folders: Folders, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from toy_checkpoints import AWKWARD, byte_level_backend, differing, load, save, 
 from transformers import PreTrainedTokenizerFast, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from heed.convert import export_folder, import_folder
-from heed.errors import ConfigError
+from heed.errors import CheckpointError, ConfigError
 from heed.model.models import Seq2Seq
 from heed.run import Run
 from heed.tasks.listening import quiet_cuts
@@ -85,6 +86,24 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     theirs = load("WhisperForConditionalGeneration", folder / "theirs")
     import_folder(folder / "theirs", folder / "run")
     return Case(folder, theirs, tokenizer, Run.load(folder / "run"))
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "match"),
+    [
+        ("preprocessor_config.json", {"sampling_rate": 0}, "sampling_rate=0, expected a whole number from 1"),
+        ("preprocessor_config.json", {"hop_length": "x"}, "hop_length='x', expected a whole number"),
+        ("config.json", {"eos_token_id": "x"}, "eos_token_id='x', expected a whole number"),
+        ("generation_config.json", {"suppress_tokens": 3}, "suppress_tokens=3, expected a list of whole numbers"),
+        ("generation_config.json", {"lang_to_id": {}, "forced_decoder_ids": [3]}, "forced_decoder_ids=.*, expected pairs"),
+    ],
+)
+def test_a_damaged_value_is_named_with_its_file(case: Case, file: str, fields: dict[str, Any], match: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(case.folder / "theirs", tmp_path / "theirs")
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | fields))
+    with pytest.raises(CheckpointError, match=f"{re.escape(file)}: {match}"):
+        import_folder(folder, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def recording(seed: int, seconds: float) -> np.ndarray:

@@ -82,7 +82,7 @@ def test_bytes_that_are_no_text_are_refused_with_their_place(tmp_path: Path, con
 
 
 def test_a_nul_is_named_for_no_other_encoding_would_make_it_text(tmp_path: Path) -> None:
-    message = refusal(write(tmp_path / "a.txt", "Ada läuft, Bo\0 ruht".encode()))
+    message = refusal(write(tmp_path / "a.txt", "Ada läuft, Bo\0ruht".encode()))
     assert message == (
         f"{tmp_path / 'a.txt'}: byte 14 is NUL, which no text holds; remove it (tr -d '\\000'), or save the file as UTF-8 if it is of "
         "another encoding"

@@ -167,3 +167,13 @@ def test_a_broken_span_names_a_scheme_that_the_tags_may_be_of(scheme: Scheme, ta
     assert fault is not None
     assert f"such as task.scheme={other}," in fault
     assert tags_fault(tags, ["x"] * 2, other, strict=True) is None
+
+
+@pytest.mark.parametrize("emoji", ["👩🏽‍💻", "🏳️‍🌈", "🇩🇪", "👍🏿", "❤️", "🏴\U000e0067\U000e0062\U000e007f", "1️⃣"])
+def test_an_emoji_of_several_characters_is_one_word(emoji: str) -> None:
+    text = f"Ada{emoji} ({emoji}{emoji}) ran{emoji}."
+    words = [text[start:end] for start, end in words_in(text, apart=True)]
+    if emoji[0] == "1":  # a digit is no symbol, whatever is put around it
+        assert words == [f"Ada{emoji}", "(", emoji + emoji, ")", f"ran{emoji}", "."]
+    else:
+        assert words == ["Ada", emoji, "(", emoji, emoji, ")", "ran", emoji, "."]

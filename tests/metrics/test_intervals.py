@@ -163,6 +163,18 @@ def test_a_paired_test_sees_a_difference_that_single_intervals_hide() -> None:
     assert comparison.difference.value == pytest.approx(noise.mean(), abs=1e-12)
 
 
+@pytest.mark.parametrize("groups", [None, ["one speaker"] * 7])
+def test_one_example_or_one_group_shows_no_difference(groups: list[str] | None) -> None:
+    n = 1 if groups is None else len(groups)
+    few, many = np.array([[1, 10]] * n), np.array([[9, 10]] * n)
+
+    def share(sums: Floats) -> Floats:
+        return sums[:, 0] / sums[:, 1]
+
+    assert paired_bootstrap(few, many, share, groups=groups).p_value == 1
+    assert paired_bootstrap(np.tile(few, (20, 1)), np.tile(many, (20, 1)), share).p_value < 0.01
+
+
 def test_a_paired_test_calls_about_one_in_twenty_null_differences_significant() -> None:
     called = 0
     for seed in range(400):

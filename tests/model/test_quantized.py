@@ -42,6 +42,20 @@ def test_a_sentence_alone_scores_as_in_any_batch_to_the_bit(kind: dict[str, obje
         assert torch.equal(together[row], alone[0])
 
 
+@pytest.mark.parametrize("positions", ["rotary", "relative"])
+def test_several_hypotheses_of_a_padded_source_score_as_one(positions: str, tiny_config: Maker) -> None:
+    model = packed_translator(tiny_config(architecture="seq2seq", positions=positions))
+    source, prefix = torch.randint(1, 13, (2, 5)), torch.ones(2, 1, dtype=torch.long)
+    mask = torch.arange(5) < torch.tensor([[5], [3]])
+    tokens = torch.tensor([4, 7])
+    with torch.inference_mode():
+        alone, grouped = (model.start(source * mask, mask, prefix) for _ in range(2))
+        grouped.expand(3)
+        expected = model.step(tokens, alone)
+        found = model.step(tokens.repeat_interleave(3), grouped)
+    torch.testing.assert_close(found.unflatten(0, (2, 3)), expected[:, None].expand(-1, 3, -1), rtol=1e-5, atol=1e-5)
+
+
 def test_what_a_batch_remembered_is_free_when_it_is_answered(tiny_config: Maker) -> None:
     model = packed_translator(tiny_config(architecture="seq2seq"))
     with torch.inference_mode():

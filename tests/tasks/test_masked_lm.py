@@ -272,8 +272,15 @@ def test_the_mask_of_a_foreign_tokenizer_is_one_too() -> None:
 
 
 def test_a_text_without_a_mask_is_refused_with_how_to_write_one(task: MaskedLM, model: Encoder) -> None:
-    with pytest.raises(DataError, match=r"'the dog sees': has no <mask>; write <mask> where"):
+    with pytest.raises(DataError, match=r"'the dog sees' has no <mask>; write <mask> where"):
         fills(task, model, "the <mask>", "the dog sees")
+    told = task.unanswerable({"text": "the dog sees"})
+    assert told is not None
+    assert told.startswith("'the dog sees' has no <mask>; write <mask> where")
+    assert task.unanswerable({"text": "the <mask> sees"}) is task.examiner.unanswerable({"text": "the dog sees"}) is None
+    foreign = foreign_task()
+    assert foreign.unanswerable({"text": "the [MASK] sees"}) is None
+    assert foreign.unanswerable({"text": "the dog sees"}) == told
 
 
 # --- settings
@@ -322,6 +329,12 @@ def recipe(folder: Path, **train: Any) -> dict[str, Any]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("masked")
     return heed.train(recipe(folder), to=folder / "run", quiet=True)
+
+
+def test_of_many_texts_the_one_without_a_mask_is_named_by_its_number(trained: Run) -> None:
+    texts = [{"text": text} for text in ("the <mask> sees", "<mask> dog", "the dog sees", "the dog")]
+    with pytest.raises(DataError, match="input 3: 'the dog sees' has no <mask>"):
+        list(trained.answers(texts, trained.config.decode))
 
 
 def test_a_run_that_was_resumed_has_the_bits_of_one_that_was_not(trained: Run, tmp_path: Path) -> None:

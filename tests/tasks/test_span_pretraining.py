@@ -169,6 +169,8 @@ def test_gaps_are_filled_with_what_was_written(task: SpanPretraining, text: str,
 def test_a_text_without_gaps_or_with_too_many_is_refused(task: SpanPretraining, text: str) -> None:
     with pytest.raises(DataError, match=r"gaps, expected 1 to 99; write <mask> for each"):
         task.encode({"text": text})
+    assert task.unanswerable({"text": text}) is not None
+    assert task.unanswerable({"text": "a <mask>"}) is task.examiner.unanswerable({"text": text}) is None
 
 
 @pytest.fixture(scope="module")

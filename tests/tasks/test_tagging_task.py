@@ -356,6 +356,19 @@ def test_texts_and_conll_files_are_answered_on_the_command_line(run: Run, comman
         run.predict({"tokens": 3})
 
 
+def test_half_a_surrogate_pair_is_written_so_that_it_can_be_read_back(run: Run, command: Command, tmp_path: Path) -> None:
+    words = ["the", "red", "dog\ud83d", "👩"]
+    path = tmp_path / "half.jsonl"
+    path.write_text("".join(json.dumps({"tokens": words, "tags": ["O"] * 4}) + "\n" for _ in range(2)), encoding="utf-8")
+    done = command("predict", run.folder, "--file", path, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out.splitlines()[0])["tokens"] == words
+    assert command("predict", run.folder, "--file", path).out.count("dog\\ud83d") == 2
+    evaluate_run(run, str(path), name="half")
+    (line, _) = (run.folder / "evaluations" / "half.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["example"]["tokens"] == words
+
+
 def test_bad_tags_of_a_file_are_told_by_file_and_line(run: Run, tmp_path: Path) -> None:
     for content, said in (
         ("a O\n\nb O\nc I-warm\n", r"bad.conll:3: token 2 \('c'\) begins a span"),

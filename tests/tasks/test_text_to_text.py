@@ -112,6 +112,12 @@ def test_a_prefix_that_training_did_not_have_is_refused(task: TextToText, exampl
         task.encode(example)
 
 
+def test_of_many_sources_the_one_without_a_prefix_is_named_by_its_number(run: heed.Run) -> None:
+    sources = [{"source": f"{prefix}{row['source']}"} for prefix, row in zip(["translate ", "", ""], ROWS, strict=False)]
+    with pytest.raises(DataError, match=r"input 2: source .* begins with no prefix"):
+        list(run.answers(sources, run.config.decode))
+
+
 def test_rows_with_an_unknown_prefix_are_faulty(task: TextToText) -> None:
     fault = task.fault({**ROWS[0], "prefix": "sing"})
     assert fault is not None

@@ -11,6 +11,7 @@ import torch
 from test_origin import classifier, folder, untrained
 from toy_runs import toy_texts
 
+from heed.adapters import Adapters
 from heed.config import merge
 from heed.convert import export_adapters, import_adapters
 from heed.errors import CheckpointError, ConfigError
@@ -136,3 +137,32 @@ def test_adapters_travel_alone_and_find_only_the_run_they_were_learned_beside(fo
     assert not (tmp_path / "never").exists()
     with pytest.raises(ConfigError, match=r"keeps no adapters apart; train with init=RUN"):
         export_adapters(other.folder, tmp_path / "never")
+    with pytest.raises(ConfigError, match=r"alone: exists already and is never overwritten; choose another --to$"):
+        export_adapters(tmp_path / "apart", tmp_path / "alone")
+    with pytest.raises(CheckpointError, match=r"alone: holds adapters and no weights; .* heed import .*alone --base OTHER --to RUN"):
+        Run.load(tmp_path / "alone")
+
+
+@pytest.mark.parametrize(
+    "field", [{"rank": "x"}, {"rank": 0}, {"alpha": None}, {"targets": 7}, {"new": [1]}, {"base_sha256": 7}, {"more": 1}]
+)
+def test_a_damaged_description_of_adapters_is_refused(field: dict[str, object], tmp_path: Path) -> None:
+    Adapters("0" * 64, 2, 16.0, ["query"], ["head.scores.weight"]).write(tmp_path)
+    assert Adapters.read(tmp_path).rank == 2
+    content = json.loads((tmp_path / "adapter.json").read_text())
+    (tmp_path / "adapter.json").write_text(json.dumps(content | field))
+    with pytest.raises(CheckpointError, match=r"adapter\.json: cannot be read .*; restore it"):
+        Adapters.read(tmp_path)
+
+
+def test_adapters_that_make_no_run_are_blamed_on_the_folder_they_came_from(folder: Path, tmp_path: Path) -> None:
+    trained(folder, tmp_path / "apart", lora={"merge": False})
+    export_adapters(tmp_path / "apart", tmp_path / "alone")
+    path = tmp_path / "alone" / "adapter.safetensors"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(CheckpointError, match=r"alone/adapter\.safetensors: cannot be read"):
+        import_adapters(tmp_path / "alone", tmp_path / "never", base=folder / "bert")
+    path.unlink()
+    with pytest.raises(ConfigError, match=r"alone: has no adapter\.safetensors; expected what heed export"):
+        import_adapters(tmp_path / "alone", tmp_path / "never", base=folder / "bert")
+    assert not (tmp_path / "never").exists()
