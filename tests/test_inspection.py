@@ -38,7 +38,7 @@ def test_every_setting_is_listed_once_beside_its_default_where_it_differs(toy_ru
     found, lines = inspect_run(toy_run.folder)
     changed, default = found["settings"]["changed"], found["settings"]["default"]
     sections = {name: value for name, value in toy_run.config.model_dump().items() if isinstance(value, dict)}
-    paths = {f"{section}.{name}" for section, content in sections.items() for name in content} | {"seed"}
+    paths = {f"{section}.{name}" for section, content in sections.items() for name in content} | {"seed", "init"}
     assert set(changed) | set(default) == paths - {"task.name"}
     assert not set(changed) & set(default)
     assert changed["model.d_model"] == {"value": TINY["model"]["d_model"], "default": type(toy_run.config.model)().d_model}

@@ -5,6 +5,7 @@ Version 1.0 ties all embeddings and divides before the scores of words; 1.1 and 
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from heed.convert.marian import search_settings
 from heed.convert.sentencepieces import read_pieces, t5_pipeline
 from heed.convert.table import Entry, VocabularyRows, entry
 from heed.convert.tokens import Builder, Pipeline, Tokens
+from heed.convert.writing import write_tokenizer
 from heed.data.foreign import Frame
 from heed.data.text import Tokenizer
 from heed.errors import ConfigError

@@ -13,13 +13,23 @@ from heed.convert import export_folder, import_folder
 from heed.errors import ConfigError
 from heed.run import Run, resolve
 from heed.tasks.base import Task
+from heed.tasks.rewriting import with_end
 
 GPT2 = {"positions": "learned", "activation": "gelu_tanh", "embedding_scale": False}
 LLAMA = {"norm": "rms", "gated": True, "activation": "silu", "bias": False, "embedding_scale": False, "n_kv_heads": 1, "tied": False}
 SMALL = {"d_model": 16, "n_heads": 2, "n_layers": 2, "d_ff": 24, "max_length": 80}
 EMBEDDINGS = {"positions": "learned", "embedding_scale": False, "embedding_norm": True}
 DISTILBERT = {**EMBEDDINGS, "norm_place": "after", "activation": "gelu", "norm_epsilon": 1e-12, "pooling": "first", "class_hidden": "relu"}
-TEXTS = [{"text": text, "label": "AB"[i % 2]} for i, text in enumerate(SENTENCES)]
+T5 = {
+    "norm": "rms",
+    "positions": "relative",
+    "scaled": False,
+    "scaled_head": True,
+    "bias": False,
+    "embedding_scale": False,
+    "max_length": 512,
+}
+TEXTS = [{"text": text, "label": "AB"[i % 2], "source": text, "target": text[::2]} for i, text in enumerate(SENTENCES)]
 
 
 def untrained(folder: Path, task: dict[str, Any], model: dict[str, Any]) -> Run:
@@ -66,6 +76,19 @@ def test_a_classifier_of_heed_answers_the_same_in_transformers(tmp_path: Path) -
             shares = theirs(input_ids=torch.tensor([tokenizer(text)["input_ids"]])).logits[0].softmax(-1)
         expected = dict(zip(theirs.config.id2label.values(), shares.tolist(), strict=True))
         assert answer.details["probabilities"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_source_that_heed_rewrites_ends_in_transformers_as_it_ends_here(tmp_path: Path) -> None:
+    run = untrained(tmp_path / "run", {"name": "text_to_text", "vocab_size": 300, "cleaning": False}, T5)
+    exported = export_folder(run.folder, tmp_path / "theirs")
+    theirs, tokenizer = load(exported.kind, tmp_path / "theirs"), AutoTokenizer.from_pretrained(tmp_path / "theirs")
+    begin = torch.tensor([[1, 5, 7]])
+    for text in [*SENTENCES, ""]:
+        (ids,) = with_end(run.task.tokenizer, [text])
+        assert tokenizer(text)["input_ids"] == ids.tolist()
+        with torch.inference_mode():
+            expected = run.model(ids[None], None, begin)
+            torch.testing.assert_close(theirs(input_ids=ids[None], decoder_input_ids=begin).logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_an_exported_run_comes_back_as_it_was(tmp_path: Path) -> None:
