@@ -25,6 +25,7 @@ Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 USUAL_FOLDS = 5
 LABEL_KINDS = ("label", "labels")
+MOST_SHARES = 3  # a group that is more times larger than what validation is to have is not spared for it
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,8 @@ class Folds:
 
         Args:
             fold: the one that is tested on.
-            share: of the other rows, which is validated on: whole units, of which the last may pass it.
+            share: of the other rows, which is validated on: whole units, of which the last may pass it; single rows where groups are so few
+                that one of them would be many times the share, and training would miss it more than validation needs it.
         Raises:
             DataError: no unit can be held out for validation.
         """
@@ -192,12 +194,13 @@ class Folds:
     def _validation(self, rest: Numbers, fold: int, share: float) -> list[int]:
         """Draw units of the rows in `rest` until they hold a share of these; no more than half, and never all that are left of a label."""
         left = Counter(label for row in rest.tolist() for label in self.rows.labels[row])
-        units = np.unique(self.rows.units[rest])
+        whole = self.validates_on_groups(fold, share)
+        units = np.unique(self.rows.units[rest]) if whole else rest
         taken: list[int] = []
         for unit in np.random.default_rng([self.seed, fold]).permutation(units).tolist():
             if len(taken) >= share * len(rest):
                 break
-            members = self.rows.members(unit)
+            members = self.rows.members(unit) if whole else [unit]
             labels = Counter(label for row in members for label in self.rows.labels[row])
             if 2 * (len(taken) + len(members)) <= len(rest) and all(left[label] > n for label, n in labels.items()):
                 taken += members
@@ -208,6 +211,12 @@ class Folds:
                 "validation: each has more than half of the rows, or all that are left of a label; use more folds, or add rows"
             )
         return taken
+
+    def validates_on_groups(self, fold: int, share: float) -> bool:
+        """Return whether the rows that `sides` validates on are whole units: always, but for groups that are few and large."""
+        rest = np.flatnonzero(self._dealt != fold)
+        _, sizes = np.unique(self.rows.units[rest], return_counts=True)
+        return self.group is None or (len(sizes) > 1 and bool(sizes.mean() <= MOST_SHARES * share * len(rest)))
 
     def _among_all(self, side: Bools) -> Bools:
         """Turn what is said of the rows that are kept, (m,), into the same of all rows, (n,)."""

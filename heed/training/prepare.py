@@ -326,10 +326,13 @@ def _take_fold(data: dict[str, Split], config: RunConfig, keep: Bools) -> str:
     division = Folds(source, source.task, folds=folds, group=group, seed=config.seed, keep=keep)
     n_test = int(np.count_nonzero(division.numbers == fold))
     n_others = int(np.count_nonzero(keep)) - n_test
-    sides = division.sides(fold, share=held_out_share(n_others, config.data.valid_share))
+    share = held_out_share(n_others, config.data.valid_share)
+    sides = division.sides(fold, share=share)
     for name, rows in sides.items():
         data[name] = source.only(rows)
-    n_valid, whole = int(np.count_nonzero(sides["valid"])), f" in whole values of {group}" if group else ""
+    n_valid, in_groups = int(np.count_nonzero(sides["valid"])), division.validates_on_groups(fold, share)
+    few = f" from all values of {group}, which are too few to spare one," if group and not in_groups else ""
+    whole = f" in whole values of {group}" if group and in_groups else few
     return (
         f"{n_valid:,} of the {n_others:,} examples outside fold {fold} of {folds}, drawn{whole} by seed {config.seed}; "
         f"the {n_test:,} examples of fold {fold} are the test data, which are scored once at the end and choose nothing"

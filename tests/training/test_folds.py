@@ -229,7 +229,9 @@ def test_no_group_and_no_input_stands_on_two_sides(folds: int, seed: int, share:
         for fold in range(1, folds + 1):
             sides = sides_of(rows, fold, share, group=group, seed=seed, folds=folds)
             values = {name: {rows[row][group or "text"] for row in side} for name, side in sides.items()}
-            assert not values["train"] & values["valid"]
+            whole = Folds(rows, classifier(), folds=folds, group=group, seed=seed).validates_on_groups(fold, share)
+            assert whole or group is not None
+            assert not (whole and values["train"] & values["valid"])
             assert not values["test"] & (values["train"] | values["valid"])
             assert sorted(chain.from_iterable(sides.values())) == list(range(len(rows)))
             assert all(sides.values())
@@ -237,10 +239,23 @@ def test_no_group_and_no_input_stands_on_two_sides(folds: int, seed: int, share:
             assert 2 * len(sides["valid"]) <= len(sides["train"]) + len(sides["valid"])
 
 
-def test_where_no_group_can_be_held_out_for_validation_the_error_says_so() -> None:
-    rows = [{"text": f"text {i}", "label": "xy"[i // 2 % 2], "author": "ab"[i % 2]} for i in range(8)]
-    with pytest.raises(DataError, match=r"data\.folds=2: of the 1 values of 'author' outside fold 2 none can be held out for validation"):
-        sides_of(rows, 2, 0.2, group="author", folds=2)
+def test_where_no_input_can_be_held_out_for_validation_the_error_says_so() -> None:
+    rows = [{"text": f"text {i % 2}", "label": "xy"[i // 2 % 2]} for i in range(8)]
+    with pytest.raises(DataError, match=r"data\.folds=2: of the 1 different inputs outside fold 2 none can be held out for validation"):
+        sides_of(rows, 2, 0.2, folds=2)
+
+
+@pytest.mark.parametrize(("n_groups", "whole"), [(5, False), (40, True)])
+def test_groups_that_are_few_are_not_spared_for_validation(n_groups: int, whole: bool) -> None:
+    rows = [{"text": f"text {i}", "label": "xy"[i % 2], "author": f"author {i // 2 % n_groups}"} for i in range(400)]
+    division = Folds(rows, classifier(), folds=5, group="author", seed=1)
+    sides = division.sides(2, share=0.06)
+    authors = {name: {rows[row]["author"] for row in np.flatnonzero(side)} for name, side in sides.items()}
+    assert division.validates_on_groups(2, 0.06) == whole
+    assert bool(authors["train"] & authors["valid"]) != whole
+    assert not authors["test"] & (authors["train"] | authors["valid"])
+    assert len(authors["train"]) == (n_groups - n_groups // 5 if not whole else n_groups - n_groups // 5 - len(authors["valid"]))
+    assert 0.06 * 320 <= sides["valid"].sum() <= 0.06 * 320 + 400 / n_groups
 
 
 @pytest.mark.parametrize("fold", [1, 3])
