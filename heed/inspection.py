@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from heed.config import DataConfig, Settings, parse_overrides, validate
-from heed.data.audio import duration
+from heed.data.audio import read_audio
 from heed.data.keras import split_of
 from heed.data.labelled import survey_labelled
 from heed.data.quality import QUANTILES, survey_pairs
@@ -312,7 +312,7 @@ def _unequal(example: Example) -> str | None:
 
 
 class _Durations:
-    """How long recordings are, by their headers; that of a file is read once."""
+    """How long recordings are; a file is heard once, and to its end, for a header does not tell of damage behind it."""
 
     def __init__(self, source: str) -> None:
         self.in_folder = Path(source).expanduser().is_dir()
@@ -339,7 +339,7 @@ class _Durations:
     def _measured(self, audio: str | bytes) -> float | str:
         """Return the seconds, or what is wrong; of a folder's file without its path, which bad rows there are named by."""
         try:
-            return duration(audio)
+            return read_audio(audio).seconds
         except DataError as error:
             return str(error).removeprefix(f"{audio!s}: ") if self.in_folder else str(error)
 

@@ -12,7 +12,7 @@ from toy_questions import toy_questions, write_squad
 from toy_runs import TINY, ToyData, write_pairs
 
 from heed.cli import app
-from heed.data.audio import duration
+from heed.data.audio import Wave, read_audio
 from heed.errors import CheckpointError, ConfigError, DataError
 from heed.inspection import inspect_data, inspect_run
 from heed.run import Run
@@ -220,7 +220,7 @@ def manifest(tmp_path: Path) -> str:
     return write(tmp_path / "m.tsv", "".join("\t".join(row) + "\n" for row in [("audio", "text", "speaker"), *said]))
 
 
-def test_recordings_are_told_of_by_their_headers_and_transcripts(manifest: str) -> None:
+def test_recordings_are_told_of_by_their_lengths_and_transcripts(manifest: str) -> None:
     found, lines = inspect_data(manifest, [])
     spoken = found["spoken"]
     assert (found["rows"], spoken["rows"], spoken["clean"], spoken["nothing_said"]) == (4, 4, 3, 1)
@@ -246,20 +246,30 @@ def test_a_broken_recording_is_a_bad_row_with_its_reason(manifest: str) -> None:
         inspect_data(manifest, ["data.bad_rows=error"])
 
 
+def test_recordings_that_are_damaged_behind_a_good_header_are_bad_rows(manifest: str) -> None:
+    cut, holed = (Path(manifest).with_name(name) for name in ("1.wav", "2.wav"))
+    cut.write_bytes(cut.read_bytes()[:-400])
+    soundfile.write(holed, np.array([0.25, np.nan, 0.25]), RATE, subtype="FLOAT")
+    found, _ = inspect_data(manifest, [])
+    assert (found["rows"], found["bad"]) == (2, 3)
+    assert found["bad_examples"][0].startswith(f"{manifest}:3: {cut}: is cut off")
+    assert found["bad_examples"][1].startswith(f"{manifest}:4: {holed}: 1 of its samples are no finite numbers")
+
+
 def test_the_column_of_recordings_holds_recordings_and_not_texts(manifest: str) -> None:
     found, _ = inspect_data(manifest, [])
     assert found["columns"]["audio"] == {"kinds": {"recording": 4}, "lengths": {}}
     assert found["columns"]["text"]["kinds"] == {"text": 4}
 
 
-def test_the_header_of_a_file_is_read_once_in_all_readings(manifest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recording_is_heard_once_in_all_readings(manifest: str, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
 
-    def measured(audio: str) -> float:
+    def heard(audio: str) -> Wave:
         opened.append(Path(audio).name)
-        return duration(audio)
+        return read_audio(audio)
 
-    monkeypatch.setattr("heed.inspection.duration", measured)
+    monkeypatch.setattr("heed.inspection.read_audio", heard)
     found, _ = inspect_data(manifest, [])
     assert found["spoken"]["examples"]["duplicates"]  # for which the rows are read again
     assert sorted(opened) == ["0.wav", "1.wav", "2.wav", "3.wav", "broken.wav"]

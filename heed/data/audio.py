@@ -86,12 +86,6 @@ def read_audio(
     return _at_rate(Wave(samples, rate), sample_rate, place)
 
 
-def duration(source: Source, *, name: str | None = None) -> float:
-    """Return the seconds that a header announces, without decoding; raises what `read_audio` raises for a header."""
-    with _opened(source, _place(source, name)) as file:
-        return float(file.frames / file.samplerate)
-
-
 def resampled(samples: Samples, from_rate: float, to_rate: float) -> Samples:
     """Return samples (n,) at another rate, (n * to_rate / from_rate,), low-passed where it is lower, in one pass of soxr.
 

@@ -93,7 +93,7 @@ class Task(ABC):
     """How examples are read, encoded, learned, answered and scored."""
 
     name: ClassVar[str]
-    inputs: ClassVar[dict[str, str]]  # example key -> text | audio | image | items
+    inputs: ClassVar[dict[str, str]]  # example key -> text | words | audio | image | items
     optional: ClassVar[dict[str, str]] = {}  # further inputs, for data that has them
     outputs: ClassVar[dict[str, str]]  # example key -> text | label | labels; only training and scoring need them
     architecture: ClassVar[str]

@@ -42,4 +42,4 @@ def test_every_task_says_under_which_name_it_is_known_and_what_it_reads() -> Non
         assert task.name == name
         assert task.inputs
         assert not set(task.inputs) & set(task.outputs)
-        assert set(task.inputs.values()) <= {"text", "audio", "image", "items"}
+        assert set(task.inputs.values()) <= {"text", "words", "audio", "image", "items"}
