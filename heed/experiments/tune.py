@@ -95,6 +95,7 @@ def tune(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], folder: P
     """
     optuna = _optuna()
     space = search_space(recipe, settings)
+    _refuse_searched(settings, space)
     fixed = {name: value for name, value in settings.items() if name != "search"}
     fixed = merge(fixed, {"data": {"test": None}})
     config = _check(recipe, fixed, space)
@@ -111,6 +112,18 @@ def tune(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], folder: P
         if content["best"] is not None:
             verbs.conclude(Run.load(content["best_run"]), quiet=quiet, test=False)
     return content
+
+
+def _refuse_searched(settings: Mapping[str, Any], space: Mapping[str, Any]) -> None:
+    """Raise ConfigError where a setting is given whose place the search takes."""
+    for path in space:
+        given: Any = settings
+        for name in path.split("."):
+            given = given.get(name) if isinstance(given, Mapping) else None
+        if given is not None:
+            raise ConfigError(
+                f"{path}={given} would be ignored, as the search varies it; leave it out, or fix it by search.{path}=[{given}]"
+            )
 
 
 def _optuna() -> Any:

@@ -207,6 +207,13 @@ def test_a_space_that_no_run_could_have_is_refused_before_any_trial(
     assert not (tmp_path / "search").exists()
 
 
+def test_a_setting_whose_place_the_search_takes_is_refused_before_any_trial(settings: dict[str, Any], tmp_path: Path) -> None:
+    expected = r"^model\.d_ff=8 would be ignored, as the search varies it; leave it out, or fix it by search\.model\.d_ff=\[8\]$"
+    with pytest.raises(ConfigError, match=expected):
+        tune({**settings, "search": SPACE}, {"model": {"d_ff": 8}}, tmp_path / "search", trials=2, quiet=True)
+    assert not (tmp_path / "search").exists()
+
+
 def test_a_metric_that_no_trial_would_yield_is_refused_before_any(settings: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"train\.best_metric=acuracy is not one of .*did you mean accuracy\?"):
         tune(settings, {"search": SPACE, "train": {"best_metric": "acuracy"}}, tmp_path / "search", trials=2, quiet=True)
