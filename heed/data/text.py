@@ -152,6 +152,8 @@ KEPT_SHARE = 0.75  # pruned in steps of a quarter, as in Kudo 2018, section 3.2
 EM_STEPS = 2  # re-estimations between two prunings
 MAX_PIECE_BYTES = 24  # longer pieces are memorised phrases
 WORD_BATCH = 10_000  # words segmented at a time while counting
+LONGEST_RUN = 4_000  # characters without white space learned from as one: merging takes time by the square of a word's length
+RUN = re.compile(rf"\s*+\S{{1,{LONGEST_RUN}}}+|\s++")
 UNSEEN_COUNT = 0.5  # lets a piece that no segmentation used keep a finite score
 NEVER = -1e6  # score of the special tokens: no segmentation prefers one
 
@@ -197,7 +199,7 @@ class Tokenizer:
             raise ConfigError(f"tokenizer algorithm {algorithm!r} is not one of {', '.join(get_args(Algorithm))}")
         if vocab_size < MIN_VOCAB_SIZE:
             raise ConfigError(f"tokenizer vocabulary size {vocab_size} is below {MIN_VOCAB_SIZE}, what bytes and special tokens need")
-        prepared = (f" {text}" for text in map(clean if cleaning else join_surrogates, texts) if text)
+        prepared = _without_endless_runs(f" {text}" for text in map(clean if cleaning else join_surrogates, texts) if text)
         first = next(prepared, None)
         if first is None:
             raise DataError("no text to learn sub-words from: every text is empty; check the data files and their columns")
@@ -377,6 +379,15 @@ def _pipeline(model: models.Model) -> Backend:
     backend.pre_tokenizer = _word_splitter()
     backend.decoder = decoders.ByteLevel()
     return backend
+
+
+def _without_endless_runs(texts: Iterable[str]) -> Iterator[str]:
+    """Pass texts on, those that hold a longer run without white space than `LONGEST_RUN` in parts; all other words stay whole."""
+    for text in texts:
+        if len(text) > LONGEST_RUN and max(map(len, text.split()), default=0) > LONGEST_RUN:
+            yield from RUN.findall(text)
+        else:
+            yield text
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> models.BPE:

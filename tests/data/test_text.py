@@ -184,6 +184,13 @@ def test_text_without_spaces_is_learned_as_any_other(algorithm):
     assert [tokenizer.token(index) for index in tokenizer.encode("两只狗在")] == ["▁两只狗在"]
 
 
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+def test_a_run_of_a_million_letters_is_learned_in_parts(algorithm):
+    endless = "xyxz" * 250_000  # as one word it would take hours
+    learned = Tokenizer.train([" ".join([*SENTENCES, endless, *SENTENCES])], algorithm=algorithm, vocab_size=330, cleaning=False)
+    assert learned.decode(learned.encode(endless)) == endless
+
+
 def test_the_vocabulary_is_as_large_as_asked_where_the_texts_allow(tokenizer):
     assert tokenizer.vocab_size == 400
     assert len({tokenizer.token(index) for index in range(400)}) == 400
