@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 	$(BIN)/heed demo --force
 
 test: $(VENV)/installed-dev check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Every speed figure, against the peers in an environment of their own; about two hours, in which nothing else may run.
 # DATA is a folder with Multi30k's train, val and test_2016_flickr, .en and .de.

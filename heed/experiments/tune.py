@@ -49,13 +49,33 @@ class Range(Settings):
 
 
 def search_space(recipe: str | Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what may vary, by dotted path: a list of values or a `Range`; what heed suggests when nothing is said."""
+    """Return what may vary, by dotted path: a list of values or a `Range`; what heed suggests when nothing is said.
+
+    A setting with a value of its own in `settings` no longer varies.
+    Raises:
+        ConfigError: a setting has a value and a search in `settings`, or nothing is left that varies.
+    """
     content: Any = recipe
     if isinstance(recipe, str):
         path = find_recipe(recipe)
         content = {} if path is None else read_yaml(path)
-    found = dict(_flat(merge(content.get("search") or {}, settings.get("search") or {})))
-    return found or dict(_flat(USUAL_SEARCH))
+    asked = dict(_flat(settings.get("search") or {}))
+    for path in asked:
+        if (given := _value_at(settings, path)) is not None:
+            raise ConfigError(f"{path}={given} and search.{path} exclude each other: a setting has one value, or varies")
+    suggested = dict(_flat(content.get("search") or {})) or (dict(_flat(USUAL_SEARCH)) if not asked else {})
+    found = {path: choices for path, choices in {**suggested, **asked}.items() if _value_at(settings, path) is None}
+    if not found:
+        raise ConfigError(f"search: nothing is left that varies: {', '.join(suggested)} given as values; name another setting in search")
+    return found
+
+
+def _value_at(settings: Mapping[str, Any], path: str) -> Any:
+    """Return the value at a dotted path of nested settings; None when it has none."""
+    value: Any = settings
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def _flat(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -95,7 +115,6 @@ def tune(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], folder: P
     """
     optuna = _optuna()
     space = search_space(recipe, settings)
-    _refuse_searched(settings, space)
     fixed = {name: value for name, value in settings.items() if name != "search"}
     fixed = merge(fixed, {"data": {"test": None}})
     config = _check(recipe, fixed, space)
@@ -112,18 +131,6 @@ def tune(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], folder: P
         if content["best"] is not None:
             verbs.conclude(Run.load(content["best_run"]), quiet=quiet, test=False)
     return content
-
-
-def _refuse_searched(settings: Mapping[str, Any], space: Mapping[str, Any]) -> None:
-    """Raise ConfigError where a setting is given whose place the search takes."""
-    for path in space:
-        given: Any = settings
-        for name in path.split("."):
-            given = given.get(name) if isinstance(given, Mapping) else None
-        if given is not None:
-            raise ConfigError(
-                f"{path}={given} would be ignored, as the search varies it; leave it out, or fix it by search.{path}=[{given}]"
-            )
 
 
 def _optuna() -> Any:

@@ -207,11 +207,21 @@ def test_a_space_that_no_run_could_have_is_refused_before_any_trial(
     assert not (tmp_path / "search").exists()
 
 
-def test_a_setting_whose_place_the_search_takes_is_refused_before_any_trial(settings: dict[str, Any], tmp_path: Path) -> None:
-    expected = r"^model\.d_ff=8 would be ignored, as the search varies it; leave it out, or fix it by search\.model\.d_ff=\[8\]$"
-    with pytest.raises(ConfigError, match=expected):
-        tune({**settings, "search": SPACE}, {"model": {"d_ff": 8}}, tmp_path / "search", trials=2, quiet=True)
-    assert not (tmp_path / "search").exists()
+def test_a_setting_with_a_value_no_longer_varies() -> None:
+    recipe = {"search": SPACE}
+    space = search_space(recipe, {"model": {"d_ff": 8}})
+    assert space == {path: choices for path, choices in search_space(recipe, {}).items() if path != "model.d_ff"}
+    assert space.keys() < search_space(recipe, {}).keys()
+
+
+def test_a_search_in_which_every_setting_has_a_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^search: nothing is left that varies: seed given as values"):
+        search_space({"search": {"seed": [1, 2]}}, {"seed": 3})
+
+
+def test_a_setting_with_a_value_and_a_search_in_one_command_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^model\.d_ff=8 and search\.model\.d_ff exclude each other"):
+        search_space({}, {"model": {"d_ff": 8}, "search": {"model.d_ff": [8, 16]}})
 
 
 def test_a_metric_that_no_trial_would_yield_is_refused_before_any(settings: dict[str, Any], tmp_path: Path) -> None:
