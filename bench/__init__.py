@@ -12,6 +12,7 @@ NAMES = (
     "classifier",
     "language",
     "lengths",
+    "live",
     "memory",
     "plan",
     "quality",

@@ -1,26 +1,28 @@
 """The command line: verbs, and the only file that prints results or catches HeedError."""
 
 import contextlib
+import errno
 import json
 import os
+import re
 import shutil
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from heed.errors import ConfigError, DataError, HeedError
+from heed.errors import ConfigError, HeedError
 from heed.files import encodable
 from heed.terminal import end_of, visible
 
 if TYPE_CHECKING:
-    from heed.config import DataConfig
     from heed.tasks.live import Event, LiveSound
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # files of heed's own tell it by themselves
+USUAL_DEMO = "translation"
 LIVE_BYTES = 1 << 16  # of a stream of sound taken at once, at most
 
 app = typer.Typer(
@@ -75,9 +77,11 @@ def train(
             raise ConfigError("--plan wants a recipe or task: heed train translation data.train=pairs.tsv --plan")
         print("\n".join(verbs.plan(recipe, parse_overrides(settings or [])).lines()))
         return
+    if allow_changed_data and resume is None:
+        raise ConfigError("--allow-changed-data would be ignored without --resume RUN; leave it out")
     if resume is not None:
-        if recipe is not None or to is not None:
-            raise ConfigError("--resume goes on with the settings of its run; leave out the recipe, key=value and --to")
+        if recipe is not None or to is not None or force:
+            raise ConfigError("--resume goes on with the settings of its run; leave out the recipe, key=value, --to and --force")
         run = verbs.resume(resume, trust=trust, allow_changed_data=allow_changed_data)
     elif recipe is None or to is None:
         raise ConfigError("name a recipe or task and a folder: heed train translation data.train=pairs.tsv --to runs/mine")
@@ -216,12 +220,13 @@ def predict(
     from heed import prompt
     from heed.device import keep_memory
     from heed.evaluation import evaluation_settings
+    from heed.inputs import STANDARD_INPUT, given_examples, split_settings
     from heed.run import Run
 
     keep_memory()
     loaded = Run.load(run, trust=trust)
-    texts, pairs = _split_settings(inputs or [])
-    data, decode = evaluation_settings(loaded, pairs)
+    texts, pairs = split_settings(inputs or [])
+    data, decode = evaluation_settings(loaded, pairs, scored=False)
     if stream:
         if texts or file is not None:
             raise ConfigError("--stream reads sound from standard input alone; leave out the inputs and --file")
@@ -235,11 +240,11 @@ def predict(
             raise ConfigError("nothing to answer: give inputs on the command line, or --file F, or --file - for standard input")
         prompt.interact(loaded, decode)
         return
-    examples = _examples(loaded.task.wanted, loaded.task.in_line, texts, file, data)
+    examples = given_examples(loaded.task.wanted, loaded.task.in_line, texts, file, data)
     if watched and file is None and len(texts) == 1 and prompt.comes_piecewise(decode):
         prompt.show(loaded, next(examples), decode, sys.stdout, sys.stderr)
         return
-    at_once = 1 if file == "-" and sys.stdin.buffer.isatty() else None  # a person typing wants each answer at once
+    at_once = 1 if file == STANDARD_INPUT and sys.stdin.buffer.isatty() else None  # a person typing wants each answer at once
     for answer in loaded.answers(examples, decode, at_once=at_once):
         shown = visible(_one_line(answer.text)) if watched else _one_line(answer.text)
         print(encodable(json.dumps(answer.to_json(), ensure_ascii=False) if as_json else shown))
@@ -256,6 +261,8 @@ def _follow(live: "LiveSound", as_json: bool) -> None:
                 _print_event(event, as_json, on_terminal)
     for event in live.finish():
         _print_event(event, as_json, on_terminal)
+    if live.remark:
+        print(f"note: {live.remark}", file=sys.stderr)
 
 
 def _print_event(event: "Event", as_json: bool, on_terminal: bool) -> None:
@@ -273,61 +280,27 @@ def _one_line(text: str) -> str:
     return " ".join(text.splitlines())
 
 
-def _split_settings(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Tell inputs from decode.key=value and data.key=value."""
-    texts: list[str] = []
-    pairs: list[str] = []
-    for argument in arguments:
-        (pairs if argument.startswith(("decode.", "data.")) and "=" in argument else texts).append(argument)
-    return texts, pairs
-
-
-def _examples(
-    wanted: Mapping[str, str], inputs: list[str], texts: Iterable[str], file: str | None, data: "DataConfig"
-) -> Iterator[dict[str, Any]]:
-    """Yield the inputs of the command line, then those of a file: rows of a table with what is wanted, or lines of `inputs`."""
-    yield from (_input(inputs, text) for text in texts)
-    if file is None:
-        return
-    from heed.data.conll import SUFFIXES
-    from heed.data.encodings import read_lines
-    from heed.data.read import FORMATS, read_examples
-
-    if file.lower().removesuffix(".gz").rpartition(".")[2] in (*FORMATS, *SUFFIXES):
-        renamed = {name: data.columns[name] for name in inputs if name in data.columns}
-        # A row without an answer would shift all answers after it, so bad rows are an error here, whatever training did with them.
-        yield from read_examples(file, required=wanted, rename=renamed, header=data.header)
-    else:
-        yield from (_input(inputs, line) for line in (_standard_input() if file == "-" else read_lines(file)))
-
-
-def _input(names: list[str], text: str) -> dict[str, Any]:
-    """Return an input given as one text; where several are needed, tabs separate them."""
-    return {names[0]: text} if len(names) == 1 else dict(zip(names, text.split("\t", len(names) - 1), strict=False))
-
-
-def _standard_input() -> Iterator[str]:
-    """Yield the lines of standard input; raises DataError where they are not UTF-8."""
-    for number, raw in enumerate(sys.stdin.buffer, start=1):
-        try:
-            yield raw.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError as error:
-            raise DataError(f"standard input:{number}: not UTF-8 text ({error.reason} at byte {error.start}); convert it first") from error
-
-
 @app.command()
 def inspect(
-    what: Annotated[str, typer.Argument(metavar="RUN|DATA", help="a run folder, or data")],
+    what: Annotated[str, typer.Argument(metavar="RUN|DATA|RECIPE", help="a run folder; data; or a recipe or task")],
     settings: Settings = None,
     as_json: AsJson = False,
     graph: Annotated[bool, typer.Option("--graph", help="print the model as a Mermaid flow chart")] = False,
 ) -> None:
-    """Show what is in a run folder (settings, layers, parameters) or in data (rows, lengths, duplicates, leaks)."""
-    from heed.inspection import inspect_data, inspect_run
+    """Show a run (settings, layers, parameters, scores), data (rows, lengths, duplicates, leaks), or every setting of a recipe."""
+    from heed.config import find_recipe
+    from heed.inspection import inspect_data, inspect_recipe, inspect_run
 
     folder = Path(what)
-    if (folder / "config.yaml").is_file():
+    is_run = (folder / "config.yaml").is_file()
+    if graph and not is_run:
+        raise ConfigError(f"--graph would be ignored: {what} is not a run folder, and nothing else has a model")
+    if is_run and settings:
+        raise ConfigError(f"{settings[0]} would be ignored: the settings of a run are what they were in training; leave it out")
+    if is_run:
         found, lines = inspect_run(folder, graph=graph)
+    elif find_recipe(what) is not None and (folder.suffix or not folder.exists()):
+        found, lines = inspect_recipe(what, settings or [])
     else:
         found, lines = inspect_data(what, settings or [])
     print(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(lines))
@@ -369,34 +342,56 @@ def import_(
 def export(
     run: Annotated[Path, typer.Argument(help="a run folder")],
     to: Annotated[Path | None, typer.Option("--to", help="the folder to make")] = None,
-    form: Annotated[str, typer.Option("--format", help="hf: what transformers loads; lora: adapters alone")] = "hf",
+    form: Annotated[
+        str, typer.Option("--format", help="hf: what transformers loads; lora: adapters alone; peft: as peft loads them")
+    ] = "hf",
     dtype: Annotated[str, typer.Option("--dtype", help="type of the numbers: float32, float16 or bfloat16")] = "float32",
+    shard: Annotated[
+        str, typer.Option("--max-shard-size", help="larger weights are written as several files of at most this size, such as 500MB")
+    ] = "5GB",
 ) -> None:
     """Write a run in Hugging Face's layout: heed export runs/bert --format hf --to DIR."""
-    from heed.convert import export_adapters, export_folder
+    from heed.convert import export_adapters, export_folder, export_peft
 
-    if form not in ("hf", "lora"):
-        raise ConfigError(f"--format {form}: is not hf or lora")
+    if form not in ("hf", "lora", "peft"):
+        raise ConfigError(f"--format {form}: is not hf, lora or peft")
     if to is None:
         raise ConfigError(f"name the folder to make: heed export {run} --format {form} --to DIR")
-    if form == "lora":
-        if dtype != "float32":
-            raise ConfigError(f"--dtype {dtype} would be ignored by --format lora, which copies what is stored; leave it out")
-        print("\n".join(export_adapters(run, to)))
+    if form == "hf":
+        print("\n".join(export_folder(run, to, dtype=dtype, shard_bytes=_bytes_of(shard)).lines()))
         return
-    print("\n".join(export_folder(run, to, dtype=dtype).lines()))
+    for option, value, usual in (("--dtype", dtype, "float32"), ("--max-shard-size", shard, "5GB")):
+        if value != usual:
+            raise ConfigError(
+                f"{option} {value} would be ignored by --format {form}, which writes what is stored in one file; leave it out"
+            )
+    print("\n".join((export_adapters if form == "lora" else export_peft)(run, to)))
+
+
+def _bytes_of(size: str) -> int:
+    """Return how many bytes a size such as 500MB is; raises ConfigError."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([KMG]?)B", size.strip(), re.IGNORECASE)
+    n = 0 if match is None else round(float(match[1]) * 1000 ** " KMG".index(match[2].upper() or " "))
+    if n < 1:
+        raise ConfigError(f"--max-shard-size {size}: expected a number with B, KB, MB or GB, such as 500MB")
+    return n
 
 
 @app.command()
 def demo(
-    task: Annotated[str, typer.Argument(help="which task to show")] = "translation",
-    to: Annotated[Path, typer.Option("--to", help="the run folder to make")] = Path("runs/demo"),
+    task: Annotated[
+        str, typer.Argument(help="which task to show: translation, text_classification, text_generation or speech_recognition")
+    ] = USUAL_DEMO,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="the run folder to make; default runs/demo, of other tasks runs/demo-TASK")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace a run folder that is there")] = False,
 ) -> None:
     """Train on a built-in data set, no download, and show what came of it."""
     from heed.demo import run_demo
 
-    for line in run_demo(task, to, force=force):
+    usual = Path("runs/demo" if task == USUAL_DEMO else f"runs/demo-{task}")
+    for line in run_demo(task, to or usual, force=force):
         print(line)
 
 
@@ -417,10 +412,12 @@ def bench(
 def main() -> NoReturn:
     """Run the command line and exit: 0 done, 1 a user's error, 130 or 143 interrupted."""
     signal.signal(signal.SIGTERM, _terminate)
+    _replace_closed_streams()
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         code = app(arguments, standalone_mode=False)
+        sys.stdout.flush()  # here, where it can still be told that it failed
     except HeedError as error:
         _fail(error, debug)
     except typer.Exit as stop:
@@ -429,17 +426,42 @@ def main() -> NoReturn:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: nothing more to say
+        _stop_printing()  # the reader has gone: nothing more to say
         sys.exit(0)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # typer exits with 1 for it
+            _stop_printing()
+            sys.exit(0)
+        raise
     except OSError as error:
-        if error.filename is None:
-            raise
-        _fail(HeedError(f"{error.filename}: {error.strerror}; check that it is there and that you may read and write it"), debug, error)
+        _fail(_told(error), debug, error)
     except Exception as error:
         if not hasattr(error, "exit_code"):  # a fault of heed's own keeps its traceback
             raise
         _other(error, debug)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _replace_closed_streams() -> None:
+    """Let what is printed vanish where a stream was closed (`>&-`), for which Python has None."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (until the end)
+
+
+def _stop_printing() -> None:
+    """Let vanish what waits to be printed, so that Python does not fail at it once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _told(error: OSError) -> HeedError:
+    """Return an error of the system in a user's words; raises it again where it is none of theirs."""
+    if error.filename is not None:
+        return HeedError(f"{error.filename}: {error.strerror}; check that it is there and that you may read and write it")
+    if error.errno not in UNWRITABLE:
+        raise error
+    _stop_printing()
+    return HeedError(f"standard output: {error.strerror}; what was printed is not whole: free some space, or print elsewhere")
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

@@ -7,7 +7,7 @@ YAML is read with the rules of YAML 1.2 for numbers and booleans, so `5e-4` is a
 import difflib
 import re
 import reprlib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
@@ -97,6 +97,9 @@ class TrainConfig(Settings):
     minutes: float | None = Field(default=None, gt=0, description="stop after this time; alone, it also sets the number of steps that fits")
     batch_tokens: int = Field(default=2048, ge=1, description="padded tokens of the longest side in one micro-batch")
     accumulate: int = Field(default=1, ge=1, description="micro-batches per update")
+    curriculum: bool = Field(
+        default=False, description="the first epoch goes through the examples as they stand in the file: from easy to hard, say"
+    )
     optimizer: Literal["adamw", "muon"] = Field(
         default="adamw", description="muon: fewer steps at the same rate, at batches of thousands of tokens"
     )
@@ -114,7 +117,8 @@ class TrainConfig(Settings):
     )
     early_stopping: int = Field(default=0, ge=0, description="stop after this many evaluations without a better one; 0 never")
     best_metric: str = Field(
-        default="loss", description="validation figure that chooses the weights: loss, accuracy, or a score of the task"
+        default="loss",
+        description="validation figure that chooses the weights: loss, accuracy, or a score of the task; of equal ones that of lower loss",
     )
     evaluate_every: int | None = Field(
         default=None, ge=1, description="updates between evaluations; default: once an epoch, at most 20 in a run"
@@ -146,11 +150,13 @@ class LoraConfig(Settings):
 
     @model_validator(mode="after")
     def _fits_rank(self) -> Self:
-        usual = {name: field.get_default(call_default_factory=True) for name, field in type(self).model_fields.items()}
-        idle = [name for name, value in usual.items() if getattr(self, name) != value]
+        idle = [name for name in type(self).model_fields if self.changed(name)]
         if not self.rank and idle:
             raise ValueError(f"lora.{idle[0]} would be ignored without lora.rank; leave it out, or set lora.rank=8")
         return self
+
+
+DRAWING = ("temperature", "top_k", "top_p", "min_p")  # settings that shape what is drawn, and imply decode.sample
 
 
 class DecodeConfig(Settings):
@@ -170,7 +176,7 @@ class DecodeConfig(Settings):
         default=1.0, gt=0, description="divides the scores of tokens that the text already holds (multiplies those below 0); 1 changes none"
     )
     stop: list[str] = Field(default_factory=list, description="texts that end an answer when they are written; not part of it")
-    max_length: int = Field(default=256, ge=1, description="longest answer in tokens")
+    max_length: int = Field(default=256, ge=1, description="longest answer in tokens, its end included")
     seed: int = Field(default=0, ge=0, description="sampling: same seed, same answers")
     batch_tokens: int | None = Field(
         default=None, ge=1, description="padded source tokens decoded together; default 1,024 on a CPU, 16,384 on a GPU"
@@ -200,14 +206,9 @@ class DecodeConfig(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if not self.sampling and self.n_best > self.beams:
-            raise ValueError(
-                f"decode.n_best={self.n_best} needs at least as many beams, found decode.beams={self.beams}; "
-                "raise decode.beams, or sample with decode.sample=true"
-            )
-        if self.language_model is None and self.language_weight != 0.5:
+        if self.language_model is None and self.changed("language_weight"):
             raise ValueError("decode.language_weight would be ignored without decode.language_model; name a language model")
-        if not self.hot_words and self.hot_word_boost != 2.0:
+        if not self.hot_words and self.changed("hot_word_boost"):
             raise ValueError("decode.hot_word_boost would be ignored without decode.hot_words; name some, such as decode.hot_words=[Anna]")
         return self
 
@@ -215,6 +216,34 @@ class DecodeConfig(Settings):
     def sampling(self) -> bool:
         """Whether tokens are drawn rather than searched for."""
         return self.sample or self.temperature != 1.0 or self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0
+
+    def overlaid(self, given: Mapping[str, Any]) -> Self:
+        """Return a validated copy with settings that a person gave laid over.
+
+        Raises:
+            ConfigError: one is wrong, or has no effect beside the others.
+        """
+        options = validate(type(self), merge(self.model_dump(), searching(given)), "decode")
+        options.check_given(given)
+        return options
+
+    def check_given(self, given: Container[str]) -> None:
+        """Raise ConfigError where a setting of a search was given, and answers are drawn."""
+        drawing = next((name for name in ("sample", *DRAWING) if self.changed(name)), None)
+        if drawing is None:
+            return
+        why = f"decode.{drawing}={str(getattr(self, drawing)).lower()}, which draws instead of searching"
+        if "sample" in given and not self.sample:
+            raise ConfigError(f"decode.sample=false contradicts {why}; leave one of them out")
+        if "beams" in given and self.beams > 1:
+            way_out = "set decode.sample=false" if drawing == "sample" else f"leave out decode.{drawing}"
+            raise ConfigError(f"decode.beams={self.beams} would be ignored beside {why}; {way_out} to search, or leave it out to draw")
+
+
+def searching(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of decoding of which sample=false takes back whatever lies below them and would draw."""
+    usual = {name: DecodeConfig.model_fields[name].default for name in DRAWING}
+    return {**(usual if given.get("sample") is False else {}), **given}
 
 
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)\Z")  # 007 is text, such as the name of a column
@@ -316,6 +345,11 @@ def dump_yaml(content: Mapping[str, Any]) -> str:
     return yaml.dump(dict(content), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
+def typed(value: object) -> str:
+    """Write a plain value as it is typed in a setting: true and null, not True and None."""
+    return {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
+
+
 def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     """Turn `["train.lr=1e-3", "seed=2"]` into nested settings; raises ConfigError."""
     settings: dict[str, Any] = {}
@@ -323,6 +357,8 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not equals or not key or not all(key.split(".")):
             raise ConfigError(f"{pair!r}: expected key=value with a dotted path, such as train.lr=1e-3")
+        if not value.strip():
+            raise ConfigError(f"{pair!r}: has no value; give one, or write {key}=null for none and {key}='\"\"' for an empty text")
         place = settings
         *groups, name = key.split(".")
         for group in groups:

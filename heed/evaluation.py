@@ -7,20 +7,23 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from heed.config import DataConfig, DecodeConfig, merge, parse_overrides, validate
-from heed.data.read import Example, ReadLog, read_examples
+from heed.data.rows import Example
 from heed.device import choose_answering_precision, describe_machine, peak_memory_mib
 from heed.errors import ConfigError, DataError
 from heed.files import encodable, explain_full_disk, parse_json, replacing
+from heed.metrics.intervals import scores_in
+from heed.metrics.language import unknown_remarks
 from heed.run import WINDOW, Run
 from heed.tasks import Answer, Task
 from heed.tasks.base import Metrics, Scores
+from heed.tasks.split import Split
 
 READ_SETTINGS = ("columns", "header", "bad_rows")
 SHOWN = 5  # examples of each sort in a report
@@ -38,7 +41,7 @@ class Evaluation:
     n_tokens: int
     memory_mib: float
     precision: str  # of the products, whatever decode.precision=auto came to
-    options: DecodeConfig
+    decode: dict[str, Any]  # the settings of decoding that count
 
     def to_json(self) -> dict[str, Any]:
         """Return scores by name, and under `cost` what they took."""
@@ -51,7 +54,7 @@ class Evaluation:
             "precision": self.precision,
             "machine": describe_machine(),
         }
-        return {**self.scores.to_json(), "cost": cost, "decode": self.options.model_dump()}
+        return {**self.scores.to_json(), "cost": cost, "decode": self.decode}
 
 
 def evaluate_examples(
@@ -93,7 +96,7 @@ def evaluate_examples(
             file.close()
     precision = str(choose_answering_precision(options.precision, run.device)).removeprefix("torch.")
     scores = metrics.scores(resamples=resamples)
-    return Evaluation(scores, metrics, n_examples, seconds, n_tokens, peak_memory_mib(run.device), precision, options)
+    return Evaluation(scores, metrics, n_examples, seconds, n_tokens, peak_memory_mib(run.device), precision, run.task.of_use(options))
 
 
 def _windows(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
@@ -125,8 +128,8 @@ def evaluate_run(
         examples: what `source` stands for, when it is not to be read as it is.
     """
     data, options = evaluation_settings(run, pairs)
-    log = ReadLog()
-    examples = _read(run, source, data, log) if examples is None else examples
+    split = Split(source, data, run.task)
+    examples = split if examples is None else examples
     folder = run.folder / "evaluations"
     name = name or _free_name(folder, source)
     with explain_full_disk(folder):
@@ -134,7 +137,7 @@ def evaluate_run(
         with replacing(folder / f"{name}.jsonl") as lines:
             evaluation = evaluate_examples(run, examples, options, lines=lines)
         content: dict[str, Any] = {"name": name, "data": source, "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
-        content |= evaluation.to_json() | {"bad_rows": {"skipped": log.bad, "first": log.bad_examples}}
+        content |= evaluation.to_json() | {"bad_rows": {"skipped": split.log.bad, "first": split.log.bad_examples}}
         if robust:
             content["noise"] = robustness(run, source, pairs)
         content["remarks"] = run.task.remarks
@@ -152,9 +155,9 @@ def robustness(run: Run, source: str, pairs: Sequence[str] = ()) -> list[dict[st
     data, options = evaluation_settings(run, pairs)
     found = []
     for disturbance in run.task.disturbances:
-        examples = _disturbed(run, _read(run, source, data, ReadLog()), disturbance)
+        examples = _disturbed(run, Split(source, data, run.task), disturbance)
         scores = evaluate_examples(run, examples, options).scores.to_json()
-        found.append(disturbance | {name: score for name, score in scores.items() if isinstance(score, dict) and "low" in score})
+        found.append(disturbance | scores_in(scores))
     return found
 
 
@@ -172,14 +175,19 @@ def compare_runs(run_a: Run, run_b: Run, source: str, pairs: Sequence[str] = ())
     found = []
     for run in (run_a, run_b):  # read and judged alike, so that the same rows and references are compared
         _, options = evaluation_settings(run, pairs)
-        found.append(evaluate_examples(run, _read(run_a, source, data, ReadLog()), options, judge=run_a.task))
+        found.append(evaluate_examples(run, Split(source, data, run_a.task), options, judge=run_a.task))
     tests = found[0].metrics.compare(found[1].metrics)
     content = {"a": str(run_a.folder), "b": str(run_b.folder), "data": source, "n": found[0].n_examples}
-    return content | {name: test.to_json() for name, test in tests.items()}
+    remarks = [f"{name}: {line}" for name, one in zip("ab", found, strict=True) for line in unknown_remarks(one.scores.to_json())]
+    return content | {name: test.to_json() for name, test in tests.items()} | ({"remarks": remarks} if remarks else {})
 
 
-def evaluation_settings(run: Run, pairs: Sequence[str]) -> tuple[DataConfig, DecodeConfig]:
-    """Lay key=value pairs over what the run says about reading and decoding; raises ConfigError for other settings."""
+def evaluation_settings(run: Run, pairs: Sequence[str], *, scored: bool = True) -> tuple[DataConfig, DecodeConfig]:
+    """Lay key=value pairs over what the run says about reading and decoding; raises ConfigError for other settings.
+
+    Args:
+        scored: whether answers are scored, so that settings are refused which scoring has no use for.
+    """
     settings = parse_overrides(pairs)
     other = [group for group in settings if group not in ("data", "decode")]
     if other:
@@ -188,21 +196,12 @@ def evaluation_settings(run: Run, pairs: Sequence[str]) -> tuple[DataConfig, Dec
     if ignored:
         raise ConfigError(f"{ignored[0]}: would be ignored here; of data.* only {', '.join(READ_SETTINGS)} can change after training")
     data = validate(DataConfig, merge(run.config.data.model_dump(), settings.get("data", {})), "data")
-    decode = validate(DecodeConfig, merge(run.config.decode.model_dump(), settings.get("decode", {})), "decode")
+    run.task.check_columns(settings.get("data", {}).get("columns", {}))
+    given = settings.get("decode", {})
+    decode = run.decoding(given)
+    if scored:
+        run.task.examiner.check_decoding(decode, given)
     return data, decode
-
-
-def _read(run: Run, source: str, data: DataConfig, log: ReadLog) -> Iterator[Example]:
-    rows = read_examples(
-        source,
-        required=run.task.columns,
-        rename=data.columns,
-        header=data.header,
-        bad_rows=data.bad_rows,
-        check=run.task.fault,
-        log=log,
-    )
-    return chain.from_iterable(map(run.task.divided, rows))
 
 
 def _data_report(folder: Path) -> dict[str, Any]:
@@ -261,9 +260,9 @@ def _drawn(run: Run, content: dict[str, Any], quality: float, *, first: bool) ->
 
 def score_lines(content: dict[str, Any]) -> list[str]:
     """Return an evaluation as lines for a terminal."""
-    rows = [(name, score) for name, score in content.items() if isinstance(score, dict) and {"value", "low", "high"} <= score.keys()]
-    width = max((len(name) for name, _ in rows), default=0)
-    lines = [f"{name:<{width}}  {score['value']:8.4g}   95 % interval {score['low']:.4g} to {score['high']:.4g}" for name, score in rows]
+    lines = _aligned_scores(content)
+    for one in content.get("by_prefix", []):
+        lines += [f"{one['prefix'] or 'no prefix'}  ({one['n']:,} examples)", *(f"  {line}" for line in _aligned_scores(one))]
     cost = content["cost"]
     lines.append(
         f"{cost['examples']:,} examples in {cost['seconds']:.1f} s: {cost['examples_per_second']:,.0f} examples/s, "
@@ -271,16 +270,27 @@ def score_lines(content: dict[str, Any]) -> list[str]:
     )
     for one in content.get("noise", []):
         score = next((name for name, value in one.items() if isinstance(value, dict)), "")
-        shown = f"{one[score]['value']:8.4g}   95 % interval {one[score]['low']:.4g} to {one[score]['high']:.4g}" if score else ""
+        shown = _score_words(one[score]) if score else ""
         lines.append(f"{score} with {one.get('noise')} noise at {one.get('snr_db')} dB {shown}")
     if content.get("n") == 1:
         lines.append("there is one example alone, so the intervals say nothing of others; score on several")
     if content.get("sources_cut"):
         lines.append(f"{content['sources_cut']:,} of {content['n']:,} sources were cut at data.max_length")
+    lines += unknown_remarks(content)
     if content.get("bad_rows", {}).get("skipped"):
         lines.append(f"skipped {content['bad_rows']['skipped']:,} bad rows, first: {content['bad_rows']['first'][0]}")
     lines += [f"{name}: {signature}" for name, signature in content.get("signatures", {}).items()]
     return [*lines, *content.get("remarks", [])]
+
+
+def _aligned_scores(content: Mapping[str, Any]) -> list[str]:
+    rows = scores_in(content)
+    width = max(map(len, rows), default=0)
+    return [f"{name:<{width}}  {_score_words(score)}" for name, score in rows.items()]
+
+
+def _score_words(score: Mapping[str, float]) -> str:
+    return f"{score['value']:8.4g}   95 % interval {score['low']:.4g} to {score['high']:.4g}"
 
 
 def comparison_lines(content: dict[str, Any]) -> list[str]:
@@ -297,4 +307,4 @@ def comparison_lines(content: dict[str, Any]) -> list[str]:
             f"{name:<{width}}  a {test['a']['value']:8.4g}   b {test['b']['value']:8.4g}   b - a {difference['value']:+.4g} "
             f"[{difference['low']:+.4g}, {difference['high']:+.4g}]   p = {test['p_value']:.3f}  {verdict}"
         )
-    return lines
+    return [*lines, *content.get("remarks", [])]

@@ -11,9 +11,10 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
-from heed.config import DecodeConfig, merge, parse_overrides, validate
-from heed.data.read import Example
+from heed.config import DecodeConfig, parse_overrides
+from heed.data.rows import Example
 from heed.errors import ConfigError, HeedError
+from heed.inputs import from_line
 from heed.run import Run
 from heed.tasks import Answer
 from heed.terminal import visible
@@ -100,8 +101,7 @@ class Prompt:
         """Return the example that begins with a line: its other inputs stand behind tabs, or are asked for."""
         if self.run.task.continues:
             return {self.names[0]: line or self.text}
-        allowed = self.run.task.in_line
-        given = dict(zip(allowed, line.split("\t", len(allowed) - 1), strict=False))
+        given = from_line(self.run.task.in_line, line)
         return given | {name: self._line(name) for name in self.names if name not in given}
 
     def answer(self, example: Example) -> None:
@@ -121,7 +121,7 @@ class Prompt:
         return options
 
     def _streamed(self, example: Example, options: DecodeConfig) -> Answer:
-        pieces = self.run.stream(example, **options.model_dump())
+        pieces = self.run.streamed(example, options)
         while True:
             try:
                 piece = next(pieces)
@@ -167,13 +167,16 @@ class Prompt:
         except ValueError as error:
             raise ConfigError(f"/set {rest}: {error}; close the quotes") from error
         if not pairs:
-            self._say("\n".join(f"decode.{name}={json.dumps(value, ensure_ascii=False)}" for name, value in self.options))
+            settings = self.run.task.of_use(self.options)
+            self._say("\n".join(f"decode.{name}={json.dumps(value, ensure_ascii=False)}" for name, value in settings.items()))
             return
+        if "=" not in rest:
+            raise ConfigError(f"/set {rest}: expected key=value, such as /set temperature=0.7")
         changes = parse_overrides([pair if "." in pair.partition("=")[0] else f"decode.{pair}" for pair in pairs])
         other = [group for group in changes if group != "decode"]
         if other:
             raise ConfigError(f"{other[0]}: only decode.* settings can change here")
-        self.options = validate(DecodeConfig, merge(self.options.model_dump(), changes["decode"]), "decode")
+        self.options = self.run.decoding(changes["decode"], self.options)
         self.n_answers = 0
 
     def _write(self, text: str) -> None:

@@ -1,9 +1,16 @@
 """Text for the eyes of a person at a terminal: nothing in it moves the cursor, and it is cut to the columns there are."""
 
+import sys
 import unicodedata
+from collections.abc import Callable
 
 ELLIPSIS = "…"
 HARMLESS = "\n\t"  # of the control characters
+
+
+def sayer(quiet: bool) -> Callable[[str], None]:
+    """Return what tells of progress, on stderr or, to be quiet, not at all."""
+    return (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr))  # noqa: T201 (progress)
 
 
 def visible(text: str) -> str:

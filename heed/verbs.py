@@ -1,6 +1,5 @@
 """What the command line and Python share: one function for each verb, from run folders to results."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from heed.evaluation import calibrate, compare_runs, evaluate_run, score_lines
 from heed.files import parse_json
 from heed.report import write_report
 from heed.run import Run, read_config
+from heed.terminal import sayer
+from heed.training.division import scored_rows, tested_rows, validation_rows
 from heed.training.plan import Plan, make_plan
-from heed.training.prepare import Split, scored_rows, tested_rows
 from heed.training.train import fit_on, fit_recipe
 
 
@@ -77,7 +77,7 @@ def conclusion(run: Run) -> list[str]:
 
 def conclude(run: Run, *, quiet: bool = False, test: bool = True) -> Run:
     """Calibrate a trained run, score it on its validation data and, unless that is not to be looked at, its test data; write its report."""
-    say = _sayer(quiet)
+    say = sayer(quiet)
     data = read_config(run.folder).data
     _calibrate(run, say)
     held_out = {"valid": (f"held out of {data.train}", scored_rows(run))}
@@ -97,11 +97,10 @@ def conclude(run: Run, *, quiet: bool = False, test: bool = True) -> Run:
 
 def _calibrate(run: Run, say: Callable[[str], None]) -> None:
     """Fit what is fitted on validation data, if they are still there."""
-    data = read_config(run.folder).data
-    held_out = scored_rows(run)
-    examples = Split(str(data.valid), data, run.task) if held_out is None else held_out
+    if not run.task.calibrates:
+        return
     try:
-        calibrate(run, examples)
+        calibrate(run, validation_rows(run))
     except DataError as error:
         say(f"not calibrated: {error}")
 
@@ -112,7 +111,3 @@ def _score_if_there(run: Run, source: str, name: str, say: Callable[[str], None]
         evaluate_run(run, source, name=name)
     except DataError as error:
         say(f"not scored: {error}")
-
-
-def _sayer(quiet: bool) -> Callable[[str], None]:
-    return (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr))  # noqa: T201 (progress)

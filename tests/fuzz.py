@@ -224,7 +224,7 @@ def foreign_folder(folder: Path) -> Path:
 
 def targets(run: Path, folder: Path) -> dict[str, Target]:
     """Return every reader by name; `run` is a whole run folder, of which `folder / "run"` is a copy that is spoiled."""
-    from heed.config import parse_overrides
+    from heed.config import find_recipe, parse_overrides
     from heed.convert import import_folder
     from heed.data.encodings import read_lines
     from heed.data.parts import load_parts
@@ -238,7 +238,7 @@ def targets(run: Path, folder: Path) -> dict[str, Target]:
     from heed.data.words import Words
     from heed.model import build_model
     from heed.report import write_report
-    from heed.run import check_sizes, find_recipe, load_weights, read_config, resolve, verify
+    from heed.run import check_sizes, load_weights, read_config, resolve, verify
     from heed.training.checkpoint import checkpoints, fault, newest_whole
     from heed.training.log import TrainingLog
 

@@ -48,7 +48,7 @@ def test_every_figure_is_listed_and_can_be_run() -> None:
         assert callable(importlib.import_module(f"heed.bench.{name}").main)
 
 
-@pytest.mark.parametrize("name", ["answering", "memory", "plan", "quality", "saving", "start", "training"])
+@pytest.mark.parametrize("name", ["answering", "live", "memory", "plan", "quality", "saving", "start", "training"])
 def test_a_figure_that_needs_data_says_so(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"heed bench {name} .*DIR|heed bench {name} RUN"):
         bench.run_bench(name, [])

@@ -20,7 +20,7 @@ import heed
 from heed import cli
 from heed.data.batch import Batch
 from heed.data.parts import Part
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.errors import DataError
 from heed.files import sha256
 from heed.model.losses import LossSum
@@ -55,6 +55,35 @@ def test_help_comes_without_waiting_for_torch() -> None:
         assert verb in done.stdout
 
 
+def finished(*arguments: str, out: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line with its standard output led to where a shell leads it."""
+    module = [sys.executable, "-m", "heed.cli", *arguments]
+    return subprocess.run(["bash", "-c", f'"$@" {out}', "bash", *module], capture_output=True, text=True, check=False)
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    with subprocess.Popen([sys.executable, "-m", "heed.cli", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full on this system")
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_what_cannot_be_printed_is_one_clear_line(option: str) -> None:
+    done = finished(option, out="> /dev/full")
+    assert done.returncode == 1
+    assert re.fullmatch(r"heed: standard output: .*; what was printed is not whole: free some space, or print elsewhere\n", done.stderr)
+
+
+def test_closed_streams_swallow_what_is_printed() -> None:
+    assert finished("--version", out=">&-").returncode == 0
+    done = finished("predict", "nowhere", out="2>&-")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
 def test_the_version_is_the_packages(command: Command) -> None:
     assert command("--version").out == f"heed {heed.__version__}\n"
 
@@ -65,7 +94,14 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_1(command: Command, argu
 
 
 @pytest.mark.parametrize(
-    "arguments", [["train"], ["train", "translation"], ["train", "--to", "x"], ["train", "--resume", "r", "train.steps=5"]]
+    "arguments",
+    [
+        ["train"],
+        ["train", "translation"],
+        ["train", "--to", "x"],
+        ["train", "--resume", "r", "train.steps=5"],
+        ["train", "--resume", "r", "--force"],
+    ],
 )
 def test_half_a_training_command_says_what_is_missing(command: Command, arguments: list[str]) -> None:
     complaint = command(*arguments).complaint
@@ -144,7 +180,7 @@ def test_faulty_data_is_one_clear_line_and_leaves_no_folder(command: Command, tm
         ("to=elsewhere", "to: unknown setting"),
         ("quiet=true", "quiet: unknown setting"),
         ("train.steps", "expected key=value"),
-        ("task.name=", r"task.name: expected .*speech_recognition or .*text_classification or"),
+        ("task.name=null", r"task.name: expected .*speech_recognition or .*text_classification or"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_line_and_leaves_no_folder(
@@ -386,7 +422,14 @@ def test_columns_of_an_input_file_can_be_renamed(command: Command, folder: Path,
 
 
 def test_text_with_an_equals_sign_is_an_input_unless_it_is_a_setting(command: Command, folder: Path) -> None:
-    assert len(command("predict", folder, "a=b", "train.lr=3").out.split("\n")) == 3
+    assert len(command("predict", folder, "a=b", "x.y=3").out.split("\n")) == 3
+    assert "only data.* and decode.* settings can change" in command("predict", folder, "a", "train.lr=3").complaint
+
+
+def test_a_setting_of_decoding_without_its_group_is_no_input(command: Command, folder: Path) -> None:
+    done = command("predict", folder, "the dog", "temperature=0.7")
+    assert "'temperature=0.7': write decode.temperature=0.7" in done.complaint
+    assert done.out == ""
 
 
 def test_no_run_is_one_clear_line(command: Command, tmp_path: Path, toy_data: ToyData) -> None:
@@ -467,7 +510,7 @@ def test_an_experiment_without_a_recipe_or_with_an_unknown_one_is_one_clear_line
         ("crossvalidate", ["data.test=test.tsv"], r"data\.test=test\.tsv: data\.folds=5 holds out a part"),
         ("crossvalidate", ["data.valid=valid.tsv"], r"data\.valid=valid\.tsv: data\.folds=5 holds out a part"),
         ("crossvalidate", ["folds=3", "group=author"], r"data\.group=author: row 1 has no such column among text, label"),
-        ("crossvalidate", ["folds=12"], r"data\.folds=12: only \d+ rows have the label"),
+        ("crossvalidate", ["folds=12"], r"data\.folds=12: only \d+ different inputs have the label"),
         ("tune", ["trials=0"], "trials=0: expected a whole number from 1"),
         ("tune", ["trials=some"], "trials=some: expected a whole number from 1"),
         ("tune", ["--trials", "0"], "heed --help"),
@@ -490,7 +533,7 @@ def test_an_experiment_that_cannot_be_made_is_one_clear_line(
     done = command(verb, "text_classification", *settings, *arguments, "--to", tmp_path / "experiment")
     assert re.search(expected, done.complaint)
     assert done.out == ""
-    assert not list((tmp_path / "experiment").rglob("config.yaml"))
+    assert not (tmp_path / "experiment").exists()
 
 
 def test_only_text_classifiers_are_compared_and_never_over_what_is_there(command: Command, tmp_path: Path, toy_data: ToyData) -> None:
@@ -558,6 +601,37 @@ def test_a_partial_live_text_stays_in_its_line_and_a_final_one_is_whole(
         assert capsys.readouterr().out == shown
     cli._print_event(Event("partial", "one two three", 0.0, 1.0), as_json=False, on_terminal=False)
     assert capsys.readouterr().out == "...\tone two three\n"
+
+
+class Parrot:
+    """Stands for a live recogniser: every push is a partial text, and the end the final one."""
+
+    remark: str | None = None
+
+    def __init__(self) -> None:
+        self.heard = b""
+
+    def push(self, raw: bytes) -> list[Event]:
+        self.heard += raw
+        return [Event("partial", self.heard.decode(), 0.0, 1.0)]
+
+    def finish(self) -> list[Event]:
+        self.remark = "half a sample" if len(self.heard) % 2 else None
+        return [Event("final", self.heard.decode(), 0.0, 1.0)]
+
+
+@pytest.mark.parametrize(("sound", "noted"), [(b"ab", ""), (b"abc", "note: half a sample\n")])
+def test_what_is_wrong_with_a_stream_is_noted_beside_its_texts(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, sound: bytes, noted: str
+) -> None:
+    reads, writes = os.pipe()
+    os.write(writes, sound)
+    os.close(writes)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(fileno=lambda: reads))
+    cli._follow(Parrot(), as_json=False)  # type: ignore[arg-type]
+    os.close(reads)
+    said = sound.decode()
+    assert capfd.readouterr() == (f"...\t{said}\n0.00-1.00\t{said}\n", noted)
 
 
 def test_a_run_that_hears_nothing_follows_no_stream(command: Command, folder: Path) -> None:

@@ -25,7 +25,7 @@ from heed.config import (
     validate,
 )
 from heed.errors import ConfigError
-from heed.run import RunConfig, resolve
+from heed.run import FORMAT, RunConfig, resolve
 
 
 class Inner(Settings):
@@ -118,6 +118,48 @@ def test_more_answers_than_beams_are_welcome_when_sampling() -> None:
     assert validate(DecodeConfig, {"n_best": 9, "beams": 2, "top_k": 5}).sampling
 
 
+@pytest.mark.parametrize(
+    ("below", "over", "complaint"),
+    [
+        ({"sample": True}, {"beams": 5}, r"decode\.beams=5 would be ignored beside decode\.sample=true.*set decode\.sample=false"),
+        ({}, {"beams": 5, "top_k": 3}, r"decode\.beams=5 would be ignored beside decode\.top_k=3.*leave out decode\.top_k"),
+        ({"sample": True}, {"sample": False, "min_p": 0.1}, r"decode\.sample=false contradicts decode\.min_p=0\.1"),
+    ],
+)
+def test_settings_of_a_search_are_refused_beside_those_that_draw(below: dict[str, Any], over: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        DecodeConfig(**below).overlaid(over)
+    with pytest.raises(ConfigError, match=complaint):
+        resolve({"task": "text_to_text", "decode": below}, {"decode": over})
+
+
+def test_what_is_not_given_may_stand_beside_anything() -> None:
+    assert DecodeConfig(beams=4).overlaid({"temperature": 0.5}).sampling
+    assert DecodeConfig(sample=True).overlaid({"beams": 1, "seed": 3}).sampling
+
+
+def test_sample_false_takes_back_what_draws_below_it() -> None:
+    below = DecodeConfig(sample=True, temperature=0.5, top_k=3, top_p=0.5, min_p=0.1, beams=1)
+    assert below.overlaid({"sample": False, "beams": 2}) == DecodeConfig(beams=2)
+    recipe = {"task": "text_generation", "decode": {"temperature": 0.5}}
+    assert not resolve(recipe, {"decode": {"sample": False, "beams": 2}}).decode.sampling
+
+
+def test_the_settings_of_a_run_that_draws_are_a_recipe(tmp_path: Path) -> None:
+    drawn = resolve("text_to_text", {"decode": {"temperature": 0.5}})
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_yaml({"format": FORMAT, **drawn.model_dump()}), encoding="utf-8")
+    assert resolve(str(path)).decode == drawn.decode.replace(sample=True, beams=1)
+
+
+@pytest.mark.parametrize(("task", "name", "value"), [("text_classification", "temperature", 0.5), ("tagging", "n_best", 2)])
+def test_training_refuses_settings_of_decoding_that_its_task_has_no_use_for(task: str, name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"decode\.{name} would be ignored: {task} reads"):
+        resolve({"task": task}, {"decode": {name: value}})
+    with pytest.raises(ConfigError, match=rf"decode\.{name} would be ignored: {task} reads"):
+        resolve({"task": task, "decode": {name: value}})
+
+
 def test_what_has_no_default_must_be_given() -> None:
     with pytest.raises(ConfigError, match="task: is not given, and has no default"):
         validate(RunConfig, {})
@@ -164,7 +206,7 @@ def test_only_plain_numbers_true_false_and_null_are_more_than_text(value: str) -
             ("-0", 0),
             ("+7", 7),
         ],
-        *[("true", True), ("False", False), ("null", None), ("Null", None), ("", None), (".inf", math.inf), ("-.INF", -math.inf)],
+        *[("true", True), ("False", False), ("null", None), ("Null", None), (".inf", math.inf), ("-.INF", -math.inf)],
         *[("'no'", "no"), ('"5e-4"', "5e-4"), ("[1, no, 5e-4]", [1, "no", 5e-4]), ("{a: 1}", {"a": 1}), ("[]", []), ('"a\\tb"', "a\tb")],
     ],
 )
@@ -204,6 +246,14 @@ def test_what_is_no_plain_value_in_an_override_is_text(value: str) -> None:
 def test_overrides_nest_by_their_dots_and_the_last_one_counts() -> None:
     assert parse_overrides(["a.b.c=1", "a.b.d=2", "e=3", "a.b.c=4"]) == {"a": {"b": {"c": 4, "d": 2}}, "e": 3}
     assert parse_overrides([]) == {}
+
+
+@pytest.mark.parametrize("pair", ["init=", "data.valid= ", "decode.stop="])
+def test_a_setting_without_a_value_is_refused_with_what_to_write_for_none(pair: str) -> None:
+    name = pair.partition("=")[0]
+    with pytest.raises(ConfigError, match=rf"has no value; give one, or write {name}=null for none") as caught:
+        parse_overrides([pair])
+    assert repr(pair) in str(caught.value)
 
 
 @pytest.mark.parametrize("pair", ["", "train.lr", "=5", ".lr=5", "train.=5", "train..lr=5", "."])
@@ -386,5 +436,5 @@ def test_recipes_are_found_by_path_and_by_name(tmp_path: Path) -> None:
 
 
 def test_an_unknown_recipe_is_refused_with_those_that_ship() -> None:
-    with pytest.raises(ConfigError, match=r"translatoin: no such recipe file, and not one that ships \(.*translation.*\)"):
+    with pytest.raises(ConfigError, match=r"translatoin: no such recipe file, and not one that ships; did you mean translation\?"):
         resolve("translatoin")

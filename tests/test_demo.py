@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_runs import Command
 
-from heed import verbs
+from heed import demo, verbs
 from heed.config import merge
 from heed.data import library
 from heed.data.library import parses
 from heed.demo import NOUNS, VERBS, run_demo
 from heed.errors import ConfigError
 from heed.run import Run
+
+pytest_plugins = ["toy_runs"]
 
 SMALL: dict[str, Any] = {
     "model": {"d_model": 32, "n_heads": 2, "n_layers": 1, "d_ff": 48},
@@ -42,6 +45,13 @@ def test_the_demonstration_of_text_generation_shows_functions_and_bits(tmp_path:
     assert len(bits) == 4
     assert bits["lzma, having read the training files"] < bits["lzma, each file alone"] < 4
     assert all(str(tmp_path / "run") in line for line in lines[-2:])
+
+
+def test_demonstrations_of_two_tasks_have_folders_of_their_own(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "run_demo", lambda task, folder, *, force: [str(folder)])
+    assert command("demo").out == "runs/demo\n"
+    assert command("demo", "text_generation").out == "runs/demo-text_generation\n"
+    assert command("demo", "text_generation", "--to", "here").out == "here\n"
 
 
 def test_a_task_without_a_demonstration_names_those_that_have_one(tmp_path: Path) -> None:

@@ -6,13 +6,13 @@ import pytest
 from toy_runs import Census, ToyData, Train, toy_pairs, write_pairs
 
 from heed import evaluation as evaluation_module
-from heed import run as run_module
 from heed import verbs
 from heed.config import DecodeConfig
 from heed.errors import ConfigError, DataError
 from heed.evaluation import compare_runs, comparison_lines, evaluate_examples, evaluate_run, evaluation_settings, score_lines
 from heed.metrics import TranslationMetrics, TranslationScores
 from heed.run import Run
+from heed.run import run as run_module
 
 pytest_plugins = ["toy_runs"]
 
@@ -116,6 +116,8 @@ def test_settings_of_reading_and_decoding_can_change_and_no_others(toy_run: Run)
         evaluation_settings(toy_run, ["train.lr=1"])
     with pytest.raises(ConfigError, match=r"unknown setting.*decode.beams"):
         evaluation_settings(toy_run, ["decode.beam=1"])
+    with pytest.raises(ConfigError, match=r"data\.columns\.sorce would be ignored.*did you mean data\.columns\.source\?"):
+        evaluation_settings(toy_run, ["data.columns.sorce=de"])
 
 
 def test_bad_rows_stop_an_evaluation_and_leave_nothing_behind(copied: Run, tmp_path: Path) -> None:

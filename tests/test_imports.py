@@ -20,7 +20,7 @@ ORDER = [
     ["model", "data", "metrics"],
     ["decode"],
     ["tasks", "adapters"],
-    ["run"],
+    ["run", "inputs"],
     ["evaluation", "inspection", "convert", "prompt"],
     ["training"],
     ["report"],

@@ -16,7 +16,7 @@ from toy_runs import TINY_TEXTS, toy_texts, write_rows
 
 import heed
 from heed.config import DecodeConfig
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.errors import ConfigError
 from heed.prompt import Prompt, comes_piecewise, show
 from heed.run import Run
@@ -81,7 +81,7 @@ class Session:
 def texts_of(run: Run, examples: Sequence[Example], **options: Any) -> str:
     """Return what a session shows for answers to examples, each drawn by the next seed, and for leaving by Ctrl-D."""
     decode = run.config.decode.replace(**options)
-    answers = [run.predict(example, **{**options, "seed": decode.seed + number}) for number, example in enumerate(examples)]
+    answers = [next(run.answers([example], decode.replace(seed=decode.seed + number))) for number, example in enumerate(examples)]
     return "".join(f"{answer.text}\n" for answer in answers) + "\n"
 
 
@@ -89,13 +89,13 @@ def texts_of(run: Run, examples: Sequence[Example], **options: Any) -> str:
 
 
 def test_a_stream_of_any_run_joined_is_its_answer(writer: Run, toy_run: Run, pair_run: Run) -> None:
-    inputs: list[tuple[Run, Example]] = [
-        (writer, {"text": "the dog"}),
-        (toy_run, {"source": "the dog sees one cat"}),
-        (pair_run, {"text": "the red dog", "text_pair": "one cat"}),
+    inputs: list[tuple[Run, Example, dict[str, Any]]] = [
+        (writer, {"text": "the dog"}, {"seed": 4, "max_length": 5}),
+        (toy_run, {"source": "the dog sees one cat"}, {"seed": 4, "max_length": 5}),
+        (pair_run, {"text": "the red dog", "text_pair": "one cat"}, {"n_best": 2}),
     ]
-    for run, example in inputs:
-        for options in ({}, {"seed": 4, "max_length": 5}):
+    for run, example, changed in inputs:
+        for options in ({}, changed):
             assert "".join(run.stream(example, **options)) == run.predict(example, **options).text
     assert len(list(writer.stream({"text": "the dog"}))) > 3
     assert len(list(toy_run.stream({"source": "the dog"}))) == 1
@@ -122,6 +122,7 @@ def test_what_a_stream_returns_has_the_details_of_the_answer(writer: Run) -> Non
     [
         ({"text": "the"}, {"beam": 2}, r"decode\.beam: unknown setting"),
         ({"text": 5}, {}, "input 1: 'text' should be text, found int"),
+        ("text alone", {}, "input 1: expected a mapping such as {'text': ...}, found 'text alone'"),
         ({"source": "the"}, {}, "input 1: has no 'text'"),
         ({"text": "the"}, {"language_model": "x"}, "x"),
     ],
@@ -212,7 +213,8 @@ def test_settings_change_and_are_listed(writer: Run) -> None:
     assert session.out.getvalue() == texts_of(writer, [{"text": "the dog"}], temperature=0.5, stop=["g s"])
     assert "decode.temperature=0.5" in session.said
     assert 'decode.stop=["g s"]' in session.said
-    assert len(session.said) == len(DecodeConfig.model_fields)
+    said = {line.partition("=")[0].removeprefix("decode.") for line in session.said}
+    assert said == writer.task.reads | {"batch_tokens", "precision"}
 
 
 @pytest.mark.parametrize(
@@ -224,14 +226,15 @@ def test_settings_change_and_are_listed(writer: Run) -> None:
         ("/set train.lr=1", "only decode.* settings can change here"),
         ("/set stop='a", "close the quotes"),
         ("/hlep", "/hlep is no command"),
-        ("/set language_model=nowhere", None),
+        ("/set language_model=nowhere", "decode.language_model would be ignored: text_generation reads"),
+        ("/set beams=3", "decode.beams=3 would be ignored beside decode.sample=true"),
     ],
 )
-def test_a_mistake_is_one_line_and_the_session_goes_on(writer: Run, line: str, expected: str | None) -> None:
-    session = Session(writer, line, "the", "/set language_model=null", "/set seed=0", "the")
+def test_a_mistake_is_one_line_and_the_session_goes_on(writer: Run, line: str, expected: str) -> None:
+    session = Session(writer, line, "the", "/set seed=0", "the")
     complaints = [said for said in session.said if said.startswith("heed: ")]
     assert len(complaints) == 1
-    assert (expected or "nowhere") in complaints[0]
+    assert expected in complaints[0]
     assert session.out.getvalue().endswith(texts_of(writer, [{"text": "the"}]))
 
 
@@ -250,14 +253,14 @@ def test_input_that_is_no_text_is_one_line(writer: Run) -> None:
 
 
 def test_ctrl_c_ends_an_answer_and_an_empty_line_goes_on_from_there(writer: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = Run.stream
+    streamed = Run.streamed
 
-    def interrupted(run: Run, example: Example, **options: Any) -> Generator[str, None, Answer]:
-        monkeypatch.setattr(Run, "stream", stream)
+    def interrupted(run: Run, example: Example, options: DecodeConfig) -> Generator[str, None, Answer]:
+        monkeypatch.setattr(Run, "streamed", streamed)
         yield from ["one ", "dog"]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Run, "stream", interrupted)
+    monkeypatch.setattr(Run, "streamed", interrupted)
     session = Session(writer, KeyboardInterrupt(), "the ", "", "/quit")
     follows = writer.predict({"text": "the one dog"}, seed=1).text
     assert session.out.getvalue() == f"\none dog\n{follows}\n"
@@ -274,18 +277,28 @@ def test_help_says_what_there_is_for_the_task(writer: Run, toy_run: Run, pair_ru
 
 
 def test_a_text_beyond_the_context_is_noted(writer: Run) -> None:
-    session = Session(writer, "x" * (CONTEXT + 3), "ab", max_length=CONTEXT + 9)
-    assert session.notes[0] == f"the first 4 tokens of the text were not read: this model sees {CONTEXT} at once"
+    session = Session(writer, "a" * (CONTEXT + 3), "ab", max_length=CONTEXT + 9)
+    assert session.notes[0].split("; ")[0] == f"the first 4 tokens of the text were not read: this model sees {CONTEXT} at once"
     moved = [writer.predict({"text": "ab"}, max_length=CONTEXT + 9, seed=1).details.get("context_moved", False)]
     assert [note.startswith("the text grew beyond") for note in session.notes[1:]] == [True] * sum(moved)
 
 
+def test_what_the_model_does_not_know_and_where_it_adds_nothing_is_noted(writer: Run) -> None:
+    (answer,) = writer.predict([{"text": "a张b三"}])
+    assert answer.details["unknown"] == 2
+    assert str(writer.task.note(answer)).startswith("2 of the text's characters are unknown to the model")
+    (known,) = writer.predict([{"text": "ab"}])
+    assert "unknown" not in known.details
+    assert writer.task.note(Answer("")) == "nothing is added: for the model the text ends here"
+    assert writer.task.note(Answer("", details={"stop": "."})) is None
+
+
 def test_control_characters_of_an_answer_stay_away_from_the_terminal(writer: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def malicious(run: Run, example: Example, **options: Any) -> Generator[str, None, Answer]:
+    def malicious(run: Run, example: Example, options: DecodeConfig) -> Generator[str, None, Answer]:
         yield from ["a\x1b", "[2J"]
         return Answer("a\x1b[2J")
 
-    monkeypatch.setattr(Run, "stream", malicious)
+    monkeypatch.setattr(Run, "streamed", malicious)
     assert Session(writer, "the").out.getvalue() == "a\ufffd[2J\n\n"
 
 

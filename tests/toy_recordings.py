@@ -20,6 +20,7 @@ SETTINGS: dict[str, Any] = {
     "speed": 0.0,
     "volume_db": 0.0,
     "silence_share": 0.0,
+    "quiet_seconds": 0.0,
     "frequency_masks": 0,
     "time_masks": 0,
 }

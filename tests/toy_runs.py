@@ -19,8 +19,8 @@ import pytest
 
 import heed
 from heed import cli
-from heed.config import merge
-from heed.run import Run
+from heed.config import dump_yaml, merge, read_yaml
+from heed.run import Run, write_manifest
 
 WORDS = {
     "the": "der",
@@ -170,6 +170,13 @@ def toy_run(toy_data: ToyData, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def run_copy(toy_run: Run, tmp_path: Path) -> Path:
     """Return a copy of the toy run's folder that a test may spoil."""
     return shutil.copytree(toy_run.folder, tmp_path / "copied run")
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    """Change config.yaml and bind it again, as somebody might by hand."""
+    content = merge(read_yaml(folder / "config.yaml"), changes)
+    (folder / "config.yaml").write_text(dump_yaml(content), encoding="utf-8")
+    write_manifest(folder)
 
 
 @dataclass(frozen=True)

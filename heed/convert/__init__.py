@@ -10,5 +10,6 @@ Left out: pickled weights, which run programs when they are read; quantised ones
 from heed.convert.adapters import export_adapters, import_adapters
 from heed.convert.exporting import Exported, export_folder
 from heed.convert.importing import Imported, import_folder
+from heed.convert.peft import export_peft
 
-__all__ = ["Exported", "Imported", "export_adapters", "export_folder", "import_adapters", "import_folder"]
+__all__ = ["Exported", "Imported", "export_adapters", "export_folder", "export_peft", "import_adapters", "import_folder"]

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from heed.adapters import DESCRIPTION, NUMBERS, Adapters
+from heed.convert.exporting import check_free
 from heed.errors import CheckpointError, ConfigError
 from heed.files import explain_full_disk, sha256
 from heed.run import Run, new_folder, verify, write_manifest
@@ -22,8 +23,7 @@ def export_adapters(source: str | Path, to: str | Path) -> list[str]:
         ConfigError: the run has no adapters that stand apart, or the folder is there already.
     """
     to = Path(to)
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise ConfigError(f"{to}: exists already and is never overwritten; choose another --to")
+    check_free(to)
     run = Run.load(source, device="cpu")
     if not (run.folder / NUMBERS).is_file():
         raise ConfigError(f"{run.folder}: keeps no adapters apart; train with init=RUN lora.rank=8 lora.merge=false")

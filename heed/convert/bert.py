@@ -7,22 +7,22 @@ from typing import Any, ClassVar
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 
-from heed.convert.family import Family, Groups, foreign_ids, label_settings, rows_of
+from heed.convert.family import Family, Groups, foreign_ids, label_settings, labels_of, rows_of
 from heed.convert.folder import Folder, Settings
 from heed.convert.gpt2 import ACTIVATIONS, ROBERTA_TOKENS, THEIR_ACTIVATIONS, bytes_pipeline
 from heed.convert.table import Entry, entry, layer
 from heed.convert.tokens import Builder, Pipeline, Tokens
 from heed.data.foreign import Frame
 from heed.data.labels import Labels
+from heed.errors import ConfigError
 from heed.model.config import ModelConfig
 from heed.run import RunConfig
-from heed.tasks.base import Task
+from heed.tasks import Task, find_task
 
 SEVERAL = "multi_label_classification"
 ONE = "single_label_classification"
 BERT_TOKENS = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
 QUESTION = "question_answering"
-COUNTING_ALL = (QUESTION, "sentence_similarity", "tagging")  # tasks whose data.max_length counts what stands around texts too
 OVERLAPS = {QUESTION: 128, "tagging": 32, "text_classification": 32}  # tokens that windows share, less where few fit
 
 
@@ -135,14 +135,20 @@ class Bert(Family):
         task = self.classes[kind]
         model |= {"norm_place": "after", "positions": "learned", "embedding_scale": False, "embedding_norm": True}
         theirs.only("tie_word_embeddings", True)
-        around = 0 if task in COUNTING_ALL else 1 + self.separators
+        around = 0 if find_task(task).counts_framing else 1 + self.separators
         groups: Groups = {"model": model, "data": {"max_length": model["max_length"] - around}}
         if task in OVERLAPS:
             groups["task"] = {"overlap": min(OVERLAPS[task], model["max_length"] // 4)}
         if task == "text_classification":
             model |= {"pooling": "first", "class_hidden": self.class_hidden}
             theirs.only("problem_type", ONE, SEVERAL, why="heed has no regression on texts")
-            groups["task"] |= {"multi_label": theirs.get("problem_type", ONE) == SEVERAL}
+            several = theirs.get("problem_type", ONE) == SEVERAL
+            if not several and len(labels_of(theirs)) == 1:
+                raise ConfigError(
+                    f"{theirs.where}: a single label, expected two or more: transformers computes a number with such a head, no class, and "
+                    "heed has no regression on texts; start from the body alone with --task sentence_similarity"
+                )
+            groups["task"] |= {"multi_label": several}
         return groups
 
     def config(self, config: RunConfig, task: Task, kind: str) -> dict[str, Any]:

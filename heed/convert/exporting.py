@@ -4,15 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 
-from heed.config import read_yaml
+from heed.config import read_yaml, typed
 from heed.convert.families import families
 from heed.convert.family import Family
-from heed.convert.folder import WEIGHTS, Settings
+from heed.convert.folder import Settings
 from heed.convert.table import give_all
-from heed.convert.writing import write_json, write_sentence_modules
+from heed.convert.writing import write_json, write_sentence_modules, write_weights
 from heed.data.calibration import Calibration
 from heed.errors import ConfigError
 from heed.files import explain_full_disk
@@ -24,6 +23,7 @@ from heed.tasks.sentence_similarity import SentenceSimilarity
 
 CHANGING_TEXTS = ("cleaning", "lower", "stop_words")  # settings of tasks
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+SHARD_BYTES = 5 * 10**9  # as transformers 4 has it
 # What does not change what a model computes when it answers, or has its default where it would.
 WITHOUT_EFFECT = frozenset(
     {"dropout", "frozen_embedding", "vocab_size", "source_vocab_size", "absent_ids", "n_classes", "n_tags", "masked_lm"}
@@ -45,12 +45,19 @@ class Exported:
         return [loads, *(f"not exported: {one}" for one in self.left_behind)]
 
 
-def export_folder(source: str | Path, to: str | Path, *, dtype: str = "float32") -> Exported:
+def check_free(to: Path) -> None:
+    """Raise ConfigError where something is in the place of a folder that is to be made."""
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise ConfigError(f"{to}: exists already and is never overwritten; choose another --to")
+
+
+def export_folder(source: str | Path, to: str | Path, *, dtype: str = "float32", shard_bytes: int = SHARD_BYTES) -> Exported:
     """Write a run as a folder in Hugging Face's layout: config.json, model.safetensors and the files of the tokenizer.
 
     Args:
         source: a run folder; to: the folder to make.
         dtype: type of the numbers, float32, float16 or bfloat16.
+        shard_bytes: what is larger is written as several files of at most so many bytes each, with an index of them.
     Raises:
         CheckpointError: the run folder is missing or not whole.
         ConfigError: no class of transformers computes what the run does, or the folder is there already.
@@ -58,26 +65,25 @@ def export_folder(source: str | Path, to: str | Path, *, dtype: str = "float32")
     if dtype not in DTYPES:
         raise ConfigError(f"--dtype {dtype}: is not one of {', '.join(DTYPES)}")
     to = Path(to)
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise ConfigError(f"{to}: exists already and is never overwritten; choose another --to")
+    check_free(to)
     run = Run.load(source, device="cpu")
     imported = read_yaml(run.folder / "config.yaml").get("imported") or {}
     family, kind, config = find_form(run, str(imported.get("family", "")))
     ours = {name: tensor.detach() for name, tensor in distinct(folded(run.model)).items()}
-    config, tensors = family.tidy(config, give_all(family.entries(run.config.model, run.task, kind), ours))
+    tensors = give_all(family.entries(run.config.model, run.task, kind), ours)
     kept = {name: tensor.to(DTYPES[dtype]).contiguous().clone() for name, tensor in tensors.items()}
     if kind in family.bare:
         kept = {name.removeprefix(family.prefix): tensor for name, tensor in kept.items()}
     with new_folder(to, force=False) as keep, explain_full_disk(to):
         write_json(to / "config.json", {"architectures": [kind], "model_type": family.model_type, **config, "dtype": dtype})
         if generation := imported.get("generation"):
-            write_json(to / "generation_config.json", generation)
+            write_json(to / "generation_config.json", dict(family.generation(run.task, generation)))
         family.write_parts(run.task, to)
         if isinstance(run.task, SentenceSimilarity):
             settings = run.task.config
             longest, width = run.task.max_length, run.config.model.d_model
             write_sentence_modules(to, width=width, pooling=settings.pooling, normalise=settings.normalise, longest=longest)
-        safetensors.torch.save_file(kept, to / WEIGHTS, metadata={"format": "pt"})
+        write_weights(to, kept, shard_bytes)
         keep()
     return Exported(to, kind, len(kept), left_behind(run.task))
 
@@ -126,7 +132,7 @@ def check(family: Family, kind: str, config: dict[str, Any], model: ModelConfig)
     for name in ModelConfig.model_fields:
         expected, found = _value(again, name), _value(model, name)
         if expected != found:
-            raise ConfigError(f"model.{name}={found}, expected {expected}")
+            raise ConfigError(f"model.{name}={typed(found)}, expected {typed(expected)}")
 
 
 def _value(model: ModelConfig, name: str) -> Any:

@@ -21,9 +21,11 @@ def known_classes() -> dict[str, Family]:
     return {name: family for family in families() for name in family.classes}
 
 
-def find_family(theirs: Settings) -> tuple[Family, str]:
+def find_family(theirs: Settings, task: str | None = None) -> tuple[Family, str]:
     """Return the family and the class that config.json names.
 
+    Args:
+        task: what the model is to be used for, where that was said: of a class that heed does not know it takes the body, then.
     Raises:
         ConfigError: it names none, or one that heed does not know.
     """
@@ -32,5 +34,10 @@ def find_family(theirs: Settings) -> tuple[Family, str]:
     found = next((name for name in named if isinstance(name, str) and name in known), None) if isinstance(named, list) else None
     if found is not None:
         return known[found], found
-    what = f"architectures={named!r}" if named else f"no architectures, with model_type={theirs.get('model_type', None)!r}"
-    raise ConfigError(f"{theirs.where}: {what}, expected one of {', '.join(known)}")
+    model_type = theirs.get("model_type", None)
+    family = next((one for one in families() if one.model_type == model_type), None)
+    if family is not None and task is not None:
+        return family, family.class_for(task)
+    what = f"architectures={named!r}" if named else f"no architectures, with model_type={model_type!r}"
+    hint = "" if family is None else f"; or use its body with --task {' or '.join(sorted(set(family.classes.values())))}"
+    raise ConfigError(f"{theirs.where}: {what}, expected one of {', '.join(known)}{hint}")

@@ -19,8 +19,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from heed.convert.folder import Folder, Settings, Weights
 from heed.convert.table import Entry, VocabularyRows
 from heed.convert.tokens import Builder, Tokens, read_tokens
@@ -85,10 +83,6 @@ class Family(ABC):
     def config(self, config: RunConfig, task: Task, kind: str) -> dict[str, Any]:
         """Return config.json for a run, without `architectures`, `model_type` and the type of the numbers."""
 
-    def tidy(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return config.json and their tensors without what computes the same where it is left out."""
-        return config, tensors
-
     @abstractmethod
     def entries(self, model: ModelConfig, task: Task, kind: str) -> list[Entry]:
         """Return the table of names for a model, heads of its class included."""
@@ -109,6 +103,10 @@ class Family(ABC):
     def adopt(self, folder: Folder, task: Task) -> None:
         """Give a task its parts, from the folder's tokenizer and the labels of config.json."""
         task.adopt({"tokenizer": self.tokenizer(folder)}, labels_of(folder.settings))
+
+    def generation(self, task: Task, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return generation_config.json for a run, given that of the model it came from."""
+        return given
 
     def write_parts(self, task: Task, to: Path) -> None:
         """Write the files of the tokenizer."""

@@ -72,8 +72,9 @@ def import_folder(
         ConfigError: heed cannot compute what its settings ask for.
     """
     folder = Folder(Path(source))
-    family, kind = find_family(folder.settings)
-    wanted = task or (SENTENCES if folder.has("modules.json") else family.classes[kind])
+    said = task or (SENTENCES if folder.has("modules.json") else None)
+    family, kind = find_family(folder.settings, said)
+    wanted = said or family.classes[kind]
     table_kind = kind if family.classes[kind] == wanted else family.class_for(wanted)  # with the head that is wanted
     weights = folder.weights()
     weights.under(family.prefix)
@@ -157,7 +158,11 @@ def sentence_settings(folder: Folder) -> Groups:
             groups["task"]["normalise"] = True
         elif kind != "Transformer" or path:
             raise ConfigError(f"{where} at {path!r}, expected Transformer, Pooling and Normalize; heed cannot compute it")
-    longest = folder.read("sentence_bert_config.json").get("max_seq_length")
+    reading = Settings(folder.read("sentence_bert_config.json"), str(folder.path / "sentence_bert_config.json"))
+    reading.only("do_lower_case", False, why="heed does not lower-case texts: if the tokenizer does, as most do, set it to false there")
+    asking = Settings(folder.read("config_sentence_transformers.json"), str(folder.path / "config_sentence_transformers.json"))
+    asking.only("default_prompt_name", why="heed puts no prompt before a text: set it to null there, and write the prompt yourself")
+    longest = reading.get("max_seq_length", None)
     if isinstance(longest, int):
         groups["data"] = {"max_length": longest}
     return groups
@@ -191,7 +196,7 @@ def _fresh(model: ModelConfig, entries: list[Entry], names: set[str], *, asked: 
     """
     with torch.device("meta"):
         needed = set(distinct(build_model(model)))
-    given = {ours for one in entries for ours in one.ours if one.fills(names)}
+    given = {ours for one in entries for ours in one.ours if one.found(names)}
     fresh = sorted(needed - given)
     missing = [name for name in fresh if not asked or name.startswith(BODIES)]
     if missing:

@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from heed.convert.family import Family, Groups, foreign_ids, rows_of
 from heed.convert.folder import Folder, Settings, Weights
 from heed.convert.gpt2 import ACTIVATIONS, THEIR_ACTIVATIONS, end_of, optional, sampling
-from heed.convert.table import Entry, RotaryRows, entry, zeros
+from heed.convert.table import Entry, RotaryRows, entry
 from heed.convert.tokens import Tokens
 from heed.data.foreign import Frame
 from heed.errors import CheckpointError, ConfigError
 from heed.model.config import ModelConfig
+from heed.model.positions import FAST, SLOW
 from heed.run import RunConfig
 from heed.tasks.base import Task
 
@@ -21,7 +20,7 @@ FEED_FORWARD = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
 PLACES = {name: f"self_attn.{theirs}" for name, theirs in PROJECTIONS.items()} | {
     name: f"mlp.{theirs}" for name, theirs in FEED_FORWARD.items()
 }
-PLAIN_ROTARY = ("default",)
+ROTARY = {"default": (), "linear": ("factor",), "llama3": ("factor", "original_max_position_embeddings")}  # kinds -> what they read
 USUAL_WINDOW = 4096  # of Mistral, where config.json does not say it
 
 
@@ -55,9 +54,9 @@ class Llama(Family):
             "norm": "rms",
             "norm_epsilon": theirs.number("rms_norm_eps", 1e-6),
             "positions": "rotary",
-            "rotary_base": rotary_base(theirs),
+            **rotary(theirs),
             "max_length": places,
-            "bias": any(self.biased(theirs).values()),
+            **bias_settings(self.biased(theirs)),
             "tied": theirs.truth("tie_word_embeddings", False),
             "embedding_scale": False,
         }
@@ -91,7 +90,7 @@ class Llama(Family):
             "max_position_embeddings": model.max_length,
             "rms_norm_eps": model.norm_epsilon,
             "rope_theta": model.rotary_base,
-            "rope_parameters": {"rope_type": "default", "rope_theta": model.rotary_base},
+            **rope_settings(model),
             "tie_word_embeddings": model.tied,
             "bos_token_id": ids["begin"],
             "eos_token_id": ids["end"],
@@ -101,16 +100,8 @@ class Llama(Family):
 
     def biases(self, model: ModelConfig) -> dict[str, Any]:
         """Return what config.json says of biases."""
-        return {"attention_bias": model.bias, "mlp_bias": model.bias}
-
-    def tidy(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Leave out the biases of attention, or of feed-forwards, where all of them are zero."""
-        for setting, part in (("attention_bias", ".self_attn."), ("mlp_bias", ".mlp.")):
-            biases = [name for name in tensors if part in name and name.endswith(".bias")]
-            if setting in config and not any(bool(tensors[name].any()) for name in biases):
-                config = {**config, setting: False}
-                tensors = {name: tensor for name, tensor in tensors.items() if name not in biases}
-        return config, tensors
+        parts = {"attention_bias": PROJECTIONS, "mlp_bias": FEED_FORWARD}
+        return {setting: model.bias and not set(names) & set(model.unbiased) for setting, names in parts.items()}
 
     def entries(self, model: ModelConfig, task: Task, kind: str) -> list[Entry]:
         """Return the table of names."""
@@ -133,15 +124,12 @@ class Llama(Family):
         return table
 
     def _linear(self, model: ModelConfig, ours: str, theirs: str) -> list[Entry]:
-        """Return the lines of a linear map; queries and keys are turned, biases that they lack are zero."""
+        """Return the lines of a linear map; queries and keys are turned."""
         name = ours.rpartition(".")[2]
         heads = {"query": model.n_heads, "key": model.kv_heads}.get(name)
         turns = () if heads is None else (RotaryRows(heads),)
-        table = [entry(f"{ours}.weight", f"{theirs}.weight", *turns)]
-        if model.bias:
-            has = self.biased(Settings(self.biases(model)))[name]
-            table += [Entry((f"{ours}.bias",), f"{theirs}.bias", turns, optional=True)] if has else zeros(f"{ours}.bias")
-        return table
+        kinds = ("weight", "bias") if model.bias and name not in model.unbiased else ("weight",)
+        return [entry(f"{ours}.{kind}", f"{theirs}.{kind}", *turns) for kind in kinds]
 
     def specials(self, theirs: Settings, tokens: Tokens) -> tuple[list[int | None], Frame]:
         """Return the ids of special tokens."""
@@ -180,7 +168,7 @@ class Mistral(Llama):
 
 
 class Qwen2(Llama):
-    """Qwen2 (Yang et al. 2024): Llama with biases on queries, keys and values; all others are zero in heed."""
+    """Qwen2 (Yang et al. 2024): Llama with biases on queries, keys and values alone."""
 
     model_type: ClassVar[str] = "qwen2"
     classes: ClassVar[Mapping[str, str]] = {"Qwen2ForCausalLM": "text_generation", "Qwen2Model": "text_generation"}
@@ -199,15 +187,43 @@ class Qwen2(Llama):
         return {"use_sliding_window": False}
 
 
-def rotary_base(theirs: Settings) -> float:
-    """Return the base of rotary positions; raises ConfigError where they are scaled, which heed does not."""
-    given = theirs.get("rope_parameters", {})
-    scaling = theirs.get("rope_scaling", {})
-    for name, content in (("rope_parameters", given), ("rope_scaling", scaling)):
+def bias_settings(biased: Mapping[str, bool]) -> dict[str, Any]:
+    """Return heed's settings of biases, given which linear maps have one."""
+    bias = any(biased.values())
+    return {"bias": bias, "unbiased": [name for name, has in biased.items() if bias and not has]}
+
+
+def rotary(theirs: Settings) -> dict[str, Any]:
+    """Return heed's settings of rotary positions; raises ConfigError where they are scaled in a way that heed does not know."""
+    named = [name for name in ("rope_parameters", "rope_scaling") if theirs.get(name, None)]
+    for name in named:
+        content = theirs.get(name)
         kind = content.get("rope_type", content.get("type", "default")) if isinstance(content, dict) else content
-        if kind not in PLAIN_ROTARY:
-            raise ConfigError(f"{theirs.where}: {name}={content!r}, expected the type 'default'; heed turns by position alone")
-    inner = Settings(given, f"{theirs.where}: rope_parameters")
+        if kind not in ROTARY:
+            raise ConfigError(f"{theirs.where}: {name}={content!r}, expected the type {', '.join(ROTARY)}; heed cannot compute it")
+    inner = Settings(theirs.get(named[0]) if named else {}, f"{theirs.where}: {named[0] if named else ''}")
     for place in (theirs, inner):
         place.only("partial_rotary_factor", 1.0, 1)
-    return inner.number("rope_theta", theirs.number("rope_theta", 10000.0))
+    base = inner.number("rope_theta", theirs.number("rope_theta", 10000.0))
+    return {"rotary_base": base, **_scaling(inner, inner.get("rope_type", inner.get("type", "default")))}
+
+
+def _scaling(theirs: Settings, kind: str) -> dict[str, Any]:
+    """Return by how much rotary positions are slowed, and which of them."""
+    if "factor" not in ROTARY[kind] or theirs.number("factor") == 1:
+        return {}
+    if kind == "linear":
+        return {"rotary_factor": theirs.number("factor")}
+    theirs.only("low_freq_factor", SLOW)
+    theirs.only("high_freq_factor", FAST)
+    return {"rotary_factor": theirs.number("factor"), "rotary_context": theirs.count("original_max_position_embeddings")}
+
+
+def rope_settings(model: ModelConfig) -> dict[str, Any]:
+    """Return what config.json says of rotary positions beside their base: for transformers 5 and, where they are scaled, for 4 too."""
+    if model.rotary_factor == 1:
+        return {"rope_parameters": {"rope_type": "default", "rope_theta": model.rotary_base}}
+    scaling = {"rope_type": "linear" if model.rotary_context is None else "llama3", "factor": model.rotary_factor}
+    if model.rotary_context is not None:
+        scaling |= {"low_freq_factor": SLOW, "high_freq_factor": FAST, "original_max_position_embeddings": model.rotary_context}
+    return {"rope_parameters": {**scaling, "rope_theta": model.rotary_base}, "rope_scaling": scaling}

@@ -17,7 +17,7 @@ from heed.convert.family import Family, Groups, foreign_ids, rows_of
 from heed.convert.folder import Folder, Settings, Weights
 from heed.convert.gpt2 import ACTIVATIONS, THEIR_ACTIVATIONS
 from heed.convert.sentencepieces import piece_tokenizer, read_pieces
-from heed.convert.table import Entry, entry, layer, zeros
+from heed.convert.table import Entry, entry, layer
 from heed.convert.tokens import Tokens
 from heed.convert.writing import write_json
 from heed.data.foreign import Frame
@@ -205,7 +205,6 @@ def _block(ours: str, theirs: str, *, cross: bool, key_bias: bool) -> list[Entry
         table += layer(f"{ours}.{residual}.norm", f"{theirs}.{called}_layer_norm")
         for a, b in PROJECTIONS.items():
             table += layer(f"{ours}.{name}.{a}", f"{theirs}.{called}.{b}", bias=key_bias or a != "key")
-        table += [] if key_bias else zeros(f"{ours}.{name}.key.bias")
     table += layer(f"{ours}.feed_forward_residual.norm", f"{theirs}.final_layer_norm")
     return [*table, *layer(f"{ours}.feed_forward.up", f"{theirs}.fc1"), *layer(f"{ours}.feed_forward.down", f"{theirs}.fc2")]
 

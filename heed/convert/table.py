@@ -92,21 +92,19 @@ class Entry:
 
     Args:
         ours: the tensor of heed, or several of one shape that theirs holds one below the other.
-        theirs: the name in the file; None where it has none, because it would be all zero.
+        theirs: the name in the file.
         changes: what turns theirs into ours, in this order.
         copies: names under which a file may hold the same tensor again; when it does, they must be equal.
-        optional: whether ours are zero where the file lacks theirs.
     """
 
     ours: tuple[str, ...]
-    theirs: str | None
+    theirs: str
     changes: tuple[Change, ...] = ()
     copies: tuple[str, ...] = ()
-    optional: bool = False
 
-    def fills(self, names: set[str]) -> bool:
-        """Return whether it says what ours are, given the names in a file."""
-        return self.theirs is None or self.optional or bool(names & {self.theirs, *self.copies})
+    def found(self, names: set[str]) -> list[str]:
+        """Return the names that the tensor has in a file, given those in it."""
+        return [name for name in (self.theirs, *self.copies) if name in names]
 
     def take(self, theirs: Tensor) -> list[Tensor]:
         """Turn their tensor into ours, in the order of `ours`; raises CheckpointError where it cannot be one."""
@@ -135,14 +133,9 @@ def layer(ours: str, theirs: str, *changes: Change, bias: bool = True) -> list[E
     return [weight, entry(f"{ours}.bias", f"{theirs}.bias")] if bias else [weight]
 
 
-def zeros(*ours: str) -> list[Entry]:
-    """Return the lines of tensors that are all zero in heed, because the other side has none of them."""
-    return [Entry((name,), None) for name in ours]
-
-
 def names_of(entries: Sequence[Entry]) -> set[str]:
     """Return the names in a file that a table knows."""
-    return {name for one in entries for name in (one.theirs, *one.copies) if name is not None}
+    return {name for one in entries for name in (one.theirs, *one.copies)}
 
 
 def take_all(
@@ -157,9 +150,8 @@ def take_all(
         CheckpointError: a tensor has another shape than expected, or a second copy of one differs from the first.
     """
     for one in entries:
-        present = [name for name in (one.theirs, *one.copies) if name is not None and name in names]
+        present = one.found(names)
         if not present:
-            yield from ((name, torch.zeros(shapes[name])) for name in one.ours if one.fills(names))
             continue
         first = read(present[0])
         for other in present[1:]:
@@ -183,23 +175,9 @@ def _taken(one: Entry, theirs: Tensor, shapes: Mapping[str, tuple[int, ...]]) ->
 
 
 def give_all(entries: Sequence[Entry], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return their tensors from ours.
-
-    Raises:
-        ConfigError: a tensor that they have not is no longer zero, or one of ours has no place with them.
-    """
+    """Return their tensors from ours; raises ConfigError where one of ours has no place with them."""
     known = {name for one in entries for name in one.ours}
     homeless = sorted(ours.keys() - known)
     if homeless:
         raise ConfigError(f"{', '.join(homeless)}: no tensor of this format holds that; export a run of another task, or without it")
-    found: dict[str, Tensor] = {}
-    for one in entries:
-        if one.theirs is not None:
-            found[one.theirs] = one.give([ours[name] for name in one.ours])
-        elif any(bool(ours[name].any()) for name in one.ours):
-            name = next(name for name in one.ours if bool(ours[name].any()))
-            raise ConfigError(
-                f"{name}: was zero when it was imported and has been trained since, and this format has no tensor for it; "
-                "train with model.bias=false, or keep the run as it is"
-            )
-    return found
+    return {one.theirs: one.give([ours[name] for name in one.ours]) for one in entries}

@@ -1,9 +1,10 @@
 """The tokenizer of a foreign folder: its pipeline, from tokenizer.json or the older files, and the ids of its special tokens."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from heed.convert.folder import Folder
@@ -12,6 +13,7 @@ from heed.errors import CheckpointError, ConfigError
 
 Pipeline = dict[str, Any]
 Builder = Callable[[Folder], Pipeline | None]  # a pipeline of older files; None where they are not there
+PROPERTIES = ("lstrip", "rstrip", "single_word", "normalized", "special")  # of added tokens
 
 
 class Tokens:
@@ -35,10 +37,8 @@ class Tokens:
         Args:
             usual: its text where no file says it.
         """
-        text = self._named.get(role, usual)
-        if isinstance(text, Mapping):
-            text = text.get("content")
-        return None if not isinstance(text, str) else self.backend.token_to_id(text)
+        text = _text_of(self._named.get(role, usual))
+        return None if text is None else self.backend.token_to_id(text)
 
     def needed(self, role: str, usual: str) -> int:
         """Return the id of a special token that this family cannot do without; raises CheckpointError."""
@@ -83,6 +83,12 @@ class Tokens:
         return ForeignTokenizer(self.pipeline, specials, n_foreign, frame=ours, settings=self.folder.tokenizer_settings)
 
 
+def _text_of(token: Any) -> str | None:
+    """Return the text of a token that a file gives as such or with its properties."""
+    text = token.get("content") if isinstance(token, Mapping) else token
+    return text if isinstance(text, str) else None
+
+
 def _first_of(stage: Any) -> int | None:
     """Return the id that a stage behind the cutting puts before a text, if it does."""
     kind = stage.get("type") if isinstance(stage, Mapping) else None
@@ -96,6 +102,58 @@ def _first_of(stage: Any) -> int | None:
     return None if not named or not named["ids"] else int(named["ids"][0])
 
 
+def added_tokens(folder: Folder) -> dict[int, AddedToken]:
+    """Return what older files put behind a vocabulary, or mark in it, by id; raises CheckpointError where they are damaged."""
+    named = [*folder.read("special_tokens_map.json").values(), *folder.tokenizer_settings.values()]
+    texts = {_text_of(value) for value in _spread(named)}
+    found = {number: AddedToken(text, special=text in texts, normalized=text not in texts) for text, number in _appended(folder).items()}
+    for number, token in dict(folder.tokenizer_settings.get("added_tokens_decoder") or {}).items():
+        text = _text_of(token)
+        if text is None or not number.isdecimal():
+            where = folder.path / "tokenizer_config.json"
+            raise CheckpointError(f"{where}: added_tokens_decoder has {number!r}: {token!r}, expected a token; fetch it again")
+        found[int(number)] = AddedToken(text, **{name: token[name] is True for name in PROPERTIES if name in token})
+    return found
+
+
+def _spread(values: Iterable[Any]) -> Iterator[Any]:
+    """Yield values, and those of lists among them."""
+    for value in values:
+        yield from value if isinstance(value, list) else [value]
+
+
+def _appended(folder: Folder) -> dict[str, int]:
+    """Return the tokens of added_tokens.json with their ids."""
+    found = folder.read("added_tokens.json")
+    wrong = next((token for token, number in found.items() if type(number) is not int), None)
+    if wrong is not None:
+        raise CheckpointError(f"{folder.path / 'added_tokens.json'}: {wrong!r} has the id {found[wrong]!r}; fetch it again")
+    return found
+
+
+def extended(folder: Folder, pipeline: Pipeline, *, special: bool = False) -> Pipeline:
+    """Return a pipeline of older files with the tokens that were added to it.
+
+    Args:
+        special: whether all of them are left out of texts.
+    Raises:
+        CheckpointError: one would have another id than the files say.
+    """
+    backend = Backend.from_str(json.dumps(pipeline))
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    for number, token in sorted(added_tokens(folder).items()):
+        if token.content not in known:
+            add = backend.add_special_tokens if special or token.special else backend.add_tokens
+            add([token])
+        if backend.token_to_id(token.content) != number:
+            raise CheckpointError(
+                f"{folder.path}: the token {token.content!r} has the id {number}, which does not follow the vocabulary; fetch "
+                "tokenizer.json instead"
+            )
+    content: Pipeline = json.loads(backend.to_str())
+    return content
+
+
 def read_tokens(folder: Folder, *builders: Builder) -> Tokens:
     """Return the tokenizer of a folder, from tokenizer.json or else from the older files that `builders` know."""
     if folder.has("tokenizer.json"):
@@ -103,5 +161,5 @@ def read_tokens(folder: Folder, *builders: Builder) -> Tokens:
     for build in builders:
         pipeline = build(folder)
         if pipeline is not None:
-            return Tokens(folder, pipeline)
+            return Tokens(folder, extended(folder, pipeline))
     raise CheckpointError(f"{folder.path}: has no tokenizer.json, nor the older files of one that heed reads; fetch tokenizer.json too")

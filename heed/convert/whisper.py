@@ -3,13 +3,9 @@
 Source: Radford et al. 2022. Left out: times of words and of segments, and what was said before a piece of a long recording.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
-
-from tokenizers import AddedToken
-from tokenizers import Tokenizer as Backend
 
 from heed.convert.family import Family, Groups, foreign_ids, ids_of, rows_of
 from heed.convert.folder import Folder, Settings, read_if_there
@@ -17,7 +13,7 @@ from heed.convert.gpt2 import ACTIVATIONS, THEIR_ACTIVATIONS, bytes_pipeline
 from heed.convert.marian import of_both, stacks
 from heed.convert.t5 import first_of_decoder
 from heed.convert.table import Entry, entry, layer
-from heed.convert.tokens import Builder, Pipeline, Tokens
+from heed.convert.tokens import Builder, Pipeline, Tokens, extended
 from heed.convert.writing import write_json, write_tokenizer
 from heed.data.foreign import ForeignTokenizer, Frame
 from heed.data.whisper import WhisperFeatures, WhisperSettings
@@ -33,17 +29,9 @@ WITHOUT_TIMES = "<|notimestamps|>"
 
 
 def spoken_pipeline(folder: Folder) -> Pipeline | None:
-    """Return the pipeline of vocab.json and merges.txt, with the tokens that added_tokens.json puts behind them."""
+    """Return the pipeline of vocab.json and merges.txt, with the tokens behind them, none of which is a part of a transcript."""
     pipeline = bytes_pipeline(folder)
-    if pipeline is None:
-        return None
-    backend, added = Backend.from_str(json.dumps(pipeline)), folder.read("added_tokens.json")
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in sorted(added, key=added.__getitem__)])
-    wrong = next((token for token, number in added.items() if backend.token_to_id(token) != number), None)
-    if wrong is not None:
-        raise CheckpointError(f"{folder.path / 'added_tokens.json'}: {wrong!r} does not follow vocab.json; fetch tokenizer.json instead")
-    content: Pipeline = json.loads(backend.to_str())
-    return content
+    return None if pipeline is None else extended(folder, pipeline, special=True)
 
 
 class Whisper(Family):
@@ -76,6 +64,7 @@ class Whisper(Family):
             "dropout": theirs.number("dropout", 0.0),
             "activation": theirs.one_of("activation_function", ACTIVATIONS, "gelu"),
             "norm_epsilon": 1e-5,
+            "unbiased": ["key"],
             "positions": "learned",
             "max_length": theirs.whole("max_target_positions", 448),
             "max_source_length": places,
@@ -139,6 +128,15 @@ class Whisper(Family):
         speech = {name: find(folder, tokenizer) for name, find in SPEECH.items() if not _is_given(task, name)}
         task.config = task.config.replace(**sound, **speech)
 
+    def generation(self, task: Task, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return generation_config.json, which says the language that a run writes and whether it translates."""
+        language, prefix = getattr(task.config, "language", None), getattr(task.config, "prefix", [])
+        told = next((name for name in given.get("task_to_id") or {} if f"<|{name}|>" in prefix), None)
+        said = {"task": told} if told not in (None, given.get("task", "transcribe")) else {}
+        if language not in (None, str(given.get("language")).strip(MARKS)):
+            said["language"] = f"<|{language}|>"
+        return {**given, **said}
+
     def write_parts(self, task: Task, to: Path) -> None:
         """Write the files of the tokenizer and of the features."""
         features = task.parts["features"]
@@ -198,8 +196,8 @@ def _sound(settings: WhisperSettings) -> dict[str, Any]:
 
 
 def _is_given(task: Task, name: str) -> bool:
-    """Return whether a setting of a task differs from its default."""
-    return bool(getattr(task.config, name) != type(task.config).model_fields[name].default) and bool(getattr(task.config, name))
+    """Return whether a setting of a task differs from its default, and not by being empty."""
+    return task.config.changed(name) and bool(getattr(task.config, name))
 
 
 def _languages(folder: Folder, tokenizer: ForeignTokenizer) -> list[str]:

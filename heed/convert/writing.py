@@ -1,23 +1,52 @@
 """The files of a tokenizer in Hugging Face's form, of an imported one as it came and of heed's own."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 from tokenizers import AddedToken, decoders, normalizers, processors
 from tokenizers import Tokenizer as Backend
+from torch import Tensor
 
+from heed.convert.folder import INDEX, WEIGHTS
 from heed.data.foreign import ForeignTokenizer
 from heed.data.parts import Part
-from heed.data.text import SPECIALS, Tokenizer
+from heed.data.text import Tokenizer
+from heed.data.vocabulary import SPECIALS
 from heed.errors import ConfigError
 
+SHARD = "model-{:05}-of-{:05}.safetensors"
 ROLES = ("pad_token", "bos_token", "eos_token", "unk_token")  # of the special tokens, in their order
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file as Hugging Face's libraries do."""
     path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def write_weights(to: Path, tensors: Mapping[str, Tensor], shard_bytes: int) -> None:
+    """Write model.safetensors, or where that is larger than a shard may be, several files and an index that says what is in which."""
+    shards: list[dict[str, Tensor]] = [{}]
+    for name, tensor in tensors.items():
+        if shards[-1] and sum(map(n_bytes, shards[-1].values())) + n_bytes(tensor) > shard_bytes:
+            shards.append({})
+        shards[-1][name] = tensor
+    if len(shards) == 1:
+        safetensors.torch.save_file(shards[0], to / WEIGHTS, metadata={"format": "pt"})
+        return
+    places: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        file = SHARD.format(number, len(shards))
+        safetensors.torch.save_file(shard, to / file, metadata={"format": "pt"})
+        places |= dict.fromkeys(shard, file)
+    write_json(to / INDEX, {"metadata": {"total_size": sum(map(n_bytes, tensors.values()))}, "weight_map": places})
+
+
+def n_bytes(tensor: Tensor) -> int:
+    """Return how many bytes the numbers of a tensor take."""
+    return tensor.numel() * tensor.element_size()
 
 
 def write_tokenizer(part: Part, to: Path, *, source: bool = False) -> None:

@@ -83,7 +83,7 @@ def read_audio(
             _check_length(file.frames / file.samplerate, longest_seconds, place)
             samples, rate = _decoded(file, place), file.samplerate
     _check_finite(samples, rate, place)
-    return _at_rate(Wave(samples, rate), sample_rate, place)
+    return at_rate(Wave(samples, rate), sample_rate, place)
 
 
 def resampled(samples: Samples, from_rate: float, to_rate: float) -> Samples:
@@ -149,7 +149,8 @@ def _check_finite(samples: Samples, rate: int, place: str) -> None:
         )
 
 
-def _at_rate(wave: Wave, rate: int | None, place: str) -> Wave:
+def at_rate(wave: Wave, rate: int | None, place: str) -> Wave:
+    """Bring a recording to another sample rate, if one is given; raises DataError, which begins with the place, where nothing is left."""
     if rate is None or rate == wave.sample_rate:
         return wave
     samples = _converted(wave.samples, wave.sample_rate, rate)

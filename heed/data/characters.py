@@ -5,13 +5,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 from heed.data.foreign import ForeignTokenizer
-from heed.data.text import SPECIALS, Tokenizer, byte_values, join_surrogates
+from heed.data.text import Tokenizer, byte_values, join_surrogates
+from heed.data.vocabulary import SPECIALS, Vocabulary, for_the_eye
 from heed.errors import CheckpointError, ConfigError, DataError
 
 UNKNOWN = "\ufffd"  # what an unknown character is read as
 
 
-class Characters:
+class Characters(Vocabulary):
     """A vocabulary of characters, from which any text of known ones comes back exactly; a `Part` that is saved as one JSON file.
 
     Characters are code points, white space and line ends among them. `Words` with unit="characters" folds white space instead.
@@ -21,10 +22,6 @@ class Characters:
     """
 
     kind: ClassVar[str] = "characters"
-    pad_id: ClassVar[int] = 0
-    bos_id: ClassVar[int] = 1
-    eos_id: ClassVar[int] = 2
-    unk_id: ClassVar[int] = 3
 
     def __init__(self, characters: Sequence[str]) -> None:
         self.characters = [*SPECIALS, *characters]
@@ -44,7 +41,7 @@ class Characters:
         for text in texts:
             counts.update(join_surrogates(text))
         if not counts:
-            raise DataError("no text to take characters from: every text is empty; check the data files and their columns")
+            raise DataError("no text to take characters from: none was left for training, or every text is empty; check the data files")
         ranked = sorted(counts, key=lambda character: (-counts[character], character))
         return cls(ranked[: vocab_size - len(SPECIALS)])
 
@@ -57,10 +54,6 @@ class Characters:
         """Return the ids of a text, without begin and end; a character that is not in the vocabulary is unknown (id 3)."""
         return [self._ids.get(character, self.unk_id) for character in join_surrogates(text)]
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text, as `encode` does."""
-        return [self.encode(text) for text in texts]
-
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids; an unknown character is U+FFFD, other special tokens are nothing.
 
@@ -69,33 +62,14 @@ class Characters:
         """
         return "".join(self._read(index) for index in ids)
 
-    def decode_batch(self, batch: Sequence[Sequence[int]]) -> list[str]:
-        """Return the text of each sequence of ids, as `decode` does."""
-        return [self.decode(ids) for ids in batch]
-
     def token(self, index: int) -> str:
         """Return one character for the eye: "▁" is a space."""
-        shown = self.characters[self._known(index)].replace(" ", "▁")
-        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in shown)
-
-    def unknown_share(self, texts: Iterable[str]) -> float:
-        """Return which share of the characters of some texts is not in the vocabulary; 0 for no text."""
-        n_unknown = n_all = 0
-        for text in texts:
-            ids = self.encode(text)
-            n_unknown += ids.count(self.unk_id)
-            n_all += len(ids)
-        return n_unknown / max(1, n_all)
+        return for_the_eye(self.characters[self.known(index)])
 
     def _read(self, index: int) -> str:
-        if self._known(index) == self.unk_id:
+        if self.known(index) == self.unk_id:
             return UNKNOWN
         return "" if index < len(SPECIALS) else self.characters[index]
-
-    def _known(self, index: int) -> int:
-        if not 0 <= index < len(self.characters):
-            raise ValueError(f"id {index} is outside the vocabulary: expected 0 to {len(self.characters) - 1}")
-        return int(index)
 
     def to_json(self) -> dict[str, Any]:
         """Return `characters`, by id behind the special tokens."""

@@ -6,8 +6,8 @@ sentence are left out. Left out as well: ranges of tokens and empty nodes of CoN
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
+from heed.data.rows import Row
 from heed.errors import DataError
 
 SUFFIXES = ("conll", "conll2002", "conll2003", "bio", "iob", "iob1", "iob2", "bioes", "bilou")  # of files that are told by their names
@@ -16,10 +16,8 @@ BOUNDARY = "-DOCSTART-"
 COMMENT = re.compile(r"# .*=")
 SHOWN_CHARACTERS = 60
 
-ConllRow = tuple[int, dict[str, Any] | str]
 
-
-def conll_rows(source: str, lines: Iterable[str], header: Sequence[str] | None, *, tagged: bool = True) -> Iterator[ConllRow]:
+def conll_rows(source: str, lines: Iterable[str], header: Sequence[str] | None, *, tagged: bool = True) -> Iterator[Row]:
     """Yield each sentence under the number of its first line: its columns as lists, or what is wrong with it.
 
     Without a header the first column is `tokens` and the last `tags`, and others are left out.

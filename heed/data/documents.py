@@ -10,12 +10,11 @@ from glob import glob
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, TextIO, cast
+from typing import Literal, TextIO, cast
 
 from heed.data.encodings import existing, scan_text
+from heed.data.rows import Example
 from heed.errors import DataError
-
-Example = dict[str, Any]  # as in heed.data.read, which reads documents through this file
 
 Documents = Literal["file", "paragraphs"]
 

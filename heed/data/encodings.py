@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -24,6 +24,7 @@ WHOLE_PER_FAULT = 4  # characters for each fault that make a file damaged UTF-8 
 # Of GB18030 text, at least this share of characters beyond ASCII is in its everyday part (GB 2312); Latin-1 read as GB18030 has none.
 MIN_EVERYDAY_SHARE = 0.25
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+MIN_PAIRS = 0.75  # share of pairs of bytes without a NUL that are printable ASCII on both sides, from which a text is no UTF-16
 SEPARATORS = np.array([ord(char) for char in '\t\n\r ",:'], dtype=np.uint16)
 
 
@@ -163,18 +164,33 @@ def _unmarked_encoding(path: Path) -> str | None:
     """Guess what a file is that is not UTF-8; None for UTF-8 with faults.
 
     In UTF-16, spaces, line ends and their like hold a NUL byte on the side that the byte order gives. Text in UTF-8 has far more
-    whole characters beyond ASCII than faults; GB18030 read as UTF-8 the other way round.
+    whole characters beyond ASCII than faults; GB18030 read as UTF-8 the other way round. Where neither has any, as in English, pairs of
+    bytes that both are letters and the like are those of UTF-8, be there a stray NUL or not: in UTF-16 they are rare Chinese characters.
     """
-    n_little = n_big = n_whole = n_faults = 0
+    n_little = n_big = n_whole = n_faults = n_pairs = n_units = 0
     for chunk in _chunks(path):
         units = np.frombuffer(chunk[: len(chunk) // 2 * 2], dtype="<u2")
         n_little += int(np.isin(units, SEPARATORS).sum())
         n_big += int(np.isin(units, SEPARATORS << 8).sum())
+        low, high = (np.frombuffer(chunk, dtype=np.uint8)[side : len(chunk) // 2 * 2 : 2] for side in (0, 1))
+        n_pairs += int((_is_printable(low) & _is_printable(high)).sum())
+        n_units += int((_is_no_gap(low) & _is_no_gap(high)).sum())
         n_whole += len(chunk.decode("utf-8", "ignore")) - len(chunk.decode("ascii", "ignore"))
         n_faults += chunk.decode("utf-8", "replace").count("\ufffd")
-    if n_little or n_big:
+    is_eight_bit = n_whole >= WHOLE_PER_FAULT * n_faults and (n_whole > 0 or n_pairs >= max(1, MIN_PAIRS * n_units))
+    if (n_little or n_big) and not is_eight_bit:
         return "utf-16-le" if n_little > n_big else "utf-16-be"
     return None if n_whole >= WHOLE_PER_FAULT * n_faults else "gb18030"
+
+
+def _is_printable(values: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return which bytes are printable ASCII."""
+    return (values >= ord(" ")) & (values <= ord("~"))
+
+
+def _is_no_gap(values: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return which bytes are neither NUL nor a tab or of a line's end."""
+    return ~np.isin(values, [0, *b"\t\n\r"])
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -1,199 +1,31 @@
-"""Features of speech: short frames of a wave as log-mel energies or MFCCs, offline and as a stream; and SpecAugment.
+"""Features of speech: short frames of a wave as log-mel energies or MFCCs, offline and as a stream.
 
 Everything is computed in float64 on the device of the samples, whatever autocast says, and given as float32. The rounding of an FFT in
 float32 is 1e-7 of the loudest frequency, which in the gaps beside a clean tone moves log energies by 0.05; in float64 by nothing, for
 some 10 ms more per minute of audio on one core. Left out: pitch, and frames centred on their time (a window lies wholly in the samples).
 """
 
-import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
-from functools import cache
-from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from torch.nn.functional import pad
 
+from heed.data.feature_settings import FeatureSettings, band_edges, bin_frequencies, read_settings
 from heed.errors import CheckpointError, ConfigError, DataError
-
-Window = Literal["hann", "hamming"]
-FeatureKind = Literal["log_mel", "mfcc"]
-Normalisation = Literal["none", "utterance", "global", "running"]
 
 FLOOR = 1e-10  # of energies, before their logarithm: below the rounding of 16 bits (1e-8), so that only digital silence comes to lie on it
 INT16_SCALE = 32768
 DELTA_REACH = 2  # frames on either side that a delta is fitted to
 PRIOR_FRAMES = 100  # frames for which the global statistics count when running ones begin: a second at the default hop
 SMALLEST_DEVIATION = 1e-3  # divided by at least: what never changes (silence) stays near 0 and is not blown up
-USUAL_N_MFCC = 13
-LARGEST_N_MELS = 512
-LONGEST_FRAME_MS = 1000
-LOWEST_RATE, HIGHEST_RATE = 1000, 384_000
 # Frames whose spectra are computed at once: 512 fit the cache of a CPU core; more keep a GPU busy, and memory bounded for an hour.
 FRAMES_AT_ONCE = {"cpu": 1 << 9}
 FRAMES_AT_ONCE_ELSEWHERE = 1 << 16
-ROUNDING_HZ = 1e-6  # of a band's ends; a frequency that lies on one has no weight
-
-
-@dataclass(frozen=True)
-class FeatureSettings:
-    """What is computed of a wave.
-
-    Attributes:
-        sample_rate: samples per second.
-        frame_ms: length of a frame in milliseconds, to the nearest sample; the FFT is as long.
-        hop_ms: from the start of one frame to the next, in milliseconds; a whole number of samples.
-        window: what a frame is multiplied by, in its symmetric form: its ends are 0 (hann) or 0.08 (hamming).
-        kind: log energies of mel bands, or their cepstrum (MFCC).
-        n_mels: mel bands, triangles of height 1 at equal steps of the HTK scale.
-        n_mfcc: cepstral coefficients that are kept; of mfcc only.
-        lowest_hz: where the first band begins.
-        highest_hz: where the last band ends; None is half the rate.
-        deltas: 1 appends how fast each feature changes, 2 also how fast this does.
-        zero_crossings: append the changes of sign per sample.
-        spectral_entropy: append the entropy of the power spectrum, from 0 (one frequency) to 1 (all alike).
-        normalise: to mean 0 and deviation 1: over the utterance, by the training data, or by what was heard so far.
-    Raises:
-        ConfigError: a value is out of range, or two do not go together.
-    """
-
-    sample_rate: int
-    frame_ms: float = 25
-    hop_ms: float = 10
-    window: Window = "hann"
-    kind: FeatureKind = "log_mel"
-    n_mels: int = 80
-    n_mfcc: int = USUAL_N_MFCC
-    lowest_hz: float = 20
-    highest_hz: float | None = None
-    deltas: Literal[0, 1, 2] = 0
-    zero_crossings: bool = False
-    spectral_entropy: bool = False
-    normalise: Normalisation = "utterance"
-
-    def __post_init__(self) -> None:
-        self._check_choices()
-        self._check_times()
-        self._check_bands()
-
-    @property
-    def hop(self) -> int:
-        """Samples from frame to frame."""
-        return round(self.sample_rate * self.hop_ms / 1000)
-
-    @property
-    def window_length(self) -> int:
-        """Samples of a frame."""
-        return round(self.sample_rate * self.frame_ms / 1000)
-
-    @property
-    def n_bins(self) -> int:
-        """Frequencies of the spectrum."""
-        return self.window_length // 2 + 1
-
-    @property
-    def top_hz(self) -> float:
-        """Where the last band ends."""
-        return self.sample_rate / 2 if self.highest_hz is None else self.highest_hz
-
-    @property
-    def n_static(self) -> int:
-        """Features of a frame without deltas."""
-        return (self.n_mels if self.kind == "log_mel" else self.n_mfcc) + self.zero_crossings + self.spectral_entropy
-
-    @property
-    def n_features(self) -> int:
-        """Features of a frame, F."""
-        return self.n_static * (1 + self.deltas)
-
-    def _check_choices(self) -> None:
-        choices: dict[str, tuple[Any, Any]] = {
-            "window": (self.window, Window),
-            "features": (self.kind, FeatureKind),
-            "normalise": (self.normalise, Normalisation),
-            "deltas": (self.deltas, Literal[0, 1, 2]),
-        }
-        for name, (value, allowed) in choices.items():
-            if value not in get_args(allowed):
-                raise ConfigError(f"task.{name}={value!r} is not one of {', '.join(map(str, get_args(allowed)))}")
-
-    def _check_times(self) -> None:
-        if not LOWEST_RATE <= self.sample_rate <= HIGHEST_RATE:
-            raise ConfigError(f"task.sample_rate={self.sample_rate} is not {LOWEST_RATE} to {HIGHEST_RATE} samples per second")
-        if not 0 < self.frame_ms <= LONGEST_FRAME_MS:
-            raise ConfigError(
-                f"task.frame_ms={self.frame_ms:g} is not above 0 and up to {LONGEST_FRAME_MS}; frames of speech have 20 to 30"
-            )
-        if not 0 < self.hop_ms <= self.frame_ms:
-            raise ConfigError(
-                f"task.hop_ms={self.hop_ms:g} is not above 0 and up to task.frame_ms={self.frame_ms:g}; no sample may fall between frames"
-            )
-        samples = self.sample_rate * self.hop_ms / 1000
-        if self.hop < 1 or abs(samples - self.hop) > 1e-6:
-            whole = 1000 // math.gcd(self.sample_rate, 1000)
-            raise ConfigError(
-                f"task.hop_ms={self.hop_ms:g} is {samples:g} samples at task.sample_rate={self.sample_rate}, not a whole number; choose a "
-                f"multiple of {whole} ms, or a rate such as 16000"
-            )
-
-    def _check_bands(self) -> None:
-        if not 1 <= self.n_mels <= LARGEST_N_MELS:
-            raise ConfigError(f"task.n_mels={self.n_mels} is not 1 to {LARGEST_N_MELS}")
-        if self.kind == "mfcc" and not 1 <= self.n_mfcc <= self.n_mels:
-            raise ConfigError(f"task.n_mfcc={self.n_mfcc} is not 1 to task.n_mels={self.n_mels}, the bands they are computed from")
-        if self.kind != "mfcc" and self.n_mfcc != USUAL_N_MFCC:
-            raise ConfigError(f"task.n_mfcc={self.n_mfcc} would be ignored by task.features={self.kind}; leave it out or choose mfcc")
-        if not 0 <= self.lowest_hz < self.top_hz <= self.sample_rate / 2:
-            raise ConfigError(
-                f"task.lowest_hz={self.lowest_hz:g} and task.highest_hz={self.top_hz:g} are not in order between 0 and "
-                f"{self.sample_rate / 2:g} Hz, half of task.sample_rate"
-            )
-        bins = _bin_frequencies(self.sample_rate, self.window_length)
-        empty = _empty_band(bins, _band_edges(self.lowest_hz, self.top_hz, self.n_mels))
-        if empty is not None:
-            raise ConfigError(self._too_many_bands(empty))
-
-    def _too_many_bands(self, empty: int) -> str:
-        begin, _, end = _band_edges(self.lowest_hz, self.top_hz, self.n_mels)[empty : empty + 3].tolist()
-        bins = _bin_frequencies(self.sample_rate, self.window_length)
-        enough = _most_bands(bins, self.lowest_hz, self.top_hz, self.n_mels)
-        return (
-            f"task.n_mels={self.n_mels} is too many: band {empty + 1}, {begin:.1f} to {end:.1f} Hz, lies between the frequencies that a "
-            f"frame of {self.frame_ms:g} ms tells apart (every {self.sample_rate / self.window_length:g} Hz); "
-            + (f"lower it to {enough}, or raise task.frame_ms" if enough else "raise task.frame_ms")
-        )
-
-
-def _band_edges(lowest_hz: float, top_hz: float, n_mels: int) -> Tensor:
-    """Return where mel bands begin, peak and end, in Hz, (n_mels + 2,): band i has the edges i, i + 1 and i + 2."""
-    mels = torch.linspace(mel_of_hz(lowest_hz), mel_of_hz(top_hz), n_mels + 2, dtype=torch.float64)
-    return 700 * (10 ** (mels / 2595) - 1)
-
-
-def _bin_frequencies(sample_rate: int, window_length: int) -> Tensor:
-    """Return the frequencies of the spectrum in Hz, (n_bins,)."""
-    return torch.arange(window_length // 2 + 1, dtype=torch.float64) * sample_rate / window_length
-
-
-def _empty_band(bins: Tensor, edges: Tensor) -> int | None:
-    """Return the first band, from 0, in which no frequency of the spectrum lies."""
-    held = torch.searchsorted(bins, edges[2:] - ROUNDING_HZ) - torch.searchsorted(bins, edges[:-2] + ROUNDING_HZ)
-    empty = (held <= 0).nonzero()
-    return int(empty[0]) if len(empty) else None
-
-
-def _most_bands(bins: Tensor, lowest_hz: float, top_hz: float, limit: int) -> int:
-    """Return the largest number of bands up to a limit of which none is empty; 0 when there is none."""
-    return next((n for n in range(limit, 0, -1) if _empty_band(bins, _band_edges(lowest_hz, top_hz, n)) is None), 0)
-
-
-def mel_of_hz(hz: float) -> float:
-    """Return the mel of a frequency on HTK's scale: 2595 log10(1 + f / 700), 999.99 for 1000 Hz."""
-    return 2595 * math.log10(1 + hz / 700)
 
 
 def window_values(settings: FeatureSettings) -> Tensor:
@@ -204,9 +36,9 @@ def window_values(settings: FeatureSettings) -> Tensor:
 
 def mel_filters(settings: FeatureSettings) -> Tensor:
     """Return the weight of each frequency of the spectrum in each band, (n_bins, n_mels), float64; at most 1."""
-    edges = _band_edges(settings.lowest_hz, settings.top_hz, settings.n_mels)
+    edges = band_edges(settings.lowest_hz, settings.top_hz, settings.n_mels)
     begin, peak, end = edges[:-2], edges[1:-1], edges[2:]
-    bins = _bin_frequencies(settings.sample_rate, settings.window_length)[:, None]
+    bins = bin_frequencies(settings.sample_rate, settings.window_length)[:, None]
     return torch.minimum((bins - begin) / (peak - begin), (end - bins) / (end - peak)).clamp(min=0)
 
 
@@ -335,7 +167,7 @@ class Features:
     def from_json(cls, content: dict[str, Any]) -> Self:
         """Build them again; raises CheckpointError."""
         try:
-            settings = _read_settings(content["settings"])
+            settings = read_settings(content["settings"])
             return cls(settings, _read_statistics(content["statistics"], settings))
         except (KeyError, TypeError, ValueError, OverflowError, ConfigError) as error:
             found = " ".join(f"{type(error).__name__}: {error}".split())[:300]
@@ -364,8 +196,19 @@ class Features:
         if T == 0:
             return hops.new_zeros(B, 0, self.n_features, dtype=torch.float64), mask
         hops = pad(hops, (0, 0, 0, max(0, self._hops_per_frame - T)))
-        x = self._static_of_rows(hops.flatten(1))
+        x = self._within_range(self._static_of_rows(hops.flatten(1)), n_frames)
         return _with_deltas(x, n_frames, self.settings.deltas), torch.arange(x.size(1), device=x.device) < n_frames[:, None]
+
+    def _within_range(self, x: Tensor, n_frames: Tensor) -> Tensor:
+        """Tell the energies of rows (B, T', n_static) from the loudest of their frames (B,), settings.range_db down at most."""
+        if self.settings.range_db is None:
+            return x
+        energies, others = x[..., : self.settings.n_mels], x[..., self.settings.n_mels :]
+        real = torch.arange(x.size(1), device=x.device) < n_frames[:, None]
+        loudest = energies.masked_fill(~real[:, :, None], -math.inf).amax((1, 2), keepdim=True)
+        loudest = loudest.clamp(min=math.log(FLOOR))  # of a row without any frame
+        lowest = -self.settings.range_db * math.log(10) / 10
+        return torch.cat([(energies - loudest).clamp(min=lowest), others], dim=-1)
 
     def _static_of_rows(self, samples: Tensor) -> Tensor:
         """Return the features of (B, n) samples without deltas, (B, T', n_static) in float64, some frames at a time."""
@@ -424,6 +267,8 @@ class FeatureStream:
     """
 
     def __init__(self, features: Features) -> None:
+        if features.settings.range_db is not None:
+            raise ConfigError("task.range_db needs the loudest of the whole utterance, which a stream does not have; leave it out")
         if features.settings.normalise == "utterance":
             raise ConfigError(
                 "task.normalise=utterance needs the whole utterance before its first frame, which a stream does not have; train with "
@@ -484,50 +329,6 @@ class FeatureStream:
         heard = self._features._nothing_heard(x) if self._heard is None else self._heard
         x, self._heard = self._features._running(x, heard)
         return x
-
-
-def spec_augment(
-    x: Tensor,
-    mask: Tensor,
-    *,
-    n_frequency_masks: int,
-    frequency_width: int,
-    n_time_masks: int,
-    time_share: float,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Hide bands of frequencies and spans of time, drawn anew for each row (SpecAugment, Park et al. 2019, without time warping).
-
-    What is hidden becomes the feature's mean over the row's real frames, so that no edge stands out from the row; this is 0, the
-    paper's value, for features that are normalised over the utterance. Masks may overlap.
-
-    Args:
-        x: (B, T, F); frames at padding stay as they are.
-        mask: (B, T), True = real.
-        n_frequency_masks: bands per row, each of 0 to `frequency_width` neighbouring features.
-        n_time_masks: spans per row, each of no frame up to `time_share` of the row's real frames.
-        generator: of the draws; a generator of the CPU draws the same masks on any device.
-    Returns:
-        (B, T, F), a new tensor.
-    """
-    _, T, F = x.shape
-    n_real = mask.sum(1, keepdim=True)  # (B, 1)
-    widest = torch.full_like(n_real, min(frequency_width, F))
-    bands = _spans(n_frequency_masks, widest, torch.full_like(n_real, F), F, generator)
-    spans = _spans(n_time_masks, (n_real.double() * time_share).long(), n_real, T, generator)
-    hidden = (bands[:, None, :] | spans[:, :, None]) & mask[:, :, None]
-    mean = x.masked_fill(~mask[:, :, None], 0).sum(1, keepdim=True) / n_real.clamp(min=1)[:, :, None]
-    return torch.where(hidden, mean.to(x.dtype), x)
-
-
-def _spans(n: int, widest: Tensor, lengths: Tensor, size: int, generator: torch.Generator | None) -> Tensor:
-    """Draw `n` spans per row, 0 to `widest` (B, 1) long, somewhere in its `lengths` (B, 1); return where any of them is, (B, size)."""
-    device = lengths.device if generator is None else generator.device
-    draws = torch.rand(2, lengths.size(0), n, dtype=torch.float64, generator=generator, device=device).to(lengths.device)
-    widths = (draws[0] * (widest + 1)).long()  # (B, n)
-    begins = (draws[1] * (lengths - widths + 1)).long()
-    places = torch.arange(size, device=lengths.device)
-    return ((places >= begins[:, :, None]) & (places < (begins + widths)[:, :, None])).any(1)
 
 
 def _as_float(samples: Tensor) -> Tensor:
@@ -619,23 +420,6 @@ def _hops_of(wave: NDArray[Any] | Tensor, hop: int) -> Tensor:
     """Return a wave (n,) or (T, hop) as (1, T, hop), the last hop filled up with zeros."""
     samples = (wave if isinstance(wave, Tensor) else torch.tensor(wave)).flatten()
     return pad(samples, (0, -samples.numel() % hop)).view(1, -1, hop)
-
-
-@cache
-def _settings_reader() -> TypeAdapter[FeatureSettings]:
-    return TypeAdapter(FeatureSettings)
-
-
-def _read_settings(content: Any) -> FeatureSettings:
-    """Build settings from a part file; raises ValueError, TypeError or ConfigError."""
-    odd = set(content) ^ {field.name for field in fields(FeatureSettings)}
-    if odd:
-        raise ValueError(f"settings that are missing or unknown: {', '.join(sorted(map(str, odd)))}")
-    try:
-        return _settings_reader().validate_json(json.dumps(content), strict=True)  # strict Python values would have to be settings already
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{first['loc'][0]}={first['input']!r}: {first['msg']}") from error
 
 
 def _read_statistics(content: Any, settings: FeatureSettings) -> Statistics | None:

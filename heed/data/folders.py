@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from heed.data.encodings import read_text
+from heed.data.rows import Row
 from heed.errors import DataError
 from heed.files import sha256
 
@@ -60,7 +61,7 @@ def list_classes(folder: Path, kind: FileKind) -> list[ClassFolder]:
     return [_listed(path, kind) for path in class_folders(folder)]
 
 
-def class_rows(classes: Iterable[ClassFolder], kind: FileKind, content: str, label: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
+def class_rows(classes: Iterable[ClassFolder], kind: FileKind, content: str, label: str) -> Iterator[Row]:
     """Yield the path of each file with {content: what it holds, label: its class, "file": CLASS/NAME}, or with what is wrong with it."""
     for one in classes:
         for name in one.files:
@@ -96,7 +97,7 @@ def told_by_folder(listed: ClassFolder) -> bool:
     return all(stem.count("/") == 1 for stem in recordings) and not any("/" in stem for stem in texts)
 
 
-def recording_rows(listed: ClassFolder, audio: str, text: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
+def recording_rows(listed: ClassFolder, audio: str, text: str) -> Iterator[Row]:
     """Yield the path of each recording with {audio: path, text: of the .txt file of the same name, "file": path in the folder}.
 
     In place of the columns stands what is wrong: there is no such text, it cannot be read, or there is only the text.
@@ -130,7 +131,7 @@ def holdings(folder: Path) -> str:
     return f"{', '.join(names[:SHOWN_NAMES])}{more}" or "nothing"
 
 
-def _recording_row(folder: Path, name: str, beside: str | None, columns: tuple[str, str]) -> tuple[str, dict[str, Any] | str]:
+def _recording_row(folder: Path, name: str, beside: str | None, columns: tuple[str, str]) -> Row:
     """Return the path of a recording and its columns, or of the file that is wrong and what is."""
     path = folder / name
     if beside is None:

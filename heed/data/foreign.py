@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 
-from heed.data.text import GIVEN_CHARACTER, SPECIALS, SURROGATE, byte_values, join_surrogates, starts_of_words
+from heed.data.text import GIVEN_CHARACTER, SURROGATE, byte_values, join_surrogates, starts_of_words
+from heed.data.vocabulary import SPECIALS, Vocabulary, for_the_eye
 from heed.errors import CheckpointError, ConfigError
 
 SPACE = "▁"  # stands for a space in SentencePiece-like vocabularies
@@ -42,7 +43,7 @@ class Frame:
     mask: int | None = None
 
 
-class ForeignTokenizer:
+class ForeignTokenizer(Vocabulary):
     """A tokenizer of another maker between text and heed's ids; a `Part` that is saved as one JSON file.
 
     Tokens that stand for nothing else ("[MASK]", "<|user|>") are found in text, as their maker finds them; but to an encoder, which tells
@@ -57,9 +58,6 @@ class ForeignTokenizer:
     """
 
     kind: ClassVar[str] = "foreign_tokenizer"
-    pad_id: int = 0
-    eos_id: int = 2
-    unk_id: int = 3
 
     def __init__(
         self,
@@ -126,10 +124,6 @@ class ForeignTokenizer:
             raise ConfigError(f"this vocabulary has no token {token!r}; name one of its own")
         return self.ids.index(found)
 
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, without begin and end."""
-        return self.encode_batch([text])[0]
-
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, as `encode` does."""
         encodings = self.backend.encode_batch_fast([*map(join_surrogates, texts)], add_special_tokens=False)
@@ -147,23 +141,18 @@ class ForeignTokenizer:
         )
         return ids, [_without_space(text, given[start], given[end]) for start, end in encoding.offsets]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids, special tokens skipped; raises ValueError for an id outside the vocabulary."""
-        return self.decode_batch([ids])[0]
-
     def decode_batch(self, batch: Sequence[Sequence[int]]) -> list[str]:
         """Return the text of each sequence of ids, as `decode` does."""
-        foreign = [[index for one in ids if (index := self.ids[self._known(one)]) is not None] for ids in batch]
+        foreign = [[index for one in ids if (index := self.ids[self.known(one)]) is not None] for ids in batch]
         return self.backend.decode_batch(foreign, skip_special_tokens=True)
 
     def token(self, index: int) -> str:
         """Return one token for the eye: "▁" is a space, "\\xe5" a byte that is no character by itself."""
-        foreign = self.ids[self._known(index)]
+        foreign = self.ids[self.known(index)]
         piece = self.pieces[index]
         if foreign is None or not piece:
             return (None if foreign is None else self.backend.id_to_token(foreign)) or (SPECIALS[index] if index < len(SPECIALS) else "")
-        text = piece.decode("utf-8", "backslashreplace").replace(" ", SPACE)
-        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+        return for_the_eye(piece.decode("utf-8", "backslashreplace"))
 
     def word_starts(self, ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which tokens (S,) of a text start a word, as heed's own tokenizer does; pieces of WordPiece that go on do not."""
@@ -185,11 +174,6 @@ class ForeignTokenizer:
         if foreign in added:
             return b"" if added[foreign].special else token.encode()
         return spell(token)
-
-    def _known(self, index: int) -> int:
-        if not 0 <= index < len(self.ids):
-            raise ValueError(f"id {index} is outside the vocabulary: expected 0 to {len(self.ids) - 1}")
-        return int(index)
 
     def to_json(self) -> dict[str, Any]:
         """Return `tokenizer` (the pipeline), `specials`, `n_foreign`, `frame` and `settings`."""
@@ -214,12 +198,6 @@ class ForeignTokenizer:
         if highest >= n_foreign:
             raise CheckpointError(f"not a tokenizer: it knows the id {highest}, expected below {n_foreign}; restore the folder from a copy")
         return tokenizer
-
-
-def absent_ids(part: object) -> list[int]:
-    """Return the ids of a vocabulary that stand for nothing, for model.absent_ids; heed's own has none."""
-    found: list[int] = getattr(part, "absent", [])
-    return found
 
 
 class Spelling:

@@ -24,6 +24,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.lib import format as npy
 
+from heed.data.rows import Example, Row
 from heed.errors import DataError
 from heed.files import parse_json
 
@@ -78,7 +79,7 @@ def word_index_beside(path: Path) -> Path | None:
     return beside if beside.is_file() else None
 
 
-def imdb_rows(source: str, *, text: str, label: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def imdb_rows(source: str, *, text: str, label: str) -> Iterator[Row]:
     """Load a split and return its rows, numbered from 1: {text: words with spaces between, label: a number}, or what is wrong with one.
 
     A word is written as the word index beside the file has it, or as its rank by frequency where there is no index.
@@ -94,7 +95,7 @@ def imdb_rows(source: str, *, text: str, label: str) -> Iterator[tuple[int, dict
     words = None if index is None else _words_by_rank(index)
     offset = _offset(texts)
 
-    def row(stored: object, value: object) -> dict[str, Any] | str:
+    def row(stored: object, value: object) -> Example | str:
         ids = _ids(stored)
         if ids is None:
             return f"x_{split} holds {reprlib.repr(stored)}; expected a list of word numbers, none below 0"

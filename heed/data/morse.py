@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +31,14 @@ BAND_HZ = 500.0
 WORDS_A_MINUTE = (10.0, 35.0)
 TONE_HZ = (450.0, 850.0)
 RISE_SECONDS = 0.004  # of a keyed tone, so that it does not click
-TRAINING_DECIBELS = ((-2.0, 6.0), (6.0, 20.0))  # one or the other: what is heard clearly is learned first, and noise from there
+CLEAR_DECIBELS = (15.0, 25.0)  # of the first N_CLEAR training messages, from which the code is learned before it is heard in noise
+NOISY_DECIBELS, NOISY_SHARE = (-2.0, 6.0), 0.85  # of the others
+FAIR_DECIBELS = (6.0, 20.0)  # of the rest
 SHORT_SHARE, SHORT_CHARACTERS = 0.4, 3  # of the training messages: the timing of single letters is learned from these first
 TEST_DECIBELS = 0.0
 FADING_DECIBELS = 8.0  # deepest
 PAUSE_SECONDS = (0.2, 0.8)  # of noise alone before and behind a message
-N_TRAIN, N_HELD_OUT = 5000, 200
+N_CLEAR, N_TRAIN, N_HELD_OUT = 1300, 6000, 200
 LONGEST_CHARACTERS = 12
 
 # What operators say to each other again and again: abbreviations and the Q code (ITU-R M.1172).
@@ -77,9 +78,6 @@ class Hand:
     def dot_seconds(self) -> float:
         """Length of a dot."""
         return 1.2 / self.words_a_minute
-
-
-EXACT = {"dash": 3.0, "letter_gap": 3.0, "word_gap": 7.0, "jitter": 0.0}  # a machine's hand
 
 
 def keying(text: str, hand: Hand, draw: np.random.Generator) -> Iterator[tuple[bool, float]]:
@@ -200,7 +198,7 @@ def write_morse(folder: Path, *, seed: int = 1, n_train: int = N_TRAIN, n_held_o
     Raises:
         MissingExtra: soundfile is not installed.
     """
-    wanted = {"seed": seed, "train": n_train, "held_out": n_held_out, "version": 5}
+    wanted = {"seed": seed, "train": n_train, "held_out": n_held_out, "version": 8}
     paths = {name: folder / f"{name}.tsv" for name in ("train", "valid", "test")}
     mark = folder / "morse.json"
     if mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) == wanted:
@@ -209,6 +207,7 @@ def write_morse(folder: Path, *, seed: int = 1, n_train: int = N_TRAIN, n_held_o
     with replacing(folder / "spelling.tsv") as draft:
         draft.write_text("".join(f"{character}\t{' '.join(code)}\n" for character, code in CODE.items()), encoding="utf-8")
     train = shortened(messages(n_train, f"{seed}:train"), Random(f"{seed}:short"))
+    train[:N_CLEAR] = sorted(train[:N_CLEAR], key=len)
     held_out = messages(2 * n_held_out, f"{seed}:held out", train)
     texts = {"train": train, "valid": held_out[:n_held_out], "test": held_out[n_held_out:]}
     for number, (name, path) in enumerate(paths.items()):
@@ -228,18 +227,10 @@ def _write_split(path: Path, texts: Sequence[str], draw: np.random.Generator, *,
     rows = ["audio\ttext\tspeed\tlevel"]
     for number, text in enumerate(texts, start=1):
         hand = Hand.drawn(draw)
-        decibels = float(draw.uniform(*TRAINING_DECIBELS[draw.integers(2)])) if level is None else level
+        noisy = NOISY_DECIBELS if draw.random() < NOISY_SHARE else FAIR_DECIBELS
+        decibels = float(draw.uniform(*(CLEAR_DECIBELS if number <= N_CLEAR else noisy))) if level is None else level
         name = f"{number:05}.wav"
         soundfile.write(recordings / name, transmitted(text, hand, decibels, draw), SAMPLE_RATE, subtype="PCM_16")
         rows.append(f"{path.stem}/{name}\t{text}\t{hand.words_a_minute:.1f}\t{decibels:.1f}")
     with replacing(path) as draft:
         draft.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
-
-
-def example_stream(
-    text: str, *, words_a_minute: float = 20.0, tone_hz: float = 600.0, decibels: float = 6.0, seed: int = 0
-) -> dict[str, Any]:
-    """Return a message as it would arrive live: samples, their rate, and the text."""
-    draw = np.random.default_rng(seed)
-    hand = Hand(words_a_minute, tone_hz, **EXACT)
-    return {"audio": transmitted(text, hand, decibels, draw), "sample_rate": SAMPLE_RATE, "text": text}

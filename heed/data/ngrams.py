@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, NoReturn, Self, cast
+from typing import BinaryIO, NoReturn, Self, cast
 
 from heed.data.encodings import read_lines
-from heed.errors import CheckpointError, ConfigError, DataError
+from heed.errors import ConfigError, DataError
 from heed.files import replacing
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
@@ -36,15 +36,13 @@ Gram = tuple[str, ...]
 
 
 class Ngrams:
-    """How likely a word is after others; a `Part` that is saved as one JSON file.
+    """How likely a word is after others.
 
     Args:
         log10: log10 probabilities of n-grams, the last word given those before it.
         back_off: log10 of the weights of contexts; 0 for those that are not in it.
         order: words of the longest n-grams.
     """
-
-    kind: ClassVar[str] = "ngrams"
 
     def __init__(self, log10: Mapping[Gram, float], back_off: Mapping[Gram, float], *, order: int) -> None:
         self.order = order
@@ -104,25 +102,10 @@ class Ngrams:
             packed = path.name.lower().endswith(".gz")
             with cast(BinaryIO, gzip.open(draft, "wb") if packed else draft.open("wb")) as file:
                 text = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
-                text.writelines(f"{line}\n" for line in self._lines())
+                text.writelines(f"{line}\n" for line in self.lines())
                 text.flush()
 
-    def to_json(self) -> dict[str, Any]:
-        """Return `arpa`, the lines of the ARPA file."""
-        return {"arpa": list(self._lines())}
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Self:
-        """Build the model again; raises CheckpointError when the content is none."""
-        lines = content.get("arpa")
-        if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
-            raise CheckpointError("not an n-gram model: 'arpa' is no list of lines; restore the run folder from a copy")
-        try:
-            return cls.from_arpa(lines)
-        except DataError as error:
-            raise CheckpointError(f"not an n-gram model ({error}); restore the run folder from a copy") from error
-
-    def _lines(self) -> Iterator[str]:
+    def lines(self) -> Iterator[str]:
         """Return the lines of the ARPA file; the digits of a number are as many as give the same number again."""
         by_order: list[list[Gram]] = [[] for _ in range(self.order)]
         for gram in self._log10:

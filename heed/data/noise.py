@@ -14,11 +14,13 @@ from heed.errors import DataError
 
 HIGHEST_PEAK = 1 - 1 / FULL_SCALE  # the largest 16-bit sample, so that `to_hops` has nothing to clip
 SILENT_REFERENCE = 10 ** (-40 / 20)  # level of noise where there is no speech to compare with: 40 dB below full scale
+LOWEST_OCTAVE_HERTZ = 60.0  # below it microphones differ as they do there
 MAINS_HERTZ = (50, 60)
 HUM_HARMONICS = 8
 STEADY = "steady"
 ALONE_DECIBELS = (-70.0, -30.0)  # of full scale: from what a quiet room leaves to a loud fan beside the microphone
 SILENT_SHARE = 0.25  # of what is heard with nobody speaking: digital silence, as a muted microphone sends
+QUIET_DECIBELS = 20.0  # below speech: what is heard before and behind it is softer by at least as much
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Draw = np.random.Generator
@@ -34,6 +36,21 @@ def change_volume(wave: Samples, decibels: float) -> Samples:
     peak = _peak(wave)
     gain = 10 ** (decibels / 20)
     return _scaled(wave, min(gain, HIGHEST_PEAK / peak) if peak else gain)
+
+
+def change_tone(wave: Samples, sample_rate: int, decibels: float, draw: Draw) -> Samples:
+    """Return a wave (n,) as through another microphone: each frequency up to so many decibels louder or softer, smoothly.
+
+    A gain is drawn for each octave from LOWEST_OCTAVE_HERTZ up, and drawn through in between on a logarithmic axis; phases stay. A wave
+    that would leave the range of 16-bit samples is made softer as a whole.
+    """
+    octaves = np.arange(max(2, int(np.log2(sample_rate / 2 / LOWEST_OCTAVE_HERTZ)) + 2))
+    gains = draw.uniform(-decibels, decibels, len(octaves))
+    padded = 1 << (len(wave) + sample_rate // 10).bit_length()  # what rings beyond the end does not come round to the beginning
+    octave = np.log2(np.maximum(np.fft.rfftfreq(padded, 1 / sample_rate), 1.0) / LOWEST_OCTAVE_HERTZ)
+    curve = 10 ** (np.interp(octave, octaves, gains) / 20)
+    changed = np.fft.irfft(np.fft.rfft(wave, padded) * curve, padded)[: len(wave)]
+    return _scaled(changed, min(1.0, HIGHEST_PEAK / (_peak(changed) or 1.0)))
 
 
 def white(n: int, draw: Draw) -> Samples:
@@ -71,7 +88,7 @@ def babble(waves: Sequence[Samples], n: int, draw: Draw) -> Samples:
     return _of_unit_power(sum((_of_unit_power(_fitted(voice, n, draw)) for voice in voices), np.zeros(n)))
 
 
-def mix_at_snr(wave: Samples, noise: Samples, decibels: float, *, start: int | Draw = 0) -> Samples:
+def mix_at_snr(wave: Samples, noise: Samples, decibels: float, *, start: int | Draw = 0, speech: Samples | None = None) -> Samples:
     """Return a wave with noise so many decibels below it: 10 log10(power of the wave / power of the noise as added).
 
     Powers are means over all samples. A silent wave gets noise of 40 dB below full scale; silent noise changes nothing. A mixture that
@@ -81,9 +98,10 @@ def mix_at_snr(wave: Samples, noise: Samples, decibels: float, *, start: int | D
         wave: (n,).
         noise: (m,); as much as is needed is cut out of it, and it begins again where it is too short.
         start: the sample at which the noise begins, or the generator that draws it.
+        speech: what the noise is compared with; the wave where it is None.
     """
     added = _fitted(noise, len(wave), start).astype(np.float64)
-    speech_power, noise_power = _power(wave), _power(added)
+    speech_power, noise_power = _power(wave if speech is None else speech), _power(added)
     if not noise_power:
         return wave
     level = np.sqrt(speech_power) * 10 ** (-decibels / 20) if speech_power else SILENT_REFERENCE
@@ -114,11 +132,19 @@ class NoiseSource:
         kind = draw.integers(3)
         return hum(n, self.sample_rate, draw) if kind == 2 else (white, pink)[kind](n, draw)
 
-    def alone(self, n: int, draw: Draw) -> Samples:
-        """Return what a microphone hears (n,) when nobody speaks: digital silence, or noise at a drawn level."""
+    def alone(self, n: int, draw: Draw, *, loudest: float = ALONE_DECIBELS[1]) -> Samples:
+        """Return what a microphone hears (n,) when nobody speaks: digital silence, or noise at a drawn level, in decibels of full scale."""
         if draw.random() < SILENT_SHARE:
             return np.zeros(n, dtype=np.float32)
-        return change_volume(self(n, draw), draw.uniform(*ALONE_DECIBELS))
+        return change_volume(self(n, draw), draw.uniform(ALONE_DECIBELS[0], max(ALONE_DECIBELS[0], loudest)))
+
+
+def surrounded(wave: Samples, draw: Draw, longest: int, room: NoiseSource) -> Samples:
+    """Return a wave with up to `longest` samples before it and behind it in which nobody speaks; each number of them is as likely."""
+    before, after = (int(draw.integers(longest + 1)) for _ in range(2))
+    level = 10 * np.log10(_power(wave) or 1.0)
+    quiet = room.alone(before + after, draw, loudest=min(ALONE_DECIBELS[1], level - QUIET_DECIBELS))
+    return np.concatenate([quiet[:before], wave, quiet[before:]])
 
 
 def disturbed(
@@ -127,23 +153,36 @@ def disturbed(
     *,
     speed: float = 0.0,
     volume_db: float = 0.0,
+    equaliser_db: float = 0.0,
+    sample_rate: int = 16_000,
     noise: NoiseSource | None = None,
     noise_db: tuple[float, float] = (5.0, 30.0),
+    quiet: int = 0,
+    room: NoiseSource | None = None,
 ) -> Samples:
     """Return a wave (n,) changed by chance, for training; its length changes with its speed.
 
     Args:
         speed: played up to this share faster or slower; 0.1 draws a factor from 0.9 to 1.1.
         volume_db: up to so many decibels louder or softer, the noise with it.
+        equaliser_db: frequencies up to so many decibels louder or softer, before noise comes in; see `change_tone`.
+        sample_rate: of the wave, for its frequencies.
         noise: what is mixed in; None for nothing.
         noise_db: decibels of speech over noise, drawn from the first to the second.
+        quiet: at most so many samples are put before it, and behind it, in which nobody speaks.
+        room: what is heard in these.
     Raises:
         MissingExtra: the speed changes and soxr is not installed.
     """
     if speed:
         wave = change_speed(wave, draw.uniform(1 - speed, 1 + speed))
+    if equaliser_db:
+        wave = change_tone(wave, sample_rate, equaliser_db, draw)
+    speech = wave
+    if quiet and room is not None:
+        wave = surrounded(wave, draw, quiet, room)
     if noise is not None:
-        wave = mix_at_snr(wave, noise(len(wave), draw), draw.uniform(*noise_db))
+        wave = mix_at_snr(wave, noise(len(wave), draw), draw.uniform(*noise_db), speech=speech)
     return change_volume(wave, draw.uniform(-volume_db, volume_db)) if volume_db else wave
 
 

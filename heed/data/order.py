@@ -9,16 +9,27 @@ import numpy as np
 
 Lengths = np.ndarray[Any, np.dtype[np.int32]]  # (examples, sequence keys)
 Rows = np.ndarray[Any, np.dtype[np.int64]]
+BATCHES_IN_ORDER = 32  # among which neighbours of like length are found
 
 
-def batches(lengths: Lengths, budget: int, *, seed: int, epoch: int) -> list[Rows]:
+def batches(lengths: Lengths, budget: int, *, seed: int, epoch: int, curriculum: bool = False) -> list[Rows]:
     """Divide all examples into batches whose longest side, padded, holds at most `budget` tokens.
 
     Examples are drawn at random, then laid beside others of their shape. Batch composition and batch order both change from epoch to
     epoch. An example longer than the budget is a batch alone.
+
+    Args:
+        curriculum: the first epoch goes through the examples as they stand, only neighbours among some BATCHES_IN_ORDER batches change
+            places (Bengio et al. 2009).
     """
     draw = np.random.default_rng([seed, epoch])
-    shuffled = draw.permutation(len(lengths))
+    n_blocks = max(1, int(lengths.max(axis=1).sum()) // (BATCHES_IN_ORDER * budget)) if curriculum and epoch == 0 and len(lengths) else 1
+    return [rows for block in np.array_split(np.arange(len(lengths)), n_blocks) for rows in _divided(lengths, block, budget, draw)]
+
+
+def _divided(lengths: Lengths, rows: Rows, budget: int, draw: np.random.Generator) -> list[Rows]:
+    """Divide rows (n,) of all examples into batches, in an order drawn at random."""
+    shuffled = draw.permutation(rows)
     order = shuffled[_by_length(lengths[shuffled])]
     groups = _fill(lengths[order].max(axis=1), budget)
     return [order[groups[i] : groups[i + 1]] for i in draw.permutation(len(groups) - 1)]

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer as Backend
 from tokenizers import models
 
-from heed.data.text import SPECIALS, SURROGATE
+from heed.data.text import SURROGATE
+from heed.data.vocabulary import SPECIALS, Vocabulary
 from heed.errors import CheckpointError
 
 SPACE = "▁"
@@ -74,7 +75,7 @@ def _length_of_character(first: int) -> int:
     return 1 if first < 0xC0 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
 
 
-class PieceTokenizer:
+class PieceTokenizer(Vocabulary):
     """Sub-words of a SentencePiece unigram model, numbered by a list that may hold other pieces too, such as those of the other language.
 
     What the model does not cover is looked up in the list as it stands, so that characters of the other language are known as well.
@@ -90,12 +91,7 @@ class PieceTokenizer:
     """
 
     kind: ClassVar[str] = "piece_tokenizer"
-    pad_id: ClassVar[int] = 0
-    bos_id: ClassVar[int] = 1
-    eos_id: ClassVar[int] = 2
-    unk_id: ClassVar[int] = 3
     mask_id: ClassVar[int] = 3
-    ends_texts: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -126,10 +122,6 @@ class PieceTokenizer:
         """Ids that the foreign vocabulary lacks: nothing is ever written with them."""
         return [index for index, foreign in enumerate(self.ids) if foreign is None]
 
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, without begin and end; no text gives no ids."""
-        return self.encode_batch([text])[0]
-
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, as `encode` does."""
         codes = [CODE.match(text) for text in texts]
@@ -155,15 +147,9 @@ class PieceTokenizer:
         pieces = [self.token(i) for i in ids if i not in range(len(SPECIALS))]
         return "".join(pieces).replace(SPACE, " ").strip()
 
-    def decode_batch(self, batch: Sequence[Sequence[int]]) -> list[str]:
-        """Return the text of each sequence of ids, as `decode` does."""
-        return [self.decode(ids) for ids in batch]
-
     def token(self, index: int) -> str:
         """Return one piece for the eye; "▁" is a space."""
-        if not 0 <= index < self.vocab_size:
-            raise ValueError(f"id {index} is outside the vocabulary: expected 0 to {self.vocab_size - 1}")
-        return SPECIALS[index] if index < len(SPECIALS) else self.vocabulary[index] or ""
+        return SPECIALS[index] if self.known(index) < len(SPECIALS) else self.vocabulary[index] or ""
 
     def word_starts(self, ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which pieces (S,) of a text start a word: the first, special ones and what follows them, and those behind a space."""

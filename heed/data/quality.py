@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.text import clean
 from heed.errors import DataError
 
@@ -148,6 +148,7 @@ class PairSurvey:
         typical_ratio: target characters for each source character, median over rows; 0 without rows.
         leaks: for each other split, how many rows of this one stand in it as a pair.
         source_overlap: the same for the source side alone; not a fault in itself, so it sets no flag.
+        columns: what JSON calls source and target: the columns they were read from.
     """
 
     flags: NDArray[np.uint8]
@@ -157,6 +158,7 @@ class PairSurvey:
     typical_ratio: float
     leaks: dict[str, int]
     source_overlap: dict[str, int]
+    columns: tuple[str, str] = ("source", "target")
 
     @property
     def n_rows(self) -> int:
@@ -177,15 +179,21 @@ class PairSurvey:
         """Return the findings as plain JSON values.
 
         Keys: `rows`, `clean` (rows without a flag), `counts` and `examples` (by flag: empty, copies, duplicates, odd_ratios, leaks; an
-        example has row, source and target), `lengths` (by side and unit, then min, p5, median, p95 and max), `typical_ratio`,
-        `leaks` and `source_overlap` (by split).
+        example has row and, by their columns, source and target), `lengths` (by column and unit, then min, p5, median, p95 and max),
+        `typical_ratio`, `leaks` and `source_overlap` (by split).
         """
+        source, target = self.columns
+        column = {"source": source, "target": target}
+        lengths = {name: name.split("_") for name in self.lengths}
         return {
             "rows": self.n_rows,
             "clean": int(self.keep.sum()),
             "counts": {FLAG_NAMES[flag]: count for flag, count in self.counts.items()},
-            "examples": {FLAG_NAMES[flag]: [pair._asdict() for pair in pairs] for flag, pairs in self.examples.items()},
-            "lengths": self.lengths,
+            "examples": {
+                FLAG_NAMES[flag]: [{"row": pair.row, source: pair.source, target: pair.target} for pair in pairs]
+                for flag, pairs in self.examples.items()
+            },
+            "lengths": {f"{column[side]}_{unit}": self.lengths[name] for name, (side, unit) in lengths.items()},
             "typical_ratio": self.typical_ratio,
             "leaks": self.leaks,
             "source_overlap": self.source_overlap,
@@ -220,7 +228,7 @@ def survey_pairs(
     survey = _Survey(others)
     for row, (left, right) in enumerate(_pairs(examples, "data", source, target), 1):
         survey.add(row, left, right)
-    return survey.finished(ratios=ratios)
+    return survey.finished(ratios=ratios, columns=(source, target))
 
 
 def _pairs(examples: Iterable[Example], name: str, source: str, target: str) -> Iterator[tuple[str, str]]:
@@ -372,7 +380,7 @@ class _Survey:
             flags |= PairFlag.LEAK
         return flags
 
-    def finished(self, *, ratios: bool) -> PairSurvey:
+    def finished(self, *, ratios: bool, columns: tuple[str, str]) -> PairSurvey:
         """Judge the ratios, if they say anything, and sum up."""
         flags = np.array(self.flags, dtype=np.uint8)
         lengths = {name: np.array(values, dtype=np.int64) for name, values in self.lengths.items()}
@@ -389,6 +397,7 @@ class _Survey:
             typical_ratio=round(typical, 4),
             leaks={name: others.n_pairs for name, others in self.others.items()},
             source_overlap={name: others.n_sources for name, others in self.others.items()},
+            columns=columns,
         )
 
     def _oddest(self, odd: Mapping[int, float]) -> list[ShownPair]:

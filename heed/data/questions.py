@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heed.data.quality import SHOWN_CHARACTERS, FaultSurvey, first_rows, in_any, quantiles, row_hash
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.text import clean
 
 Hashes = NDArray[np.uint64]

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from heed.data.encodings import read_lines
-from heed.data.text import SPECIALS
+from heed.data.vocabulary import SPECIALS, Vocabulary
 from heed.errors import CheckpointError, DataError
 
 END, SPACE = "|", "▁"  # behind a character, and instead of a space
 
 
-class Spelling:
+class Spelling(Vocabulary):
     """A vocabulary of units, and how characters are spelled with them; a `Part` that is saved as one JSON file.
 
     Args:
@@ -23,10 +23,6 @@ class Spelling:
     """
 
     kind: ClassVar[str] = "spelling"
-    pad_id: ClassVar[int] = 0
-    bos_id: ClassVar[int] = 1
-    eos_id: ClassVar[int] = 2
-    unk_id: ClassVar[int] = 3
 
     def __init__(self, table: Mapping[str, Sequence[str]]) -> None:
         self.table = {character: tuple(units) for character, units in table.items()}
@@ -68,10 +64,6 @@ class Spelling:
                 ids += [*(self._ids[unit] for unit in self.table[character]), self._ids[END]] if character in self.table else [self.unk_id]
         return ids[:-1] if ids and ids[-1] == self._ids[END] else ids
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text, as `encode` does."""
-        return [self.encode(text) for text in texts]
-
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids; units that spell no character are left out, and so are special tokens.
 
@@ -80,7 +72,7 @@ class Spelling:
         """
         shown: list[str] = []
         units: list[str] = []
-        for unit in [*(self.token(index) for index in ids if index > self.unk_id), END]:
+        for unit in [*(self.token(index) for index in ids if self.known(index) > self.unk_id), END]:
             if unit not in (END, SPACE):
                 units.append(unit)
                 continue
@@ -89,15 +81,9 @@ class Spelling:
             units = []
         return " ".join("".join(shown).split())
 
-    def decode_batch(self, batch: Sequence[Sequence[int]]) -> list[str]:
-        """Return the text of each sequence of ids, as `decode` does."""
-        return [self.decode(ids) for ids in batch]
-
     def token(self, index: int) -> str:
         """Return one unit; "|" ends a character, "▁" is a space."""
-        if not 0 <= index < len(self.units):
-            raise ValueError(f"id {index} is outside the vocabulary: expected 0 to {len(self.units) - 1}")
-        return self.units[index]
+        return self.units[self.known(index)]
 
     def unknown(self, texts: Iterable[str]) -> set[str]:
         """Return the characters of texts that have no spelling."""

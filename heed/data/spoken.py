@@ -8,6 +8,7 @@ has its size, and then once; contents are compared by 8-byte hashes. Memory grow
 Left out: the same speech in another coding, cut or loudness, and whether a transcript fits what is heard; both need a model.
 """
 
+import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -22,17 +23,19 @@ from numpy.typing import NDArray
 
 from heed.data.labelled import contradicts, repeats
 from heed.data.quality import QUANTILES, SHOWN_CHARACTERS, FaultSurvey, first_rows, hashed, in_any, quantiles
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.transcripts import folded
 from heed.errors import DataError
 
 Hashes = NDArray[np.uint64]
 Seconds = Callable[[Example], float]
+Normalise = Callable[[str], str]
 
 MOST_CHARACTERS = 200  # told with their counts, the commonest
 MOST_RARE = 50  # of the characters that occur once
 MOST_SPEAKERS = 60
 MOST_NAMED = 10  # of the speakers that stand in two splits
+SILENT = re.compile(r"[\W_]+")  # what nobody hears
 
 
 @dataclass
@@ -46,6 +49,7 @@ class SpokenSurvey(FaultSurvey):
         lengths: quantiles of text_characters and text_words over the transcripts that are not empty, and, where lengths are known, of
             audio_seconds.
         nothing_said: rows whose transcript is empty.
+        spelt_apart: rows whose transcript stands elsewhere with other case or punctuation.
         seconds: of all recordings together; None where lengths are not known.
         characters: how often each character (but the space) occurs in the transcripts, the commonest first.
         speakers: rows of each speaker, the busiest first; speakers_others the same by other split.
@@ -54,6 +58,7 @@ class SpokenSurvey(FaultSurvey):
 
     lengths: dict[str, Mapping[str, float]]
     nothing_said: int
+    spelt_apart: int
     seconds: float | None
     characters: dict[str, int]
     speakers: dict[str, int]
@@ -75,17 +80,25 @@ class SpokenSurvey(FaultSurvey):
     def warnings(self) -> list[str]:
         """What is no fault of a row, but should be known before scores are read."""
         silent = f"empty transcripts: {self.nothing_said:,} of {len(self.keep):,}; that nothing is said there is learned like anything else"
-        return [silent] * (self.nothing_said > 0) + [
-            f"speakers in common with data.{name}: {_named(speakers)}; scores there are of voices that were heard in training"
-            for name, speakers in self.speakers_in_common.items()
-        ]
+        apart = (
+            f"written with different case or punctuation elsewhere: {self.spelt_apart:,} of {len(self.keep):,} transcripts; "
+            "task.transcripts=words makes them alike"
+        )
+        return (
+            [silent] * (self.nothing_said > 0)
+            + [apart] * (self.spelt_apart > 0)
+            + [
+                f"speakers in common with data.{name}: {_named(speakers)}; scores there are of voices that were heard in training"
+                for name, speakers in self.speakers_in_common.items()
+            ]
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the findings as plain JSON values.
 
-        Keys: `rows`, `clean` (rows without a flag), `counts` and `examples` (by flag), `lengths`, `nothing_said`, `hours` (if known),
-        `characters` (how many `different`, `counts` of the commonest, `n_once` how many occur once, `once` some of those), `speakers` and
-        `speakers_others` (how many `different`, `rows` of the busiest), `leaks`, `shared`, `warnings`.
+        Keys: `rows`, `clean` (rows without a flag), `counts` and `examples` (by flag), `lengths`, `nothing_said`, `spelt_apart`,
+        `hours` (if known), `characters` (how many `different`, `counts` of the commonest, `n_once` how many occur once, `once` some of
+        those), `speakers` and `speakers_others` (how many `different`, `rows` of the busiest), `leaks`, `shared`, `warnings`.
         """
         content = super().to_json()
         seconds = content.pop("seconds")
@@ -98,23 +111,30 @@ class SpokenSurvey(FaultSurvey):
         }
 
 
-def survey_spoken(examples: Iterable[Example], other_splits: Mapping[str, Iterable[Example]], *, seconds: Seconds | None) -> SpokenSurvey:
-    """Look for faults in recordings and their transcripts, which are compared as `folded` leaves them.
+def survey_spoken(
+    examples: Iterable[Example],
+    other_splits: Mapping[str, Iterable[Example]],
+    *,
+    seconds: Seconds | None,
+    normalise: Normalise = folded,
+) -> SpokenSurvey:
+    """Look for faults in recordings and their transcripts.
 
     Args:
         examples: rows with `audio` (a path, the bytes of a file, or samples), `text` and perhaps `speaker`; can be iterated again.
         other_splits: the splits no recording of `examples` should stand in, by name; can be iterated again.
         seconds: returns how long an example is; None where that is not to be told.
+        normalise: what is done to transcripts before they are compared and counted.
     Raises:
         DataError: a file cannot be read.
     """
-    splits = {name: _Rows.read(split) for name, split in other_splits.items()}
-    rows = _Rows.read(examples, seconds)
+    splits = {name: _Rows.read(split, normalise) for name, split in other_splits.items()}
+    rows = _Rows.read(examples, normalise, seconds)
     shared = _shared_sizes([rows, *splits.values()])
     recordings = rows.recordings(examples, shared)
     others = {name: other.recordings(other_splits[name], shared) for name, other in splits.items()}
     leaking = {name: np.isin(recordings, other) for name, other in others.items()}
-    texts = np.array(rows.texts, dtype=np.uint64)
+    texts, heard = np.array(rows.texts, dtype=np.uint64), np.array(rows.heard, dtype=np.uint64)
     faults = {
         "duplicates": repeats(recordings, texts),
         "contradictions": contradicts(recordings, texts),
@@ -125,6 +145,7 @@ def survey_spoken(examples: Iterable[Example], other_splits: Mapping[str, Iterab
         examples=first_rows(examples, faults, _told),
         lengths=rows.lengths(),
         nothing_said=rows.characters.count(0),
+        spelt_apart=int(np.count_nonzero(contradicts(heard, texts) & (heard != hashed("")))),
         seconds=float(np.sum(rows.seconds)) if seconds else None,
         characters=dict(rows.letters.most_common()),
         speakers=dict(rows.speakers.most_common()),
@@ -139,21 +160,22 @@ class _Rows:
 
     def __init__(self) -> None:
         self.places, self.sizes = array("Q"), array("Q")
-        self.texts, self.characters, self.words = array("Q"), array("Q"), array("Q")
+        self.texts, self.heard, self.characters, self.words = array("Q"), array("Q"), array("Q"), array("Q")
         self.seconds = array("d")
         self.letters: Counter[str] = Counter()
         self.speakers: Counter[str] = Counter()
 
     @classmethod
-    def read(cls, examples: Iterable[Example], seconds: Seconds | None = None) -> "_Rows":
+    def read(cls, examples: Iterable[Example], normalise: Normalise, seconds: Seconds | None = None) -> "_Rows":
         """Read a split once, and of files no more than their size."""
         rows = cls()
         for example in examples:
             place, size = _place(example["audio"])
-            text = folded(example["text"])
+            text = normalise(example["text"])
             rows.places.append(place)
             rows.sizes.append(size)
             rows.texts.append(hashed(text))
+            rows.heard.append(hashed(SILENT.sub(" ", text.casefold()).strip()))
             rows.characters.append(len(text))
             rows.words.append(len(text.split()))
             rows.letters.update(text.replace(" ", ""))
@@ -214,7 +236,7 @@ def _content(audio: object, place: int) -> int:
 
 def _in_memory(audio: object) -> bytes:
     """Return the bytes of an encoded file, or of samples; equal samples are equal whatever their type."""
-    return bytes(audio) if isinstance(audio, bytes | bytearray) else np.asarray(audio, dtype=np.float32).tobytes()
+    return bytes(audio) if isinstance(audio, bytes | bytearray | memoryview) else np.asarray(audio, dtype=np.float32).tobytes()
 
 
 def _number(digest: bytes) -> int:
@@ -240,7 +262,9 @@ def recording_words(audio: object) -> str:
     """Say which recording it is: its path, or what it holds."""
     if isinstance(audio, str | Path):
         return str(audio)[-SHOWN_CHARACTERS:]
-    return f"{len(audio):,} bytes" if isinstance(audio, bytes | bytearray) else f"{np.size(np.asarray(audio)):,} samples"
+    if isinstance(audio, bytes | bytearray | memoryview):
+        return f"{memoryview(audio).nbytes:,} bytes"
+    return f"{np.size(np.asarray(audio)):,} samples"
 
 
 def _named(names: list[str]) -> str:

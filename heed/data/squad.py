@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from heed.data.encodings import read_text
+from heed.data.rows import Example
 from heed.errors import DataError
 from heed.files import parse_json
-
-Example = dict[str, Any]  # as in heed.data.read, which reads such files through this one
 
 ANSWER, START = "answer", "start"  # columns of a table that, instead of a list of answers, has one for a row
 STARTS = ("start", "answer_start")  # what the place of an answer is called

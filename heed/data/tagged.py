@@ -12,7 +12,7 @@ import numpy as np
 
 from heed.data.labelled import contradicts, repeats
 from heed.data.quality import SHOWN_CHARACTERS, FaultSurvey, first_rows, in_any, quantiles, row_hash
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.tags import Scheme, scheme_of, spans_of, split_words
 
 

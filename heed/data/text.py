@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
+from heed.data.vocabulary import SPECIALS, Vocabulary, for_the_eye
 from heed.errors import CheckpointError, ConfigError, DataError
 
 Algorithm = Literal["bpe", "unigram"]
@@ -132,18 +133,29 @@ def join_surrogates(text: str) -> str:
 SPACELESS = "\u0e00-\u109f\u1780-\u17ff\u2e80-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uff9f\U00020000-\U0003ffff"
 _SPACELESS = re.compile(f"[{SPACELESS}]+")
 
-SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")
 MIN_VOCAB_SIZE = len(SPECIALS) + 256
 
-# Words are letters with their marks and joiners, digits stand alone, symbols form runs (an emoji keeps its modifiers); each takes
-# the one space before it. Text without spaces needs no rule of its own here: a clause is cut like one long word, and only
-# `word_starts` looks closer.
-WORDS = (
-    f" ?[\\p{{L}}\\p{{M}}{JOINERS}]+"
-    r"| ?\p{N}"
-    f"| ?[^\\s\\p{{L}}\\p{{M}}\\p{{N}}{JOINERS}][^\\s\\p{{L}}\\p{{N}}]*"
-    r"|\s+(?!\S)|\s+"
-)
+
+def word_pattern(apart: str = "") -> str:
+    """Return what cuts a text into words, inside which sub-words are learned.
+
+    Words are letters with their marks and joiners, digits stand alone, symbols form runs (an emoji keeps its modifiers); each takes the
+    one space before it. Text without spaces is cut like one long word a clause, and only `word_starts` looks closer.
+
+    Args:
+        apart: a class of characters, such as SPACELESS, that each stand alone with the marks behind them.
+    """
+    letters = f"\\p{{L}}\\p{{M}}{JOINERS}"
+    return (
+        (f" ?[{apart}][\\p{{M}}{JOINERS}]*| ?[{letters}&&[^{apart}]]+" if apart else f" ?[{letters}]+")
+        + r"| ?\p{N}"
+        + f"| ?[^\\s\\p{{L}}\\p{{M}}\\p{{N}}{JOINERS}][^\\s\\p{{L}}\\p{{N}}{apart}]*"
+        + r"|\s+(?!\S)|\s+"
+    )
+
+
+WORDS = word_pattern()
+CHARACTERS_APART = word_pattern(SPACELESS)
 # Holds every special token, several scripts and control characters; a tokenizer file that changes it is broken.
 PROBE = f"{''.join(SPECIALS)} A naïve 好的，１２ 42% 🙂\x00\n {SPECIALS[2]}"
 
@@ -158,7 +170,7 @@ UNSEEN_COUNT = 0.5  # lets a piece that no segmentation used keep a finite score
 NEVER = -1e6  # score of the special tokens: no segmentation prefers one
 
 
-class Tokenizer:
+class Tokenizer(Vocabulary):
     """Sub-words between text and ids; a `Part` that is saved as one JSON file.
 
     A space is put before the text, so that a word is the same sub-words at the start of a sentence and inside it, and is taken off
@@ -171,13 +183,7 @@ class Tokenizer:
     """
 
     kind: ClassVar[str] = "tokenizer"
-    pad_id: ClassVar[int] = 0
-    bos_id: ClassVar[int] = 1
-    eos_id: ClassVar[int] = 2
-    unk_id: ClassVar[int] = 3
     mask_id: ClassVar[int] = 3  # stands for a hidden token; sub-words of bytes never need one for an unknown
-    ends_texts: ClassVar[bool] = False  # whether a text that an encoder reads ends with the end token
-    separators: ClassVar[int] = 1  # end tokens between two texts that an encoder reads
 
     def __init__(self, backend: Backend, *, algorithm: Algorithm, cleaning: bool = True) -> None:
         self.backend = backend
@@ -186,11 +192,13 @@ class Tokenizer:
         self.n_ids = int(backend.get_vocab_size())
 
     @classmethod
-    def train(cls, texts: Iterable[str], *, algorithm: Algorithm, vocab_size: int, cleaning: bool = True) -> Self:
+    def train(cls, texts: Iterable[str], *, algorithm: Algorithm, vocab_size: int, cleaning: bool = True, apart: bool = False) -> Self:
         """Learn sub-words from texts, which are read once; for a joint vocabulary pass the texts of both sides.
 
         The same texts give the same vocabulary. It is smaller than `vocab_size` where the texts hold fewer sub-words that repeat.
 
+        Args:
+            apart: whether no sub-word holds several characters of a script without spaces, so that any part of a clause can be pointed at.
         Raises:
             ConfigError: an unknown algorithm, or a size that cannot hold the bytes and the special tokens.
             DataError: no text has anything in it.
@@ -202,18 +210,14 @@ class Tokenizer:
         prepared = _without_endless_runs(f" {text}" for text in map(clean if cleaning else join_surrogates, texts) if text)
         first = next(prepared, None)
         if first is None:
-            raise DataError("no text to learn sub-words from: every text is empty; check the data files and their columns")
-        train = train_bpe if algorithm == "bpe" else train_unigram
-        return cls(_pipeline(train(chain([first], prepared), vocab_size)), algorithm=algorithm, cleaning=cleaning)
+            raise DataError("no text to learn sub-words from: none was left for training, or every text is empty; check the data files")
+        train, pattern = train_bpe if algorithm == "bpe" else train_unigram, CHARACTERS_APART if apart else WORDS
+        return cls(_pipeline(train(chain([first], prepared), vocab_size, pattern), pattern), algorithm=algorithm, cleaning=cleaning)
 
     @property
     def vocab_size(self) -> int:
         """Number of ids, special tokens included."""
         return self.n_ids
-
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, without begin and end; no text gives no ids."""
-        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, as `encode` does."""
@@ -251,25 +255,20 @@ class Tokenizer:
             starts, stops = given[starts], given[stops]
         return list(zip(starts.tolist(), stops.tolist(), strict=True))
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids, special tokens skipped; bytes that are no UTF-8 become U+FFFD.
+    def decode_batch(self, batch: Sequence[Sequence[int]]) -> list[str]:
+        """Return the text of each sequence of ids, special tokens skipped; bytes that are no UTF-8 become U+FFFD.
 
         Raises:
             ValueError: an id outside the vocabulary.
         """
-        return self.decode_batch([ids])[0]
-
-    def decode_batch(self, batch: Sequence[Sequence[int]]) -> list[str]:
-        """Return the text of each sequence of ids, as `decode` does."""
-        pieces = [[self._known(index) for index in ids if index not in range(len(SPECIALS))] for ids in batch]
+        pieces = [[self.known(index) for index in ids if index not in range(len(SPECIALS))] for ids in batch]
         return [text.removeprefix(" ") for text in self.backend.decode_batch(pieces, skip_special_tokens=False)]
 
     def token(self, index: int) -> str:
         """Return one sub-word for the eye: "▁" is a space, "\\xe5" a byte that is no character by itself."""
-        if self._known(index) < len(SPECIALS):
+        if self.known(index) < len(SPECIALS):
             return SPECIALS[index]
-        text = self._pieces[index].decode("utf-8", "backslashreplace").replace(" ", "▁")
-        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+        return for_the_eye(self._pieces[index].decode("utf-8", "backslashreplace"))
 
     def word_starts(self, ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which sub-words (S,) of a text start a word.
@@ -287,11 +286,6 @@ class Tokenizer:
         values = byte_values()
         names = (self.backend.id_to_token(index) or "" for index in range(len(SPECIALS), self.n_ids))
         return [b""] * len(SPECIALS) + [bytes(values[char] for char in name) for name in names]
-
-    def _known(self, index: int) -> int:
-        if not 0 <= index < self.n_ids:
-            raise ValueError(f"id {index} is outside the vocabulary: expected 0 to {self.n_ids - 1}")
-        return int(index)
 
     def to_json(self) -> dict[str, Any]:
         """Return `algorithm`, `cleaning` and `tokenizer`, the pipeline in the format of the `tokenizers` library."""
@@ -341,6 +335,11 @@ def _starts_word(raw: bytes, place: int) -> bool:
     return not belongs and (is_spaceless(char) or is_spaceless(before))
 
 
+def cleans(part: object) -> bool:
+    """Tell whether a part is a tokenizer that cleans texts before it cuts them, so that places in them are lost."""
+    return isinstance(part, Tokenizer) and part.cleaning
+
+
 def _fault(backend: Backend, algorithm: object, cleaning: object) -> str | None:
     """Say what makes a loaded pipeline unusable, or return None."""
     model = {"bpe": models.BPE, "unigram": models.Unigram}.get(algorithm) if isinstance(algorithm, str) else None
@@ -368,15 +367,15 @@ def byte_values() -> dict[str, int]:
     return printable | dict(zip(others, sorted(set(range(256)) - set(printable.values())), strict=True))
 
 
-def _word_splitter() -> pre_tokenizers.PreTokenizer:
-    split = pre_tokenizers.Split(Regex(WORDS), "isolated")
+def _word_splitter(pattern: str) -> pre_tokenizers.PreTokenizer:
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
     return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
-def _pipeline(model: models.Model) -> Backend:
+def _pipeline(model: models.Model, pattern: str) -> Backend:
     """Put a model between the word splitter and the byte decoder; added tokens would be found in text, so there are none."""
     backend = Backend(model)
-    backend.pre_tokenizer = _word_splitter()
+    backend.pre_tokenizer = _word_splitter(pattern)
     backend.decoder = decoders.ByteLevel()
     return backend
 
@@ -390,18 +389,18 @@ def _without_endless_runs(texts: Iterable[str]) -> Iterator[str]:
             yield text
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int) -> models.BPE:
-    """Learn byte-pair merges (Sennrich et al. 2016)."""
-    vocab, merges = _learn_merges(texts, vocab_size)
+def train_bpe(texts: Iterable[str], vocab_size: int, pattern: str) -> models.BPE:
+    """Learn byte-pair merges (Sennrich et al. 2016) inside what a pattern takes for words."""
+    vocab, merges = _learn_merges(texts, vocab_size, pattern)
     return models.BPE(vocab=vocab, merges=merges)
 
 
-def _learn_merges(texts: Iterable[str], vocab_size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def _learn_merges(texts: Iterable[str], vocab_size: int, pattern: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Return the ids of special tokens, bytes and merges, and the merges in order.
 
     The library breaks ties by id and sorts the alphabet, so the result depends neither on threads nor on hash seeds.
     """
-    backend = _pipeline(models.BPE())
+    backend = _pipeline(models.BPE(), pattern)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=2,
@@ -415,7 +414,7 @@ def _learn_merges(texts: Iterable[str], vocab_size: int) -> tuple[dict[str, int]
     return model["vocab"], [(left, right) for left, right in model["merges"]]
 
 
-def train_unigram(texts: Iterable[str], vocab_size: int) -> models.Unigram:
+def train_unigram(texts: Iterable[str], vocab_size: int, pattern: str) -> models.Unigram:
     """Learn a unigram vocabulary by pruning a larger one (Kudo 2018, section 3.2).
 
     The library's own trainer gives another vocabulary in every process, because it adds up in the order of a randomly seeded hash
@@ -423,7 +422,7 @@ def train_unigram(texts: Iterable[str], vocab_size: int) -> models.Unigram:
     the library finds.
     """
     words: Counter[str] = Counter()
-    vocab, merges = _learn_merges(_counted(texts, words), SEED_FACTOR * vocab_size)
+    vocab, merges = _learn_merges(_counted(texts, words, pattern), SEED_FACTOR * vocab_size, pattern)
     counts = _seed_counts(vocab, merges, words)
     while True:
         for _ in range(EM_STEPS):
@@ -433,9 +432,9 @@ def train_unigram(texts: Iterable[str], vocab_size: int) -> models.Unigram:
         counts = _prune(counts, max(vocab_size - len(SPECIALS), int(KEPT_SHARE * len(counts))))
 
 
-def _counted(texts: Iterable[str], words: Counter[str]) -> Iterator[str]:
+def _counted(texts: Iterable[str], words: Counter[str], pattern: str) -> Iterator[str]:
     """Pass texts on, counting their words (in byte characters) on the way."""
-    splitter = _word_splitter()
+    splitter = _word_splitter(pattern)
     for text in texts:
         words.update(word for word, _ in splitter.pre_tokenize_str(text))
         yield text

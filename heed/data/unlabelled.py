@@ -11,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heed.data.quality import SHOWN_CHARACTERS, FaultSurvey, first_rows, hashed, in_any, quantiles
-from heed.data.read import Example
+from heed.data.rows import Example
+
+EMPTY = 0  # in place of the hash of an empty text, which `hashed` leaves free
 
 
 @dataclass
 class TextSurvey(FaultSurvey):
     """What was found in the texts of one split, of which examples are {row, text}: "duplicates" stand further up, "leaks" in another split.
 
-    Nothing is refused: texts recur for good reasons, such as licences and songs.
+    Duplicates are not refused, for texts recur for good reasons, such as licences and songs; but one that is scored on should be new.
 
     Attributes:
         lengths: quantiles of text_characters and text_words, white-space separated.
@@ -26,10 +28,16 @@ class TextSurvey(FaultSurvey):
 
     lengths: dict[str, dict[str, int]]
 
+    @property
+    def refused(self) -> str | None:
+        """Say which leaks forbid training on all rows; None when there are none."""
+        return self.leaking("texts", lambda row: repr(row["text"][:60]))
+
 
 def survey_texts(examples: Iterable[Example], others: Mapping[str, Iterable[Example]]) -> TextSurvey:
     """Look for texts that stand twice, in one split or in several; compared without white space at the ends, by 8-byte hashes.
 
+    Nothing leaks of an empty text.
     Memory grows by some 20 bytes a row, whatever the length of the texts.
 
     Args:
@@ -42,7 +50,8 @@ def survey_texts(examples: Iterable[Example], others: Mapping[str, Iterable[Exam
         n_characters.append(len(example["text"]))
         n_words.append(len(example["text"].split()))
     found = np.array(hashes, dtype=np.uint64)
-    leaking = {name: np.isin(found, np.fromiter(map(_hashed, split), np.uint64)) for name, split in others.items()}
+    full = found != EMPTY
+    leaking = {name: full & np.isin(found, np.fromiter(map(_hashed, split), np.uint64)) for name, split in others.items()}
     faults = {"duplicates": _repeats(found), "leaks": in_any(leaking, len(found))}
     return TextSurvey(
         faults=faults,
@@ -53,7 +62,8 @@ def survey_texts(examples: Iterable[Example], others: Mapping[str, Iterable[Exam
 
 
 def _hashed(example: Example) -> int:
-    return hashed(example["text"].strip())
+    text = example["text"].strip()
+    return hashed(text) if text else EMPTY
 
 
 def _repeats(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heed.data.encodings import existing
-from heed.data.text import SPECIALS
+from heed.data.vocabulary import SPECIALS
 from heed.errors import DataError
 
 Format = Literal["glove", "word2vec", "word2vec binary"]
@@ -43,7 +43,6 @@ class Vectors:
         values: (n, d), a row for each word.
         words: the wanted words, sorted.
         spellings: the file's word behind each: the same, else its lower case, else its lower case with a capital.
-        n_in_file: words in the file.
         dimension: d.
         format: what the file was read as.
     """
@@ -51,19 +50,8 @@ class Vectors:
     values: NDArray[np.float32]
     words: list[str]
     spellings: list[str]
-    n_in_file: int
     dimension: int
     format: Format
-
-    @property
-    def exact(self) -> int:
-        """Number of words that the file spells the same."""
-        return sum(word == spelling for word, spelling in zip(self.words, self.spellings, strict=True))
-
-    @property
-    def by_lower_case(self) -> int:
-        """Number of words that the file knows in lower case only."""
-        return sum(word != spelling == word.lower() for word, spelling in zip(self.words, self.spellings, strict=True))
 
 
 def read_vectors(path: str | Path, wanted: Collection[str]) -> Vectors:
@@ -181,7 +169,6 @@ def _chosen(table: _Table, wanted: Collection[str]) -> Vectors:
         values=np.stack([found[spelling] for _, spelling in matched]),
         words=[word for word, _ in matched],
         spellings=[spelling.decode("utf-8", "surrogatepass") for _, spelling in matched],
-        n_in_file=n_rows,
         dimension=table.dimension,
         format=table.format,
     )

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heed.data.stopwords import CHINESE, ENGLISH
-from heed.data.text import JOINERS, SPECIALS, clean, join_surrogates
+from heed.data.text import JOINERS, clean, join_surrogates
+from heed.data.vocabulary import SPECIALS, Vocabulary, for_the_eye
 from heed.errors import CheckpointError, ConfigError, DataError, MissingExtra
 
 StopWords = Literal["none", "en", "zh", "en+zh"]
@@ -118,7 +119,7 @@ def _without_chinese(match: re.Match[str]) -> str:
     return " ".join("".join(words) for is_stop_word, words in groups if not is_stop_word) or " "
 
 
-class Words:
+class Words(Vocabulary):
     """A vocabulary of whole words or of characters; a `Part` that is saved as one JSON file.
 
     A word is letters with their marks, also digits after the first and apostrophes or hyphens inside ("don't", "mp3"); a number with
@@ -132,12 +133,6 @@ class Words:
     """
 
     kind: ClassVar[str] = "words"
-    pad_id: ClassVar[int] = 0
-    bos_id: ClassVar[int] = 1
-    eos_id: ClassVar[int] = 2
-    unk_id: ClassVar[int] = 3
-    ends_texts: ClassVar[bool] = False  # whether a text that an encoder reads ends with the end token
-    separators: ClassVar[int] = 1  # end tokens between two texts that an encoder reads
 
     def __init__(self, words: Sequence[str], *, unit: Unit, chinese: bool) -> None:
         self.words = list(words)
@@ -191,41 +186,22 @@ class Words:
         """Return the ids of a text, without begin and end; what is not in the vocabulary is unknown (id 3)."""
         return [self._ids.get(piece, self.unk_id) for piece in self.split(text)]
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text, as `encode` does."""
-        return [self.encode(text) for text in texts]
-
     def decode(self, ids: Sequence[int]) -> str:
         """Return characters as their text, words with spaces between them; <unk> stands for unknown ones, other special tokens go.
 
         Raises:
             ValueError: an id outside the vocabulary.
         """
-        shown = (self.words[self._known(index)] for index in ids if index not in (self.pad_id, self.bos_id, self.eos_id))
+        shown = (self.words[self.known(index)] for index in ids if index not in (self.pad_id, self.bos_id, self.eos_id))
         return ("" if self.unit == "characters" else " ").join(shown)
 
     def token(self, index: int) -> str:
         """Return one word or character for the eye: "▁" is a space."""
-        word = self.words[self._known(index)].replace(" ", "▁")
-        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in word)
+        return for_the_eye(self.words[self.known(index)])
 
     def word_starts(self, ids: Sequence[int] | NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which ids (S,) start a word: all, for a character counts as a word."""
         return np.ones(len(ids), dtype=np.bool_)
-
-    def unknown_share(self, texts: Iterable[str]) -> float:
-        """Return how much of some texts is not in the vocabulary, as a share of their words or characters; 0 for no text."""
-        n_unknown = n_all = 0
-        for text in texts:
-            ids = self.encode(text)
-            n_unknown += ids.count(self.unk_id)
-            n_all += len(ids)
-        return n_unknown / max(1, n_all)
-
-    def _known(self, index: int) -> int:
-        if not 0 <= index < len(self.words):
-            raise ValueError(f"id {index} is outside the vocabulary: expected 0 to {len(self.words) - 1}")
-        return int(index)
 
     def to_json(self) -> dict[str, Any]:
         """Return `unit`, `chinese` and `words`, by id."""

@@ -60,33 +60,20 @@ class BestPath:
 class _Prefix:
     """A label sequence as its last label and the sequence before it; every living sequence is one object."""
 
-    parent: "_Prefix | None"  # None for the empty one, and for the last that was committed
+    parent: "_Prefix | None"  # None for the empty one
     token: int  # BLANK for the empty one
     number: int
-    depth: int
     extra: float  # what scorers and bonus add
     states: tuple[State, ...]  # of the scorers
 
     def labels(self) -> list[int]:
-        """Return all its labels that are not forgotten."""
+        """Return all its labels."""
         labels: list[int] = []
         node = self
         while node.parent is not None:
             labels.append(node.token)
             node = node.parent
         return labels[::-1]
-
-    def before(self) -> "_Prefix":
-        """Return the prefix without its last label."""
-        assert self.parent is not None
-        return self.parent
-
-    def at(self, depth: int) -> "_Prefix":
-        """Return the ancestor of a depth that is no greater; the last committed one where the past is forgotten."""
-        node = self
-        while node.depth > depth and node.parent is not None:
-            node = node.parent
-        return node
 
 
 @dataclass(eq=False)
@@ -173,7 +160,7 @@ class PrefixBeam:
         self._most = length_bonus + sum(one.weight * one.scorer.highest for one in self.scorers)  # what a label may add
         self._numbers = count()
         self._living: WeakValueDictionary[tuple[int, int], _Prefix] = WeakValueDictionary()  # by the parent's number and the label
-        empty = _Prefix(None, BLANK, next(self._numbers), 0, 0.0, tuple(one.scorer.start() for one in self.scorers))
+        empty = _Prefix(None, BLANK, next(self._numbers), 0.0, tuple(one.scorer.start() for one in self.scorers))
         self._beams = _Beams([empty], np.zeros(1), np.full(1, NEVER))
 
     def advance(self, log_p: Array | Tensor) -> None:
@@ -186,30 +173,13 @@ class PrefixBeam:
             self._pass(row)
 
     def results(self, n: int = 1) -> list[CTCHypothesis]:
-        """Return the n best label sequences so far, best first, if nothing followed; labels that were committed are not repeated."""
+        """Return the n best label sequences so far, best first, if nothing followed."""
         prefixes, totals = self._beams.prefixes, self._beams.total.tolist()
         self._prefetch(range(len(prefixes)))
         possible = [(prefix, total) for prefix, total in zip(prefixes, totals, strict=True) if total > NEVER]
         scored = [(total + prefix.extra + self._end(prefix), prefix, total) for prefix, total in possible]
         scored.sort(key=lambda one: -one[0])
         return [CTCHypothesis(prefix.labels(), score, total) for score, prefix, total in scored[:n]]
-
-    def stable_prefix(self) -> list[int]:
-        """Return the labels on which all hypotheses agree, those that were committed not repeated; no later place changes them."""
-        return self._shared().labels()
-
-    def commit(self, undecided: int | None = None) -> list[int]:
-        """Return what `stable_prefix` does and forget it, so that memory does not grow with the length of a stream.
-
-        Args:
-            undecided: so many labels at most are left uncommitted in the best hypothesis; those that contradict it before are dropped.
-        """
-        if undecided is not None:
-            self._agree(undecided)
-        shared = self._shared()
-        labels = shared.labels()
-        shared.parent = None
-        return labels
 
     def _pass(self, row: Array) -> None:
         """Take one place (V,)."""
@@ -281,32 +251,13 @@ class PrefixBeam:
                 score, after = one.scorer.advance(state, token)
                 extra += one.weight * score
                 states.append(after)
-            child = _Prefix(parent, token, next(self._numbers), parent.depth + 1, extra, tuple(states))
+            child = _Prefix(parent, token, next(self._numbers), extra, tuple(states))
             self._living[parent.number, token] = child
         return child
 
     def _end(self, prefix: _Prefix) -> float:
         """Return what the scorers say of ending here."""
         return sum(one.weight * one.scorer.end(state) for one, state in zip(self.scorers, prefix.states, strict=True))
-
-    def _shared(self) -> _Prefix:
-        """Return the longest prefix that all kept ones begin with."""
-        shared, *others = self._beams.prefixes
-        for other in others:
-            while shared is not other:
-                if shared.depth > other.depth:
-                    shared = shared.before()
-                else:
-                    other = other.before()
-        return shared
-
-    def _agree(self, undecided: int) -> None:
-        """Drop the prefixes that contradict the best one in more than its last labels."""
-        beams = self._beams
-        best = beams.prefixes[int((beams.total + beams.extra).argmax())]
-        trunk = best.at(best.depth - undecided)
-        kept = [place for place, prefix in enumerate(beams.prefixes) if prefix.at(trunk.depth) is trunk]
-        self._beams = _Beams([beams.prefixes[place] for place in kept], beams.blank[kept], beams.label[kept])
 
 
 def n_needed(ids: Sequence[int]) -> int:

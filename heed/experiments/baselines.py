@@ -19,12 +19,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
 
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.store import Store
 from heed.device import peak_memory_mib
 from heed.run import Run
+from heed.tasks.split import Split
 from heed.tasks.text_classification import TextClassification
-from heed.training.prepare import Split, tested_rows
+from heed.training.division import tested_rows
 
 SPACELESS = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")  # scripts that put no spaces between words
 ASKED_ALONE = 100  # texts answered one by one for latency

@@ -3,7 +3,6 @@
 import datetime
 import json
 import statistics
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ from heed.device import describe_machine
 from heed.errors import CheckpointError, ConfigError
 from heed.experiments.records import Json, check_begin, check_data, experiment, has_begun, record_of
 from heed.files import parse_json, read_metrics, replacing
+from heed.metrics.intervals import scores_in
 from heed.report.folds import folds_page
 from heed.run import RunConfig, resolve
+from heed.terminal import sayer
 from heed.training.folds import USUAL_FOLDS
 
 
@@ -61,8 +62,7 @@ def crossvalidate(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], 
 
 def _fold(config: RunConfig, number: int, place: Path, record: Json, *, quiet: bool) -> dict[str, Any]:
     """Train and score one fold, or go on with it, or take what is there."""
-    if not quiet:
-        print(f"fold {number} of {config.data.folds}: {place}", file=sys.stderr)  # noqa: T201 (progress)
+    sayer(quiet)(f"fold {number} of {config.data.folds}: {place}")
     scored = place / "evaluations" / "test.json"
     if not has_begun(place):
         fold = config.replace(data={**config.data.model_dump(), "fold": number})
@@ -71,7 +71,7 @@ def _fold(config: RunConfig, number: int, place: Path, record: Json, *, quiet: b
         verbs.resume(place, quiet=quiet)
     check_data(place, record)
     content = parse_json(scored.read_text(encoding="utf-8"))
-    scores = {name: value for name, value in content.items() if isinstance(value, dict) and {"value", "low", "high"} <= value.keys()}
+    scores = scores_in(content)
     return {"fold": number, "run": str(place), "n": content["cost"]["examples"], "scores": scores, "seconds": _seconds(place)}
 
 

@@ -21,7 +21,7 @@ import torch
 
 from heed.config import dump_yaml
 from heed.data.labelled import labels_of
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.device import describe_machine
 from heed.errors import ConfigError, HeedError
 from heed.evaluation import evaluate_examples
@@ -33,13 +33,14 @@ from heed.files import parse_json, read_metrics, replacing
 from heed.metrics import bootstrap
 from heed.metrics.calibration import decisions
 from heed.metrics.classification import ClassificationMetrics
-from heed.model.config import ModelConfig, of_chosen_kinds
+from heed.model.config import OF_ROTARY, ModelConfig, of_chosen_kinds
 from heed.model.describe import count_parameters
 from heed.model.models import build_model
 from heed.report.comparison import comparison_page
 from heed.report.wording import SPACELESS
 from heed.run import Run, RunConfig, resolve
 from heed.tasks.text_classification import TextClassification
+from heed.terminal import sayer
 from heed.training.folds import USUAL_FOLDS
 
 MIXERS = {"Transformer": "attention", "CNN": "convolution", "LSTM": "lstm"}
@@ -82,7 +83,7 @@ def compare_models(
         DataError: the data changed since an earlier call.
         TrainingError: another process is at work in `folder`.
     """
-    say: Say = (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr))  # noqa: T201 (progress)
+    say = sayer(quiet)
     asked = resolve(recipe, settings)
     task = asked.build_task()
     if not isinstance(task, TextClassification):
@@ -267,9 +268,9 @@ def _measured(name: str, run: Run) -> Candidate:
 def matched(transformer: ModelConfig, mixer: str) -> ModelConfig:
     """Return a config of another kind, as deep, whose width brings it nearest to as many parameters."""
     plain = {"attention": "full", "adaptive": False, "hierarchical": False, "weight_rank": None, "n_heads": 1, "n_kv_heads": None}
-    plain |= {"pooling": "mean"}  # the first token of a network without attention sees its neighbours only
+    plain |= {"unbiased": [], "pooling": "mean"}  # the first token of a network without attention sees its neighbours only
     budget = _size(transformer)
-    plain |= {name: ModelConfig.model_fields[name].default for name in ("d_kv", "rotary_base", "first_position")}
+    plain |= {name: ModelConfig.model_fields[name].default for name in ("d_kv", *OF_ROTARY, "first_position")}
     settings = of_chosen_kinds({**transformer.model_dump(), **plain, "mixer": mixer, "positions": "none"})
     candidates = [ModelConfig(**{**settings, "d_model": width, "d_ff": width}) for width in WIDTHS]
     return min(candidates, key=lambda config: abs(_size(config) - budget))

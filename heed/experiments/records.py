@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Container, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from heed.training.origin import Origin
 from heed.training.prepare import Hashes, check_metric, data_hashes, hashes_of
 
 RECORD = "experiment.json"
-BEGUN = ("*/config.yaml", "study.journal")  # what an experiment that has begun leaves
+RUNS = "*/config.yaml"
+BEGUN = (RUNS, "study.journal")  # what an experiment that has begun leaves
 NOTHING = "nothing"  # how a setting that is not there is told
 
 Json = dict[str, Any]
@@ -42,7 +43,7 @@ def record_of(config: RunConfig, **others: Any) -> Json:
 
 @contextmanager
 def experiment(folder: Path, record: Json) -> Iterator[None]:
-    """Hold a folder for an experiment, which goes on if it was begun there before.
+    """Hold a folder for an experiment, which goes on if it was begun there before; one that ends before its first run leaves nothing.
 
     Args:
         record: from `record_of`.
@@ -55,11 +56,24 @@ def experiment(folder: Path, record: Json) -> Iterator[None]:
         raise ConfigError(f"{folder}: exists already and is never overwritten; choose another --to")
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder):
-        if (folder / RECORD).is_file() and any(any(folder.glob(pattern)) for pattern in BEGUN):
+        new = not (folder / RECORD).is_file()
+        if not new and any(any(folder.glob(pattern)) for pattern in BEGUN):
             _check_same(folder, _read(folder / RECORD), record)
-        with replacing(folder / RECORD) as draft:
-            draft.write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
+        with _gone_unless_begun(folder) if new else nullcontext():
+            with replacing(folder / RECORD) as draft:
+                draft.write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
+            yield
+
+
+@contextmanager
+def _gone_unless_begun(folder: Path) -> Iterator[None]:
+    """Remove a folder that was made for an experiment, if that fails before there is a run to go on with."""
+    try:
         yield
+    except BaseException:
+        if not any(folder.glob(RUNS)):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _read(path: Path) -> Json:

@@ -7,9 +7,8 @@ Every trial is a run folder, whose config.yaml makes the same run again. Test da
 import datetime
 import json
 import shutil
-import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -25,6 +24,7 @@ from heed.files import read_metrics, replacing
 from heed.metrics import LESS_IS_BETTER
 from heed.report.trials import trials_page
 from heed.run import Run, RunConfig, resolve
+from heed.terminal import sayer
 from heed.training.train import fit_recipe
 
 USUAL_SEARCH: dict[str, Any] = {"train.lr": {"low": 5e-4, "high": 8e-3, "log": True}, "model.dropout": {"low": 0.0, "high": 0.4}}
@@ -57,8 +57,8 @@ def search_space(recipe: str | Mapping[str, Any], settings: Mapping[str, Any]) -
     """
     content: Any = recipe
     if isinstance(recipe, str):
-        path = find_recipe(recipe)
-        content = {} if path is None else read_yaml(path)
+        file = find_recipe(recipe)
+        content = {} if file is None else read_yaml(file)
     asked = dict(_flat(settings.get("search") or {}))
     for path in asked:
         if (given := _value_at(settings, path)) is not None:
@@ -122,7 +122,7 @@ def tune(recipe: str | Mapping[str, Any], settings: Mapping[str, Any], folder: P
     record["data_sha256"] = {split: files for split, files in record["data_sha256"].items() if f"data.{split}" not in space}
     with experiment(folder, record):
         study = _study(optuna, folder, config)
-        search = _Search(optuna, study, recipe, fixed, space, folder, record, config.train.best_metric, quiet)
+        search = _Search(optuna, study, recipe, fixed, space, folder, record, config.train.best_metric, sayer(quiet))
         search.take_up_again()
         for _ in range(trials - search.n_done):
             search.try_one()
@@ -187,6 +187,7 @@ class _Search:
         space: what varies.
         record: what the folder remembers of the experiment.
         metric: which validation figure is searched by.
+        say: tells of progress.
     """
 
     optuna: Any
@@ -197,7 +198,7 @@ class _Search:
     folder: Path
     record: Json
     metric: str
-    quiet: bool
+    say: Callable[[str], None]
 
     def place(self, number: int) -> Path:
         """Return the run folder of a trial."""
@@ -220,7 +221,7 @@ class _Search:
         """Make one trial; raises DataError when it found other data than the search was begun with."""
         trial = self.study.ask()
         chosen = {path: _suggest(trial, path, choices) for path, choices in self.space.items()}
-        self._say(f"trial {trial.number}: " + "  ".join(f"{path}={_short(value)}" for path, value in chosen.items()))
+        self.say(f"trial {trial.number}: " + "  ".join(f"{path}={_short(value)}" for path, value in chosen.items()))
         place = self.place(trial.number)
         try:
             pruned = self._train(trial, chosen, place)
@@ -234,11 +235,7 @@ class _Search:
         states = self.optuna.trial.TrialState
         self.study.tell(trial, None if pruned else value, state=states.PRUNED if pruned else states.COMPLETE)
         shutil.rmtree(place / "checkpoints", ignore_errors=True)
-        self._say(f"  {'pruned' if pruned else 'complete'}: {value:.4g} after {seconds:.0f} s")
-
-    def _say(self, text: str) -> None:
-        if not self.quiet:
-            print(text, file=sys.stderr)  # noqa: T201 (progress)
+        self.say(f"  {'pruned' if pruned else 'complete'}: {value:.4g} after {seconds:.0f} s")
 
     def _train(self, trial: Any, chosen: Mapping[str, Any], place: Path) -> bool:
         """Train with the settings that were chosen; returns whether it was stopped for doing worse than others."""

@@ -27,7 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 from heed.errors import DataError
-from heed.metrics.intervals import Comparison, Floats, Score, ScoreFunction, interval, paired_bootstrap, resampled_sums
+from heed.metrics.intervals import Comparison, Floats, Score, interval, paired_bootstrap, resampled_sums
+from heed.metrics.ratios import mean_score
+from heed.metrics.rows import Rows
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -93,12 +95,6 @@ def _f1(found: str, wanted: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def mean_score(sums: Floats) -> Floats:
-    """Divide summed values by how many there are; (..., 2) -> (...), 0 where there are none."""
-    scores: Floats = sums[..., 0] / np.maximum(sums[..., 1], 1)
-    return scores
-
-
 @dataclass(frozen=True)
 class AnswerScores:
     """The scores of one system on `n` questions, of which `n_without_answer` have none, by the rules of a version of SQuAD."""
@@ -119,7 +115,7 @@ class AnswerMetrics:
     """Gather how well questions are answered."""
 
     def __init__(self) -> None:
-        self._rows, self._contexts = array("d"), array("Q")
+        self._rows, self._contexts = Rows(N_COLUMNS), array("Q")
 
     def add(  # what an answer is judged by
         self, answer: str, references: Sequence[str], *, context: int, likeliest: str | None = None, lead: float = -inf, sure: float = 0.0
@@ -138,7 +134,7 @@ class AnswerMetrics:
         v1 = match_v1(answer, references) if references else v2
         likely = match_v2(answer if likeliest is None else likeliest, references)
         lead = max(-1e300, min(1e300, lead))  # sums of rows stay finite
-        self._rows.extend((*v1, *v2, *likely, float(bool(references)), lead, sure))
+        self._rows.add([[*v1, *v2, *likely, float(bool(references)), lead, sure]])
         self._contexts.append(context)
 
     @property
@@ -149,23 +145,19 @@ class AnswerMetrics:
     @property
     def n_without_answer(self) -> int:
         """Questions so far that have none."""
-        return int((self._table[:, HAS_ANSWER] == 0).sum())
-
-    @property
-    def _table(self) -> Floats:
-        return np.array(self._rows, dtype=np.float64).reshape(-1, N_COLUMNS)
+        return int((self._rows.table[:, HAS_ANSWER] == 0).sum())
 
     @property
     def statistics(self) -> dict[str, Floats]:
         """Per score and question the value and whether it counts, name -> (N, 2): what `bootstrap` takes with `mean_score`."""
-        table = self._table
+        table = self._rows.table
         has_answer = table[:, HAS_ANSWER]
         values = table[:, OF_V1 if has_answer.all() else OF_V2]
         every = np.ones(len(table))
         found = {name: np.stack([values[:, i], every], axis=1) for i, name in enumerate(SCORES)}
         if not has_answer.all():
             parts = ((0, has_answer), (1, has_answer), (0, 1 - has_answer))
-            found |= {name: np.stack([values[:, i] * of, of], axis=1) for name, (i, of) in zip(PARTS, parts, strict=True)}
+            found |= {name: np.stack([values[:, i] * of, of], axis=1) for name, (i, of) in zip(PARTS, parts, strict=True) if of.any()}
         return found
 
     def scores(self, *, resamples: int = 1000, seed: int = 0) -> AnswerScores:
@@ -184,9 +176,8 @@ class AnswerMetrics:
     def compare(self, other: "AnswerMetrics", *, resamples: int = 1000, seed: int = 0) -> dict[str, Comparison]:
         """Test on the same questions whether another system (b) differs from this one (a), score by score."""
         ours, theirs = self.statistics, other.statistics
-        function: ScoreFunction = mean_score
         return {
-            name: paired_bootstrap(ours[name], theirs[name], function, resamples=resamples, seed=seed, groups=self._contexts)
+            name: paired_bootstrap(ours[name], theirs[name], mean_score, resamples=resamples, seed=seed, groups=self._contexts)
             for name in ours
         }
 
@@ -196,7 +187,7 @@ class AnswerMetrics:
 
     def mistakes(self) -> npt.NDArray[np.intp]:
         """Return which answers share nothing with any reference, the surest first."""
-        sure = np.where(self.qualities() > 0, -1.0, self._table[:, SURE])
+        sure = np.where(self.qualities() > 0, -1.0, self._rows.table[:, SURE])
         order = np.argsort(-sure, kind="stable")
         return order[sure[order] >= 0]
 
@@ -205,7 +196,7 @@ class AnswerMetrics:
 
         As in SQuAD 2.0's script all thresholds are tried; the one returned lies in the middle between two questions.
         """
-        table = self._table
+        table = self._rows.table
         order = np.argsort(table[:, LEAD], kind="stable")  # those that are answered first as the threshold rises
         leads = table[order, LEAD]
         gain = table[order, OF_LIKELIEST][:, 1] - (1 - table[order, HAS_ANSWER])  # of answering, over not answering

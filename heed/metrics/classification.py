@@ -31,7 +31,8 @@ from heed.metrics.calibration import (
     rescaled,
 )
 from heed.metrics.intervals import Comparison, Floats, Score, ScoreFunction, interval, paired_bootstrap, resampled_sums
-from heed.metrics.ranking import divide, precision_recall_curve, rank_codes, rank_counts, ranking_areas, roc_curve
+from heed.metrics.ranking import precision_recall_curve, rank_codes, rank_counts, ranking_areas, roc_curve
+from heed.metrics.ratios import divide
 
 Counts = npt.NDArray[np.uint8]
 Number = TypeVar("Number", bound=np.generic)

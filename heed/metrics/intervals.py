@@ -8,8 +8,9 @@ Left out: bias-corrected (BCa) intervals, which need N further scores, and corre
 Shapes: `N` examples, `K` counts per example, `R` resamples.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,11 @@ class Score:
     def to_json(self) -> dict[str, float]:
         """Return value, low and high, rounded to 4 decimals."""
         return {"value": _rounded(self.value), "low": _rounded(self.low), "high": _rounded(self.high)}
+
+
+def scores_in(content: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return those entries of an evaluation's JSON that `Score.to_json` wrote, by name."""
+    return {name: found for name, found in content.items() if isinstance(found, dict) and {"value", "low", "high"} <= found.keys()}
 
 
 @dataclass(frozen=True)

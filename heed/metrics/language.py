@@ -5,7 +5,6 @@ bytes of the text in UTF-8, compares models of different vocabularies. Both are 
 Left out: scores of what a model writes by itself, such as its diversity or repetition.
 """
 
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
@@ -15,6 +14,8 @@ import numpy as np
 
 from heed.errors import DataError
 from heed.metrics.intervals import Comparison, Floats, Score, ScoreFunction, interval, paired_bootstrap, resampled_sums
+from heed.metrics.ratios import mean_score
+from heed.metrics.rows import Rows
 
 # Where a text's counts stand in its row: -log p (natural), tokens, bytes, unknown tokens.
 COLUMNS: dict[str, list[int]] = {"perplexity": [0, 1], "bits_per_byte": [0, 2]}
@@ -23,14 +24,13 @@ N_COLUMNS = 4
 
 def perplexity_score(sums: Floats) -> Floats:
     """Compute perplexity from summed -log p and tokens; (..., 2) -> (...)."""
-    scores: Floats = np.exp(sums[..., 0] / np.maximum(sums[..., 1], 1))
+    scores: Floats = np.exp(mean_score(sums))
     return scores
 
 
 def bits_score(sums: Floats) -> Floats:
     """Compute bits per byte from summed -log p and bytes; (..., 2) -> (...)."""
-    scores: Floats = sums[..., 0] / log(2) / np.maximum(sums[..., 1], 1)
-    return scores
+    return mean_score(sums) / log(2)
 
 
 SCORE_FUNCTIONS: dict[str, ScoreFunction] = {"perplexity": perplexity_score, "bits_per_byte": bits_score}
@@ -56,11 +56,20 @@ class LanguageScores:
         return {**{name: score.to_json() for name, score in self.scores.items()}, **counts}
 
 
+def unknown_remarks(scores: Mapping[str, Any]) -> list[str]:
+    """Return what is to be said beside scores (as plain JSON) of a model that does not know all characters of the texts."""
+    n = scores.get("unknown_tokens", 0)
+    if not n:
+        return []
+    stand = "1 token stands for a character" if n == 1 else f"{n:,} of {scores['tokens']:,} tokens stand for characters"
+    return [f"{stand} unknown to the model, which need not foretell which one: perplexity and bits per byte are too good"]
+
+
 class LanguageMetrics:
     """Gather how likely texts are, keeping four numbers for each."""
 
     def __init__(self) -> None:
-        self._rows = array("d")
+        self._rows = Rows(N_COLUMNS)
 
     def add(self, log_p: Sequence[float], tokens: Sequence[int], n_bytes: Sequence[int], unknown: Sequence[int]) -> None:
         """Count texts: the natural log p of each, its tokens, its bytes in UTF-8, and how many of the tokens are unknown.
@@ -72,17 +81,17 @@ class LanguageMetrics:
         if not np.isfinite(rows).all():
             row = int(np.argmin(np.isfinite(rows).all(axis=1)))
             raise DataError(f"language metrics: text {self.n + row + 1} has log p {log_p[row]}; the weights are damaged or diverged")
-        self._rows.frombytes(np.ascontiguousarray(rows).tobytes())
+        self._rows.add(rows)
 
     @property
     def n(self) -> int:
         """Texts so far."""
-        return len(self._rows) // N_COLUMNS
+        return len(self._rows)
 
     @property
     def statistics(self) -> dict[str, Floats]:
         """The counts behind every score, name -> (N, 2): what `bootstrap` takes with `SCORE_FUNCTIONS[name]`."""
-        table = self._table()
+        table = self._rows.table
         return {name: table[:, columns] for name, columns in COLUMNS.items()}
 
     def scores(self, *, resamples: int = 1000, seed: int = 0) -> LanguageScores:
@@ -91,7 +100,7 @@ class LanguageMetrics:
         Raises:
             DataError: nothing was added.
         """
-        table = self._table()
+        table = self._rows.table
         if not len(table):
             raise DataError("language metrics: there are no texts to score; expected at least one; check the data file and its filters")
         sums = resampled_sums(table, resamples=resamples, seed=seed)
@@ -112,7 +121,3 @@ class LanguageMetrics:
     def qualities(self) -> Floats:
         """Return minus the bits per byte of every text (N,), by which a report finds the best and the worst."""
         return -bits_score(self.statistics["bits_per_byte"])
-
-    def _table(self) -> Floats:
-        """Return the counts so far, (N, N_COLUMNS)."""
-        return np.array(self._rows, dtype=np.float64).reshape(-1, N_COLUMNS)

@@ -5,7 +5,6 @@ of a model that sees only what stands before, and not comparable with that. Both
 tokens were hidden. They are of the whole set; intervals draw texts.
 """
 
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,19 +14,15 @@ import numpy as np
 from heed.errors import DataError
 from heed.metrics.intervals import Comparison, Floats, Score, ScoreFunction, interval, paired_bootstrap, resampled_sums
 from heed.metrics.language import perplexity_score
+from heed.metrics.ratios import mean_score
+from heed.metrics.rows import Rows
 
 # Where a text's counts stand in its row: tokens named right, -log p (natural), hidden tokens.
 COLUMNS: dict[str, list[int]] = {"accuracy": [0, 2], "perplexity": [1, 2]}
 N_COLUMNS = 3
 
 
-def accuracy_score(sums: Floats) -> Floats:
-    """Compute the share of hidden tokens that were named right from both numbers; (..., 2) -> (...)."""
-    scores: Floats = sums[..., 0] / np.maximum(sums[..., 1], 1)
-    return scores
-
-
-SCORE_FUNCTIONS: dict[str, ScoreFunction] = {"accuracy": accuracy_score, "perplexity": perplexity_score}
+SCORE_FUNCTIONS: dict[str, ScoreFunction] = {"accuracy": mean_score, "perplexity": perplexity_score}
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class MaskedMetrics:
     """Gather how hidden tokens were foretold, keeping three numbers for each text."""
 
     def __init__(self) -> None:
-        self._rows = array("d")
+        self._rows = Rows(N_COLUMNS)
 
     def add(self, right: Sequence[int], log_p: Sequence[float], hidden: Sequence[int]) -> None:
         """Count texts: how many hidden tokens of each were named right, the natural log p of all, and how many there are.
@@ -59,17 +54,17 @@ class MaskedMetrics:
         if not np.isfinite(rows).all():
             row = int(np.argmin(np.isfinite(rows).all(axis=1)))
             raise DataError(f"masked metrics: text {self.n + row + 1} has log p {log_p[row]}; the weights are damaged or diverged")
-        self._rows.frombytes(np.ascontiguousarray(rows).tobytes())
+        self._rows.add(rows)
 
     @property
     def n(self) -> int:
         """Texts so far."""
-        return len(self._rows) // N_COLUMNS
+        return len(self._rows)
 
     @property
     def statistics(self) -> dict[str, Floats]:
         """The counts behind every score, name -> (N, 2): what `bootstrap` takes with `SCORE_FUNCTIONS[name]`."""
-        table = self._table()
+        table = self._rows.table
         return {name: table[:, columns] for name, columns in COLUMNS.items()}
 
     def scores(self, *, resamples: int = 1000, seed: int = 0) -> MaskedScores:
@@ -78,7 +73,7 @@ class MaskedMetrics:
         Raises:
             DataError: no token was hidden.
         """
-        table = self._table()
+        table = self._rows.table
         n_hidden = round(float(table[:, 2].sum()))
         if not n_hidden:
             raise DataError("masked metrics: there are no hidden tokens to score; expected texts that hold some; check the data file")
@@ -105,10 +100,4 @@ class MaskedMetrics:
 
     def qualities(self) -> Floats:
         """Return the mean log p of the hidden tokens of every text (N,), by which a report finds the best and the worst."""
-        sums = self.statistics["perplexity"]
-        qualities: Floats = -sums[:, 0] / np.maximum(sums[:, 1], 1)
-        return qualities
-
-    def _table(self) -> Floats:
-        """Return the counts so far, (N, N_COLUMNS)."""
-        return np.array(self._rows, dtype=np.float64).reshape(-1, N_COLUMNS)
+        return -mean_score(self.statistics["perplexity"])

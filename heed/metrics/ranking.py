@@ -7,13 +7,13 @@ Shapes: `N` examples, `R` resamples, `r` of them at a time; `G` ranks, the disti
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from heed.metrics.calibration import Bools
 from heed.metrics.intervals import Floats
+from heed.metrics.ratios import divide
 
 Places = npt.NDArray[np.integer]
 
@@ -92,10 +92,3 @@ def _thinned(points: Floats, travelled: Floats) -> list[list[float]]:
     places = np.unique(np.searchsorted(travelled, np.linspace(travelled[0], travelled[-1], CURVE_POINTS)))
     chosen: list[list[float]] = points[places].round(4).tolist()
     return chosen
-
-
-def divide(over: npt.NDArray[Any], under: npt.NDArray[Any], *, nothing: float) -> Floats:
-    """Divide, with `nothing` where there is nothing to divide by."""
-    over, under = np.broadcast_arrays(over, under)
-    quotient: Floats = np.divide(over, under, out=np.full(over.shape, nothing), where=under > 0)
-    return quotient

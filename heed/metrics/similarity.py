@@ -23,7 +23,8 @@ import numpy.typing as npt
 
 from heed.errors import DataError
 from heed.metrics.intervals import Comparison, Floats, Numbers, Score, compared, interval, paired_bootstrap, resampled_sums
-from heed.metrics.ranking import divide
+from heed.metrics.ratios import divide, mean_score
+from heed.metrics.rows import Rows
 
 Vectors = npt.NDArray[np.float32]
 
@@ -46,12 +47,6 @@ class SimilarityScores:
         """Return every score by its name as {"value", "low", "high"}, and n and candidates."""
         counts = {"n": self.n} | ({} if self.candidates is None else {"candidates": self.candidates})
         return {**{name: score.to_json() for name, score in self.scores.items()}, **counts}
-
-
-def mean_score(sums: Floats) -> Floats:
-    """Divide a sum by its count; (..., 2) -> (...)."""
-    scores: Floats = sums[..., 0] / np.maximum(sums[..., 1], 1)
-    return scores
 
 
 class RetrievalMetrics:
@@ -133,7 +128,7 @@ class CorrelationMetrics:
     """Gather cosines and the scores they should follow, two numbers a pair."""
 
     def __init__(self) -> None:
-        self._rows = array("d")
+        self._rows = Rows(2)
 
     def add(self, cosines: Sequence[float], scores: Sequence[float]) -> None:
         """Count pairs; raises DataError where there is not one of each, or one is not finite."""
@@ -142,20 +137,16 @@ class CorrelationMetrics:
         rows = np.array([cosines, scores], dtype=np.float64).T
         if not np.isfinite(rows).all():
             raise DataError("similarity: a cosine or a score is not finite; the weights are damaged or diverged")
-        self._rows.frombytes(np.ascontiguousarray(rows).tobytes())
-
-    @property
-    def _table(self) -> Floats:
-        return np.array(self._rows, dtype=np.float64).reshape(-1, 2)
+        self._rows.add(rows)
 
     @property
     def statistics(self) -> dict[str, Floats]:
         """The cosine and the score of each pair, (N, 2), from which both scores are computed."""
-        return dict.fromkeys(CORRELATION_SCORES, self._table)
+        return dict.fromkeys(CORRELATION_SCORES, self._rows.table)
 
     def scores(self, *, resamples: int = 1000, seed: int = 0) -> SimilarityScores:
         """Score what was added; raises DataError where nothing was."""
-        table = self._table
+        table = self._rows.table
         if not len(table):
             raise _nothing()
         found = correlations(table[:, 0], table[:, 1], resamples=resamples, seed=seed)
@@ -163,7 +154,7 @@ class CorrelationMetrics:
 
     def compare(self, other: "CorrelationMetrics", *, resamples: int = 1000, seed: int = 0) -> dict[str, Comparison]:
         """Test on the same pairs whether another model (b) differs from this one (a), score by score."""
-        ours, theirs = self._table, other._table
+        ours, theirs = self._rows.table, other._rows.table
         if not np.array_equal(ours[:, 1], theirs[:, 1]):
             raise DataError("similarity: the two were judged by different scores; score both on the same pairs")
         a, b = (correlations(table[:, 0], table[:, 1], resamples=resamples, seed=seed) for table in (ours, theirs))
@@ -171,7 +162,7 @@ class CorrelationMetrics:
 
     def qualities(self) -> Floats:
         """Return minus the distance of each cosine from its score (N,)."""
-        table = self._table
+        table = self._rows.table
         return -np.abs(table[:, 0] - table[:, 1])
 
 

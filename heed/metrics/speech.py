@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from heed.errors import DataError, MissingExtra
 from heed.metrics.intervals import Comparison, Floats, Numbers, Score, ScoreFunction, bootstrap, interval, paired_bootstrap, resampled_sums
+from heed.metrics.ratios import mean_score
 from heed.metrics.translation import LENGTH_UNITS
 
 if TYPE_CHECKING:
@@ -257,17 +258,11 @@ def recognition_accuracy(sums: Floats) -> Floats:
     return 1 - error_rate(sums)
 
 
-def sentence_accuracy(sums: Floats) -> Floats:
-    """Compute the share of right sentences from their number and that of all; (..., 2) -> (...)."""
-    shares: Floats = sums[..., 0] / sums[..., 1]
-    return shares
-
-
 SPEECH_FUNCTIONS: dict[str, ScoreFunction] = {
     "wer": error_rate,
     "cer": error_rate,
     "recognition_accuracy": recognition_accuracy,
-    "sentence_accuracy": sentence_accuracy,
+    "sentence_accuracy": mean_score,
 }
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from heed.errors import DataError
 from heed.metrics.classification import ClassScore
 from heed.metrics.intervals import Comparison, Floats, Score, ScoreFunction, interval, paired_bootstrap, resampled_sums
-from heed.metrics.ranking import divide
+from heed.metrics.ratios import divide, f1_score, mean_score
 
 AnySpan = tuple[str, int, int]  # type, first word, the word behind the last
 
@@ -32,16 +32,6 @@ def precision_score(sums: Floats) -> Floats:
 def recall_score(sums: Floats) -> Floats:
     """Compute recall from right, answered and true spans; (..., 3) -> (...)."""
     return divide(sums[..., 0], sums[..., 2], nothing=0.0)
-
-
-def f1_score(sums: Floats) -> Floats:
-    """Compute F1 from right, answered and true spans; (..., 3) -> (...)."""
-    return divide(2 * sums[..., 0], sums[..., 1] + sums[..., 2], nothing=0.0)
-
-
-def accuracy_score(sums: Floats) -> Floats:
-    """Compute accuracy from words tagged right and all; (..., 2) -> (...)."""
-    return divide(sums[..., 0], sums[..., 1], nothing=0.0)
 
 
 SPAN_SCORES: dict[str, ScoreFunction] = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
@@ -109,7 +99,7 @@ class TaggingMetrics:
         found = {name: function(by_type.sum(1)) for name, function in SPAN_SCORES.items()}
         occurs = by_type[:, :, 1:].sum(-1) > 0
         found["f1_macro"] = divide((f1_score(by_type) * occurs).sum(1), occurs.sum(1), nothing=0.0)
-        found["accuracy"] = accuracy_score(sums[:, -N_WORDS:])
+        found["accuracy"] = mean_score(sums[:, -N_WORDS:])
         per_class = {name: _of_type(by_type[:, place]) for name, place in self._places.items() if occurs[0, place]}
         scores = {name: interval(found[name]) for name in SCORES}
         return TaggingScores(scores, per_class, len(table), int(sums[0, -1]))
@@ -117,7 +107,7 @@ class TaggingMetrics:
     def compare(self, other: "TaggingMetrics", *, resamples: int = 1000, seed: int = 0) -> dict[str, Comparison]:
         """Test on the same sentences whether another system (b) differs from this one (a), score by score."""
         ours, theirs = self.statistics, other.statistics
-        functions = {**SPAN_SCORES, "accuracy": accuracy_score}
+        functions = {**SPAN_SCORES, "accuracy": mean_score}
         return {
             name: paired_bootstrap(ours[name], theirs[name], function, resamples=resamples, seed=seed)
             for name, function in functions.items()
@@ -125,7 +115,7 @@ class TaggingMetrics:
 
     def qualities(self) -> Floats:
         """Return the share of the words of each sentence (N,) that is tagged right."""
-        return accuracy_score(self.statistics["accuracy"])
+        return mean_score(self.statistics["accuracy"])
 
 
 def _by_type(counts: Floats) -> Floats:

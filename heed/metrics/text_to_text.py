@@ -13,23 +13,26 @@ import numpy as np
 
 from heed.errors import DataError
 from heed.metrics.intervals import Comparison, Floats, Score, ScoreFunction, bootstrap, paired_bootstrap
+from heed.metrics.ratios import mean_score
 from heed.metrics.rouge import ROUGE, Rouge
-from heed.metrics.translation import TranslationMetrics, bleu_score, chrf_score, share_score
+from heed.metrics.translation import TranslationMetrics, bleu_score, chrf_score, effective_bleu_score
 
 OF_PAIRS: dict[str, str] = {"bleu": "bleu", "chrf": "chrf", "accuracy": "exact_match"}  # our name -> that of TranslationMetrics
 SCORE_FUNCTIONS: dict[str, ScoreFunction] = {
     "bleu": bleu_score,
     "chrf": chrf_score,
-    "accuracy": share_score,
-    "rouge1": share_score,
-    "rouge2": share_score,
-    "rougeL": share_score,
+    "accuracy": mean_score,
+    "rouge1": mean_score,
+    "rouge2": mean_score,
+    "rougeL": mean_score,
 }
+# Of the answers to one prefix, which may all be shorter than a 4-gram: one-word classes that are all right have a BLEU of 100, not 0.
+OF_PREFIXES: dict[str, ScoreFunction] = {**SCORE_FUNCTIONS, "bleu": effective_bleu_score}
 
 
 @dataclass(frozen=True)
 class PrefixScores:
-    """The scores of the `n` answers to one prefix."""
+    """The scores of the `n` answers to one prefix, as a corpus of their own; its BLEU is of effective order, whatever signatures say."""
 
     prefix: str
     n: int
@@ -115,12 +118,12 @@ class TextToTextMetrics:
             raise DataError("text-to-text metrics: there is nothing to score; expected at least one example; check the data file")
         statistics, numbers = self.statistics, np.array(self._numbers)
 
-        def scored(rows: Any) -> dict[str, Score]:
-            return {name: bootstrap(some[rows], SCORE_FUNCTIONS[name], resamples=resamples, seed=seed) for name, some in statistics.items()}
+        def scored(rows: Any, functions: Mapping[str, ScoreFunction]) -> dict[str, Score]:
+            return {name: bootstrap(some[rows], functions[name], resamples=resamples, seed=seed) for name, some in statistics.items()}
 
         chosen = {prefix: numbers == number for prefix, number in self._prefixes.items()} if len(self._prefixes) > 1 else {}
-        by_prefix = [PrefixScores(prefix, int(rows.sum()), scored(rows)) for prefix, rows in chosen.items()]
-        return TextToTextScores(scored(slice(None)), by_prefix, self._signatures(), len(numbers), self._n_cut)
+        by_prefix = [PrefixScores(prefix, int(rows.sum()), scored(rows, OF_PREFIXES)) for prefix, rows in chosen.items()]
+        return TextToTextScores(scored(slice(None), SCORE_FUNCTIONS), by_prefix, self._signatures(), len(numbers), self._n_cut)
 
     def compare(self, other: "TextToTextMetrics", *, resamples: int = 1000, seed: int = 0) -> dict[str, Comparison]:
         """Test on the same examples whether another system (b) differs from this one (a), score by score."""

@@ -25,6 +25,7 @@ from sacrebleu.tokenizers.tokenizer_re import TokenizerRegexp
 
 from heed.errors import DataError, MissingExtra
 from heed.metrics.intervals import Comparison, Floats, Score, ScoreFunction, bootstrap, interval, paired_bootstrap, resampled_sums
+from heed.metrics.ratios import divide, f1_score, mean_score
 
 Counts = npt.NDArray[np.int32]
 
@@ -225,13 +226,18 @@ def detect_language(texts: Iterable[str]) -> str | None:
 
 def bleu_score(sums: Floats) -> Floats:
     """Compute corpus BLEU from 0 to 100 with sacreBLEU's exponential smoothing; (..., 10) -> (...)."""
+    return np.where(sums[..., 6:].all(axis=-1), effective_bleu_score(sums), 0.0)
+
+
+def effective_bleu_score(sums: Floats) -> Floats:
+    """Compute corpus BLEU from 0 to 100 over those n-gram orders that the hypotheses have (effective order); (..., 10) -> (...)."""
     lengths, matched, total = sums[..., :2], sums[..., 2:6], sums[..., 6:]
     # The k-th n-gram order without a match counts as 1 / 2^k matches (Chen and Cherry 2014, method 3).
     smoothed = np.where(matched == 0, 0.5 ** np.cumsum(matched == 0, axis=-1), matched)
-    log_precision = np.log(smoothed / np.maximum(total, 1)).mean(axis=-1)
+    log_precisions = np.where(total > 0, np.log(smoothed / np.maximum(total, 1)), 0.0)
+    log_precision = log_precisions.sum(axis=-1) / np.maximum((total > 0).sum(axis=-1), 1)
     log_brevity = np.minimum(0.0, 1 - lengths[..., 1] / np.maximum(lengths[..., 0], 1))
-    defined = matched.any(axis=-1) & total.all(axis=-1)
-    return np.where(defined, 100 * np.exp(log_brevity + log_precision), 0.0)
+    return np.where(matched.any(axis=-1), 100 * np.exp(log_brevity + log_precision), 0.0)
 
 
 def chrf_score(sums: Floats) -> Floats:
@@ -239,41 +245,26 @@ def chrf_score(sums: Floats) -> Floats:
     hypothesis, reference, matched = np.moveaxis(sums.reshape(*sums.shape[:-1], CHRF_ORDERS, 3), -1, 0)
     counted = (hypothesis > 0) & (reference > 0)
     n_orders = np.maximum(counted.sum(axis=-1), 1)
-    precision = np.where(counted, _ratio(matched, hypothesis), 0).sum(axis=-1) / n_orders
-    recall = np.where(counted, _ratio(matched, reference), 0).sum(axis=-1) / n_orders
-    return 100 * _ratio((1 + CHRF_BETA_SQUARED) * precision * recall, CHRF_BETA_SQUARED * precision + recall)
+    precision = np.where(counted, divide(matched, hypothesis, nothing=0.0), 0).sum(axis=-1) / n_orders
+    recall = np.where(counted, divide(matched, reference, nothing=0.0), 0).sum(axis=-1) / n_orders
+    return 100 * divide((1 + CHRF_BETA_SQUARED) * precision * recall, CHRF_BETA_SQUARED * precision + recall, nothing=0.0)
 
 
 def ter_score(sums: Floats) -> Floats:
     """Compute corpus TER, 0 for perfect and 100 for one edit per reference word; edits against nothing are 100; (..., 2) -> (...)."""
     edits, length = sums[..., 0], sums[..., 1]
-    return 100 * np.where(length > 0, _ratio(edits, length), edits > 0)
-
-
-def share_score(sums: Floats) -> Floats:
-    """Divide the first sum by the second, 0 / 0 being 0: exact match, precision, recall; (..., 2) -> (...)."""
-    return _ratio(sums[..., 0], sums[..., 1])
-
-
-def f1_score(sums: Floats) -> Floats:
-    """Compute F1 from matched, hypothesis and reference counts, 0 where both sides are empty; (..., 3) -> (...)."""
-    return _ratio(2 * sums[..., 0], sums[..., 1] + sums[..., 2])
+    return 100 * np.where(length > 0, divide(edits, length, nothing=0.0), edits > 0)
 
 
 SCORE_FUNCTIONS: dict[str, ScoreFunction] = {
     "bleu": bleu_score,
     "chrf": chrf_score,
     "ter": ter_score,
-    "exact_match": share_score,
-    "overlap_precision": share_score,
-    "overlap_recall": share_score,
+    "exact_match": mean_score,
+    "overlap_precision": mean_score,
+    "overlap_recall": mean_score,
     "overlap_f1": f1_score,
 }
-
-
-def _ratio(over: Floats, under: Floats) -> Floats:
-    """Divide, with 0 where there is nothing to divide by."""
-    return np.divide(over, under, out=np.zeros_like(over), where=under > 0)
 
 
 def _bucket_scores(table: Counts, resamples: int, seed: int) -> list[Bucket]:

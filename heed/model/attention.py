@@ -5,7 +5,7 @@ Self-attention, causal self-attention, cross-attention and grouped heads are one
 This is the only file that builds masks over pairs. Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heed.model.cache import KVCache
-from heed.model.linear import bias_of, build_linear, weight_of
+from heed.model.linear import build_linear, joint_bias, weight_of
 from heed.model.positions import rotate
 
 # In bfloat16, scores up to this many per head are cheaper as two batched products than in torch's fused kernel (heed bench attention);
@@ -144,6 +144,7 @@ class Attention(nn.Module):
         d_head: int | None = None,
         scaled: bool = True,
         bias: bool = True,
+        unbiased: Collection[str] = (),
         rank: int | None = None,
         adaptive: bool = False,
         mix: Mix | None = None,
@@ -154,6 +155,7 @@ class Attention(nn.Module):
             n_kv_heads: heads of keys and values; a divisor of n_heads, which is the default.
             d_head: features of one head; default d_model / n_heads.
             scaled: divide the scores by sqrt(d_head).
+            unbiased: projections that have no bias although others have.
             rank: of the projections; default full.
             adaptive: each head has a factor on its scores that is learned, 1 at the start.
             mix: how all tokens of x look at each other, where that is not attention over all pairs.
@@ -165,11 +167,12 @@ class Attention(nn.Module):
         self.n_kv_heads = n_kv_heads or n_heads
         self.d_head = d_head = d_head or d_model // n_heads
         self.scale = d_head**-0.5 if scaled else 1.0
-        query = build_linear(d_model, n_heads * d_head, bias=bias, rank=rank)
-        key, value = (build_linear(d_model, self.n_kv_heads * d_head, bias=bias, rank=rank) for _ in range(2))
+        has_bias = {name: bias and name not in unbiased for name in ("query", "key", "value", "output")}
+        query = build_linear(d_model, n_heads * d_head, bias=has_bias["query"], rank=rank)
+        key, value = (build_linear(d_model, self.n_kv_heads * d_head, bias=has_bias[name], rank=rank) for name in ("key", "value"))
         self.query: nn.Module = query
         self.key, self.value = key, value
-        self.output: nn.Module = build_linear(n_heads * d_head, d_model, bias=bias, rank=rank)
+        self.output: nn.Module = build_linear(n_heads * d_head, d_model, bias=has_bias["output"], rank=rank)
         self.sharpness = nn.Parameter(torch.zeros(n_heads)) if adaptive else None  # logarithm of the factor
         self.mix = mix
         self.joint: Callable[[Tensor], Tensor] = JointLinear(query, key, value)
@@ -275,8 +278,7 @@ class JointLinear:
         if not all(isinstance(linear, nn.Linear) for linear in self.linears):  # thin products are cheaper than the full matrix
             return torch.cat([linear(x) for linear in self.linears], dim=-1)
         weight = torch.cat([weight_of(linear) for linear in self.linears])
-        biases = [bias for linear in self.linears if (bias := bias_of(linear)) is not None]
-        return F.linear(x, weight, torch.cat(biases) if biases else None)
+        return F.linear(x, weight, joint_bias(self.linears))
 
 
 @contextmanager

@@ -44,10 +44,12 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        shape: dict[str, Any] = {"bias": config.bias, "rank": config.weight_rank}
-        self.up: nn.Module = build_linear(config.d_model, config.d_ff, **shape)
-        self.gate: nn.Module | None = build_linear(config.d_model, config.d_ff, **shape) if config.gated else None
-        self.down: nn.Module = build_linear(config.d_ff, config.d_model, **shape)
+        shapes: dict[str, Any] = {
+            name: {"bias": config.bias and name not in config.unbiased, "rank": config.weight_rank} for name in ("up", "gate", "down")
+        }
+        self.up: nn.Module = build_linear(config.d_model, config.d_ff, **shapes["up"])
+        self.gate: nn.Module | None = build_linear(config.d_model, config.d_ff, **shapes["gate"]) if config.gated else None
+        self.down: nn.Module = build_linear(config.d_ff, config.d_model, **shapes["down"])
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,6 +68,7 @@ def build_attention(config: ModelConfig, *, mix: Mix | None = None) -> Attention
         d_head=config.d_kv,
         scaled=config.scaled,
         bias=config.bias,
+        unbiased=config.unbiased,
         rank=config.weight_rank,
         adaptive=config.adaptive,
         mix=mix,
@@ -150,6 +153,10 @@ def build_blocks(config: ModelConfig, n_layers: int, build: Callable[[], nn.Modu
     return nn.ModuleList([build()] * n_layers if config.share_layers else (build() for _ in range(n_layers)))
 
 
+def _rotary(config: ModelConfig) -> RotaryPositions:
+    return RotaryPositions(config.d_head, config.rotary_base, factor=config.rotary_factor, context=config.rotary_context)
+
+
 class Stack(nn.Module):
     """Blocks one after the other, with what they share: relative and rotary positions, and the last norm."""
 
@@ -157,7 +164,7 @@ class Stack(nn.Module):
         super().__init__()
         self.config = config
         self.causal = causal
-        self.rotary = RotaryPositions(config.d_head, config.rotary_base) if config.positions == "rotary" else None
+        self.rotary = _rotary(config) if config.positions == "rotary" else None
         self.relative = RelativeBias(config.n_heads, causal=causal) if config.positions == "relative" else None
         self.blocks = build_blocks(config, n_layers, lambda: Block(config, causal=causal, cross=cross))
         self.norm = build_norm(config) if config.norm_place == "before" else None

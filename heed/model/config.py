@@ -15,6 +15,7 @@ READ_BY: dict[tuple[str, tuple[str | bool, ...]], tuple[str, ...]] = {
     ("attention", ("chunked",)): ("chunk", "left_chunks"),
     ("hierarchical", (True,)): ("n_document_layers",),
 }
+OF_ROTARY = ("rotary_base", "rotary_factor", "rotary_context")  # settings that rotary positions alone read
 
 
 class ModelConfig(Settings):
@@ -51,8 +52,17 @@ class ModelConfig(Settings):
     )
     first_position: int = Field(default=0, ge=0, description="learned positions: the row of the first token; max_length rows follow")
     rotary_base: float = Field(default=10000.0, gt=1, description="rotary positions: pair i of d_head / 2 turns by base^(-2 i / d_head)")
+    rotary_factor: float = Field(default=1.0, ge=1, description="rotary positions: pairs turn so many times slower, for longer texts")
+    rotary_context: int | None = Field(
+        default=None,
+        ge=1,
+        description="rotary positions: pairs that turn often within so many tokens are not slowed (Llama 3.1); default: all are",
+    )
     scaled: bool = Field(default=True, description="divide attention scores by sqrt(d_head)")
     bias: bool = Field(default=True, description="linear maps have biases")
+    unbiased: list[Literal["query", "key", "value", "output", "up", "gate", "down"]] = Field(
+        default_factory=list, description="maps of attention and feed-forward that have no bias although others have"
+    )
     share_layers: bool = Field(default=False, description="the blocks of a stack are one block, applied n_layers times")
     tied: bool = Field(default=True, description="the output projection is the (target) embedding")
     scaled_head: bool = Field(default=False, description="divide hidden vectors by sqrt(d_model) before the scores of words")
@@ -134,6 +144,9 @@ class ModelConfig(Settings):
         self._fits_its_kinds()
         self._fits_tokens()
         self._fits_audio()
+        idle = self.unbiased if not self.bias else [name for name in self.unbiased if name == "gate" and not self.gated]
+        if idle:
+            raise ValueError(f"model.unbiased={idle}: there is no such bias without model.{'gated' if self.bias else 'bias'}; leave it out")
         if self.norm_place == "rezero" and self.norm != "layer":
             raise ValueError(f"model.norm={self.norm} would be ignored by norm_place=rezero, which has no norms; leave it out")
         return self
@@ -158,13 +171,12 @@ class ModelConfig(Settings):
         if self.positions == "rotary" and self.d_head % 2:
             found = "d_model / n_heads" if self.d_kv is None else "d_kv"
             raise ValueError(f"model.positions=rotary needs an even {found}, found {self.d_head}; use fewer or more heads")
-        for name, kind in (("first_position", "learned"), ("max_source_length", "learned"), ("rotary_base", "rotary")):
-            if self._is_given(name) and self.positions != kind:
+        for name, kind in (("first_position", "learned"), ("max_source_length", "learned"), *((name, "rotary") for name in OF_ROTARY)):
+            if self.changed(name) and self.positions != kind:
                 raise ValueError(f"model.{name} would be ignored by positions={self.positions}; leave it out, or choose {kind}")
 
-    def _is_given(self, name: str) -> bool:
-        """Return whether a setting differs from its default."""
-        return bool(getattr(self, name) != type(self).model_fields[name].default)
+        if self.rotary_context is not None and self.rotary_factor == 1:
+            raise ValueError(f"model.rotary_context={self.rotary_context} would be ignored without model.rotary_factor; leave it out")
 
     def _fits_the_mixer(self) -> None:
         """Refuse kinds of mixing that the other settings would ignore."""
@@ -175,8 +187,8 @@ class ModelConfig(Settings):
         if self.mixer == "lstm" and self.d_model % 2:
             raise ValueError(f"model.d_model={self.d_model}: an LSTM in two directions needs an even number")
         without_attention = self.mixer in ("convolution", "lstm")
-        for name in ("weight_rank", "d_kv", "rotary_base"):
-            if without_attention and self._is_given(name):
+        for name in ("weight_rank", "d_kv", "unbiased", *OF_ROTARY):
+            if without_attention and self.changed(name):
                 raise ValueError(f"model.{name}={getattr(self, name)} would be ignored by mixer={self.mixer}; leave it out")
         if without_attention and (self.attention != "full" or self.adaptive):
             raise ValueError(f"model.attention and model.adaptive would be ignored by mixer={self.mixer}, which has none; leave them out")
@@ -191,7 +203,7 @@ class ModelConfig(Settings):
         """Refuse the settings of one kind of mixing where another is chosen."""
         for (field, kinds), names in READ_BY.items():
             for name in names:
-                if self._is_given(name) and getattr(self, field) not in kinds:
+                if self.changed(name) and getattr(self, field) not in kinds:
                     wanted, found = " or ".join(map(_said, kinds)), _said(getattr(self, field))
                     raise ValueError(f"model.{name} would be ignored by {field}={found}; leave it out, or choose {wanted}")
 
@@ -199,13 +211,13 @@ class ModelConfig(Settings):
         """Refuse heads and embeddings of tokens where a model has none, or reads them in another way."""
         of_tokens = ("masked_lm", "n_segments", "embedding_norm", "n_grams")
         for name in (*of_tokens, "n_tags"):
-            if not self._is_given(name):
+            if not self.changed(name):
                 continue
             if self.n_features is not None and name in of_tokens:
                 raise ValueError(f"model.{name} is for tokens, found model.n_features, which stand for them; leave it out")
             if self.hierarchical and name != "embedding_norm":
                 raise ValueError(f"model.{name} is for texts read as a whole, found model.hierarchical; leave one of them out")
-        if self._is_given("n_gram_rows") and not self.n_grams:
+        if self.changed("n_gram_rows") and not self.n_grams:
             raise ValueError("model.n_gram_rows would be ignored without model.n_grams; leave it out, or set how long n-grams are")
         if self.masked_lm and self.d_embedding is not None:
             raise ValueError("model.masked_lm needs embeddings as wide as model.d_model, found model.d_embedding; leave it out")

@@ -3,8 +3,10 @@
 A matrix (F, D) of rank r takes r (D + F) numbers instead of D F, and is any matrix at r = min(D, F).
 """
 
+from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 
@@ -50,3 +52,12 @@ def weight_of(module: nn.Module) -> Tensor:
 def bias_of(module: nn.Module) -> Tensor | None:
     """Return the bias (F,) of a linear map, None when it has none."""
     return cast(Tensor | None, getattr(module, "bias", None))
+
+
+def joint_bias(linears: Sequence[nn.Module]) -> Tensor | None:
+    """Return the biases (sum of F,) of maps that are applied as one, zeros for those that have none; None when no map has one."""
+    biases = [bias_of(linear) for linear in linears]
+    if all(bias is None for bias in biases):
+        return None
+    weights = map(weight_of, linears)
+    return torch.cat([weight.new_zeros(weight.size(0)) if bias is None else bias for weight, bias in zip(weights, biases, strict=True)])

@@ -121,6 +121,30 @@ def decision_loss(logits: Tensor, targets: Tensor, *, smoothing: float = 0.0, we
     return LossSum(total, units, right_rows * targets.size(-1))
 
 
+def class_divergence(first: Tensor, second: Tensor) -> Tensor:
+    """Sum over rows how far two distributions over classes lie apart: the mean of KL(p || q) and KL(q || p) (Liang et al. 2021).
+
+    Args:
+        first, second: (B, C), logits of p and q.
+    Returns:
+        (), which goes with the units of `class_loss`.
+    """
+    log_p, log_q = (_at_least_float32(logits).log_softmax(-1) for logits in (first, second))
+    return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum() / 2
+
+
+def decision_divergence(first: Tensor, second: Tensor) -> Tensor:
+    """Sum over decisions what `class_divergence` sums over rows: each is a distribution of its own, over yes and no.
+
+    Args:
+        first, second: (B, C), logits of yes.
+    Returns:
+        (), which goes with the units of `decision_loss`.
+    """
+    first, second = _at_least_float32(first), _at_least_float32(second)
+    return ((first.sigmoid() - second.sigmoid()) * (first - second)).sum() / 2  # as logit p is log p - log(1 - p)
+
+
 def ctc_loss(logits: Tensor, mask: Tensor, targets: Tensor, target_mask: Tensor) -> LossSum:
     """Sum -log p(labels | logits), where p adds up all ways to spread the labels over the places (Graves et al. 2006, eq. 3 and 8).
 

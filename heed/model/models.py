@@ -173,10 +173,16 @@ class HierarchicalEncoder(Encoder):
         self.document = build_stack(config, config.n_document_layers)
         initialise(self, config)
 
-    def classify(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Judge texts given as ids (B, S) with their mask (B, S), True = real; returns logits (B, C)."""
+    def classify(self, inputs: Tensor, mask: Tensor | None = None, *, at_once: int | None = None) -> Tensor:
+        """Judge texts given as ids (B, S) with their mask (B, S), True = real; returns logits (B, C).
+
+        Args:
+            at_once: tokens of sentences that are read together, where memory would not hold those of all; None for all.
+        """
         sentences, words, n_sentences = by_sentence(inputs, mask)
-        pooled = self.sentence_pooling(self(sentences, words), words)  # (N, D)
+        n_together = len(sentences) if at_once is None else max(1, at_once // sentences.size(1))
+        parts = zip(torch.split(sentences, n_together), torch.split(words, n_together), strict=True)
+        pooled = torch.cat([self.sentence_pooling(self(ids, real), real) for ids, real in parts])  # (N, D)
         whole = torch.arange(int(n_sentences.max()), device=inputs.device) < n_sentences[:, None]  # (B, M)
         texts = pooled.new_zeros(*whole.shape, pooled.size(-1)).masked_scatter(whole[..., None], pooled)
         texts = texts if self.positions is None else self.positions(texts)

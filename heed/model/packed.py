@@ -17,7 +17,7 @@ from heed.model.attention import Attention
 from heed.model.block import FeedForward, Stack
 from heed.model.conformer import ConvolutionModule
 from heed.model.heads import VocabularyHead
-from heed.model.linear import bias_of, weight_of
+from heed.model.linear import joint_bias, weight_of
 from heed.model.stems import AudioStem
 
 Packable = TypeVar("Packable", bound=nn.Module)
@@ -71,9 +71,9 @@ class PackedLinear(nn.Module):
     def __init__(self, *linears: nn.Module, precision: torch.dtype) -> None:
         super().__init__()
         weights = [weight_of(linear).detach().to(precision) for linear in linears]
-        biases = [bias.detach().to(precision) for linear in linears if (bias := bias_of(linear)) is not None]
         self.weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-        self.bias = torch.cat(biases) if biases else None
+        bias = joint_bias(linears)
+        self.bias = None if bias is None else bias.detach().to(precision)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., D) to (..., F), in the type of the product."""

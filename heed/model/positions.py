@@ -83,16 +83,32 @@ class LearnedPositions(nn.Module):
         return x + learned
 
 
-def rotation(positions: Tensor, d_head: int, base: float = 10000.0) -> Tensor:
-    """Return the rotation of each position as complex numbers of length 1: pair i turns by p / base^(2i/E) (Su et al. 2021, eq. 15).
+SLOW, FAST = 1.0, 4.0  # turns within the context: pairs that make fewer are slowed in full, those that make more not at all (Llama 3.1)
+
+
+def turning_rates(d_head: int, base: float = 10000.0, factor: float = 1.0, context: int | None = None) -> Tensor:
+    """Return by how much each pair turns from one place to the next, (E/2,) in radians: pair i by base^(-2i/E) (Su et al. 2021, eq. 15).
+
+    Args:
+        factor: how much slower they turn, so that more places look like those that were learned (Chen et al. 2023).
+        context: how many places were learned: what turns often within so many keeps its rate (Dubey et al. 2024); None: no pair does.
+    """
+    rates = base ** (-torch.arange(0, d_head, 2, dtype=torch.float64) / d_head)
+    if context is None:
+        return rates / factor
+    kept = ((rates * context / (2 * math.pi) - SLOW) / (FAST - SLOW)).clamp(0, 1)
+    return rates * (kept + (1 - kept) / factor)
+
+
+def rotation(positions: Tensor, d_head: int, base: float = 10000.0, *, factor: float = 1.0, context: int | None = None) -> Tensor:
+    """Return the rotation of each position as complex numbers of length 1, whose pairs turn by `turning_rates`.
 
     Args:
         positions: (T,) or (B, T).
     Returns:
         (T, E/2), or (B, 1, T, E/2), the same for every head.
     """
-    rates = base ** (-torch.arange(0, d_head, 2, dtype=torch.float64, device=positions.device) / d_head)
-    angle = positions[..., None].double() * rates
+    angle = positions[..., None].double() * turning_rates(d_head, base, factor, context).to(positions.device)
     turn = torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
     return turn[:, None] if positions.dim() == 2 else turn
 
@@ -106,18 +122,25 @@ def rotate(x: Tensor, by: Tensor) -> Tensor:
 class RotaryPositions(nn.Module):
     """Rotations by position, computed once; they have no parameters and no longest sequence."""
 
-    def __init__(self, d_head: int, base: float = 10000.0) -> None:
+    def __init__(self, d_head: int, base: float = 10000.0, *, factor: float = 1.0, context: int | None = None) -> None:
+        """Build them with the base, factor and context of `turning_rates`."""
         super().__init__()
         self.d_head = d_head
         self.base = base
-        self.table = rotation(torch.zeros(0), d_head, base)  # (P, E/2); no buffer, which model.to(dtype) would cut to its real part
+        self.factor = factor
+        self.context = context
+        self.table = self.at(torch.zeros(0))  # (P, E/2); no buffer, which model.to(dtype) would cut to its real part
+
+    def at(self, positions: Tensor) -> Tensor:
+        """Compute the rotations of any positions, as `rotation` does."""
+        return rotation(positions, self.d_head, self.base, factor=self.factor, context=self.context)
 
     def forward(self, first: int, end: int, positions: Tensor | None, device: torch.device) -> Tensor:
         """Return the rotations of positions (T,) or (B, T), all below `end`; by default of first, first + 1 ... end - 1."""
         table = self.table  # held, because another thread may put a shorter one in its place
         if table.size(0) < end or table.device != device:
             with torch.inference_mode(False):  # training may come after answering, and reads the same table
-                self.table = table = rotation(torch.arange(max(64, 2 * end), device=device), self.d_head, self.base)
+                self.table = table = self.at(torch.arange(max(64, 2 * end), device=device))
         if positions is None:
             return table[first:end]
         turn = table[positions]

@@ -17,7 +17,7 @@ from heed.model.attention import Attention, attend, padding_mask
 from heed.model.block import Block, FeedForward, Residual, Stack
 from heed.model.cache import BranchingCache, LayerCache
 from heed.model.config import ModelConfig
-from heed.model.linear import bias_of, weight_of
+from heed.model.linear import joint_bias, weight_of
 from heed.model.positions import rotate
 
 Array = np.ndarray[Any, Any]
@@ -31,13 +31,12 @@ class QuantizedLinear(nn.Module):
     def __init__(self, *linears: nn.Module) -> None:
         super().__init__()
         weight = torch.cat([weight_of(linear).detach().float() for linear in linears])
-        biases = [bias.detach().float() for linear in linears if (bias := bias_of(linear)) is not None]
         levels, step = round_weights(weight)
         # For a single row the kernel wants an output's weights in one piece; for more, where features are many, those of a feature.
         self.by_output = levels.t()  # (D, F)
         self.by_feature = self.by_output.contiguous() if weight.size(1) > weight.size(0) else self.by_output
-        bias = torch.cat(biases) if biases else torch.zeros(weight.size(0))
-        self.columns: Array = torch.stack([step, bias]).numpy()  # (2, F)
+        bias = joint_bias(linears)
+        self.columns: Array = torch.stack([step, torch.zeros_like(step) if bias is None else bias.detach().float()]).numpy()  # (2, F)
         self.width = weight.size(0)
 
     def product(self, levels: Tensor, out: Tensor) -> None:

@@ -43,7 +43,7 @@ class RollingCache(KVCache):
     def _turned_back(self, keys: Tensor, n_places: int) -> Tensor:
         if self.rotary is None or not n_places:
             return keys.clone()
-        return rotate(keys, rotation(torch.tensor([-n_places], device=keys.device), keys.size(-1), self.rotary.base))
+        return rotate(keys, self.rotary.at(torch.tensor([-n_places], device=keys.device)))
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 Two texts that are judged together are read side by side: every window holds a part of both, or all of the shorter one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Drawn = TypeVar("Drawn")
+
+WINDOW_TOKENS = 1 << 14  # tokens of windows in the model at once when answering
 
 
 class Windows(NamedTuple):
@@ -152,6 +154,15 @@ def first_windows(windows: Windows) -> Windows:
     first = torch.ones_like(windows.rows, dtype=torch.bool)
     first[1:] = windows.rows[1:] != windows.rows[:-1]
     return Windows(*(values[first] for values in windows))
+
+
+def in_parts(windows: Windows) -> Iterator[Windows]:
+    """Divide windows so that few tokens are in the model at once; all stay together where gradients need them anyway.
+
+    A text of millions of tokens is as many windows as memory would not hold.
+    """
+    at_once = len(windows.ids) if torch.is_grad_enabled() else max(1, WINDOW_TOKENS // windows.ids.size(1))
+    return (Windows(*(values[start : start + at_once] for values in windows)) for start in range(0, len(windows.ids), at_once))
 
 
 def _drawn(windows: Sequence[Sequence[Drawn]], most: int | None) -> tuple[list[int], list[Drawn]]:

@@ -139,6 +139,8 @@ def _set_scale(axes: "Axes", values: Sequence[float]) -> None:
     if min(values) > 0 and max(values) / min(values) > LOG_FROM:
         axes.set_yscale("log")
         axes.minorticks_off()
+    elif not any(values):  # shares that are all 0 would stand in the middle between others below and above it
+        axes.set_ylim(-0.05, 1.05)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
     axes.tick_params(length=0)

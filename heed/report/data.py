@@ -36,7 +36,7 @@ FAULTS_OF_QUESTIONS = {
     "duplicates": "the same question about the same context stands further up",
     "leaks": "the context stands in the validation or test data",
 }
-TOLD_ELSEWHERE = frozenset({"rows", "clean", "counts", "examples", "lengths", "leaks", "source_overlap", "hours"})
+TOLD_ELSEWHERE = frozenset({"rows", "clean", "counts", "examples", "lengths", "leaks", "source_overlap", "hours", "spelt_apart"})
 VOCABULARY = {"size": "Vocabulary", "unknown_share": "Unknown in training", "unknown_share_valid": "Unknown in validation"}
 LEFT_OUT = "left out"  # what becomes of examples that are too long, unless the report says otherwise
 MOST_SPEAKERS = 20
@@ -221,7 +221,8 @@ def _meanings(survey: Mapping[str, Any]) -> Mapping[str, str]:
         return FAULTS_OF_SPOKEN
     if _is_labelled(survey):
         return {**FAULTS, **FAULTS_OF_LABELLED}
-    return FAULTS_OF_TEXTS if any(str(name).startswith("text_") for name in mapping(survey.get("lengths"))) else FAULTS
+    pairs = "source_overlap" in survey
+    return FAULTS_OF_TEXTS if not pairs and any(str(name).startswith("text_") for name in mapping(survey.get("lengths"))) else FAULTS
 
 
 def _is_spoken(survey: Mapping[str, Any]) -> bool:
@@ -313,12 +314,13 @@ def _span(name: str, quantiles: Mapping[str, Any], end: float) -> Span:
 
 
 def _overlaps(survey: Mapping[str, Any]) -> Table | None:
-    """Count the training rows that stand in other splits, and where rows have a source, those whose source does."""
+    """Count the training rows that stand in other splits, and where rows are pairs, those whose first side does."""
     leaks, sources = mapping(survey.get("leaks")), mapping(survey.get("source_overlap"))
     splits = list(dict.fromkeys([*leaks, *sources]))
     if not splits:
         return None
     rows = [[str(name), figure(leaks.get(name, 0)), *([figure(sources.get(name, 0))] if sources else [])] for name in splits]
-    head = ["Split", "Training rows that stand in it", *(["Training rows whose source stands in it"] if sources else [])]
+    side = next((str(name).rsplit("_", 1)[0] for name in mapping(survey.get("lengths"))), "source")
+    head = ["Split", "Training rows that stand in it", *([f"Training rows whose {side} stands in it"] if sources else [])]
     shared = [f"Both in the {names} data: {counted(n, 'text')}." for names, n in mapping(survey.get("shared")).items() if n]
     return Table(head, rows, " ".join(shared))

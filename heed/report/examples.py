@@ -50,6 +50,7 @@ class Shown:
     picture: Markup | None  # an alignment
     words: Markup | None  # the text with its words weighted
     recording: Markup | None  # a spectrogram with its words
+    recorded: str = ""  # which recording that is, and what was said
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,15 @@ def _shown(entry: Mapping[str, Any], keys: Keys, decimals: int) -> Shown:
         picture=heat_map(entry.get("picture")),
         words=weighted_words(entry.get("picture")),
         recording=recording(entry.get("picture")),
+        recorded=_recorded(entry["example"], keys),
     )
+
+
+def _recorded(example: Mapping[str, Any], keys: Keys) -> str:
+    """Name the file of a recording and what is said in it; "" where there is none."""
+    files = [re.split(r"[/\\]", example[name])[-1] for name in keys.recordings if isinstance(example.get(name), str)]
+    said = [figure(example[name]) or "nothing" for name in keys.outputs if name in example]
+    return _cut(": ".join([*files, *said])) if files else ""
 
 
 def _notes(answer: Mapping[str, Any]) -> Iterator[str]:
@@ -183,6 +192,8 @@ def _reference(value: object) -> str:
 
 def _input(name: str, value: object, keys: Keys, answered: Mapping[str, Any]) -> Text:
     """Show what went in, with the answer marked if it is a part of it; of samples, which nobody reads, their number."""
+    if name in keys.recordings and isinstance(value, str):  # a path is broken behind its folders rather than anywhere
+        return Text("input", name, Markup(re.sub(r"([/\\])", r"\1<wbr>", str(escape(_cut(value))))))
     samples = name in keys.recordings and isinstance(value, list)
     start, end = (place if isinstance(place, int) else -1 for place in (answered.get("start"), answered.get("end")))
     if isinstance(value, str) and 0 <= start < end and value[start:end] == answered.get("text"):

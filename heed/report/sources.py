@@ -1,16 +1,17 @@
 """Reading what a run folder holds for its report. A file that is absent is no fault; one that is damaged is named."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-
 from heed.config import read_yaml
 from heed.errors import CheckpointError
 from heed.files import parse_json, read_metrics
 from heed.report.wording import is_number
+from heed.run.folder import no_run
+from heed.run.weights import stored_shapes
 
 Json = dict[str, Any]
 
@@ -46,7 +47,7 @@ def read_run_files(folder: Path) -> RunFiles:
     """
     path = folder / "config.yaml"
     if not path.is_file():
-        raise CheckpointError(f"{folder}: not a run folder (no config.yaml); expected what heed train --to wrote")
+        raise no_run(folder)
     lines = [line for line in read_metrics(folder) if is_number(line["step"])]
     return RunFiles(
         config=read_yaml(path),
@@ -82,17 +83,9 @@ def read_evaluations(folder: Path) -> list[Json]:
 def count_stored(path: Path) -> int:
     """Count the numbers in a safetensors file by its header; 0 for a file that is absent or damaged, which `Run.load` refuses."""
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return sum(_product(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118  it is no mapping
-    except (OSError, safetensors.SafetensorError):
+        return sum(math.prod(shape) for shape in stored_shapes(path).values())
+    except CheckpointError:
         return 0
-
-
-def _product(shape: list[int]) -> int:
-    count = 1
-    for n in shape:
-        count *= n
-    return count
 
 
 def mapping(value: object) -> Mapping[str, Any]:

@@ -76,7 +76,9 @@ def confused(content: object) -> Table | None:
     ]
     if not rows:
         return None
-    return Table(["Said", "Answered", "How often"], rows[:MOST_PAIRS], f"{NOTHING} is no word: one was left out, or put in.")
+    shown = rows[:MOST_PAIRS]
+    note = f"{NOTHING} is no word: one was left out, or put in." if any(NOTHING in row for row in shown) else ""
+    return Table(["Said", "Answered", "How often"], shown, note)
 
 
 def noise(content: Mapping[str, Any]) -> Drawing | None:

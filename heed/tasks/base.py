@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 from torch import Tensor
 
-from heed.config import DecodeConfig, Settings
+from heed.config import DRAWING, DecodeConfig, Settings
 from heed.data.batch import Batch
 from heed.data.parts import Part
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.store import Encoded
 from heed.data.words import Preparation
 from heed.errors import ConfigError
@@ -24,6 +25,11 @@ from heed.model.models import Model
 
 if TYPE_CHECKING:
     from heed.tasks.live import LiveSound
+
+# Of the settings of decoding: what every task reads, what those do that tell the runners-up, and those that write token by token.
+ALWAYS_READ = frozenset({"batch_tokens", "precision"})
+RANKING = frozenset({"n_best"})
+WRITING = RANKING | {"beams", "length_penalty", "sample", *DRAWING, "repetition_penalty", "max_length", "seed"}
 
 Statistics = Mapping[str, np.ndarray[Any, Any]]  # metric name -> (examples, K) sufficient statistics
 
@@ -96,13 +102,18 @@ class Task(ABC):
     inputs: ClassVar[dict[str, str]]  # example key -> text | words | audio | image | items
     optional: ClassVar[dict[str, str]] = {}  # further inputs, for data that has them
     outputs: ClassVar[dict[str, str]]  # example key -> text | label | labels; only training and scoring need them
+    noticed: ClassVar[tuple[str, ...]] = ()  # columns that are read too where data have them, such as who speaks
     architecture: ClassVar[str]
+    counts_framing: ClassVar[bool] = False  # whether data.max_length counts the tokens that stand around texts as well
     counts_tokens: ClassVar[bool] = True  # whether the units of the loss are tokens
     continues: ClassVar[bool] = False  # whether an answer goes on where its (one) input ends, so that both joined are an input again
+    reads: frozenset[str] = frozenset(DecodeConfig.model_fields)  # settings of decoding that its answers depend on
     window: ClassVar[int | None] = None  # examples held in memory at a time while answering, where they are larger than text
+    undivided: ClassVar[tuple[str, str]] = ("different input", "different inputs")  # one, and several, of what `together` tells apart
     settings: ClassVar[type[Settings]]
     heirlooms: ClassVar[tuple[str, ...]] = ("tokenizer",)  # parts that are taken over from the run that `init` names
     cutting: ClassVar[tuple[str, ...]] = ()  # settings that belong to those parts, and are taken over with them
+    retold: ClassVar[tuple[str, ...]] = ()  # those of them that the other run may have otherwise all the same
 
     def __init__(
         self, config: Settings, parts: Mapping[str, Part] | None = None, *, label_smoothing: float = 0.0, max_length: int = 256
@@ -141,6 +152,22 @@ class Task(ABC):
     def columns(self) -> dict[str, str]:
         """Return the columns an example needs for training, with their kinds."""
         return {**self.wanted, **self.outputs}
+
+    def check_columns(self, names: Iterable[str], group: str | None = None) -> None:
+        """Refuse to rename what nothing reads.
+
+        Args:
+            names: our names in data.columns.
+            group: what data.group reads, whatever the task.
+        Raises:
+            ConfigError: one of them is no column of the task.
+        """
+        known = list(dict.fromkeys([*self.columns, *self.optional, *self.noticed]))
+        for name in names:
+            if name not in (*known, group):
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean data.columns.{near[0]}?" if near else "leave it out"
+                raise ConfigError(f"data.columns.{name} would be ignored: {self.name} reads {', '.join(known)}; {hint}")
 
     @property
     def in_line(self) -> list[str]:
@@ -202,12 +229,12 @@ class Task(ABC):
         """Return what is held out, learned and scored as one of an example that was read: itself, unless a task divides long ones."""
         return [example]
 
-    @abstractmethod
     def encode(self, example: Example, training: bool = False) -> Encoded:
-        """Turn an example into tensors; with `training`, the outputs too."""
+        """Turn an example into tensors; with `training`, the outputs too. A task overrides it, or `encode_all` where many are faster."""
+        return self.encode_all([example], training)[0]
 
     def encode_all(self, examples: Sequence[Example], training: bool = False) -> list[Encoded]:
-        """Encode many examples; a task overrides it where a batch is faster."""
+        """Encode many examples."""
         return [self.encode(example, training) for example in examples]
 
     def fitted(self, encoded: Encoded) -> Encoded | None:
@@ -245,6 +272,11 @@ class Task(ABC):
         """Whether `augmented` ever changes anything."""
         return False
 
+    @property
+    def passes(self) -> int:
+        """How many times an update lays each row into its batch: all rows, then all again, each drawn and augmented on its own."""
+        return 1
+
     def start(self, model: Model) -> None:
         """Fill in weights that are known before training, such as word vectors."""
 
@@ -256,6 +288,23 @@ class Task(ABC):
     @abstractmethod
     def loss(self, model: Model, batch: Batch) -> LossSum | tuple[Tensor, Tensor]:
         """Return the loss summed over units and the number of units (and, if it has a meaning, how many were predicted right)."""
+
+    def of_use(self, options: DecodeConfig) -> dict[str, Any]:
+        """Return those settings of decoding that its answers depend on."""
+        return {name: value for name, value in options if name in self.reads | ALWAYS_READ}
+
+    def check_decoding(self, options: DecodeConfig, given: Iterable[str]) -> None:
+        """Refuse settings of decoding under which some that were given would be ignored; raises ConfigError."""
+        read = self.of_use(options)
+        idle = [name for name in given if name not in read and options.changed(name)]
+        if idle:
+            known = ", ".join(f"decode.{name}" for name in read)
+            raise ConfigError(f"decode.{idle[0]} would be ignored: {self.name} reads {known} here; leave it out")
+        if "beams" in read and not options.sampling and options.n_best > options.beams:
+            raise ConfigError(
+                f"decode.n_best={options.n_best} needs at least as many beams, found decode.beams={options.beams}; "
+                "raise decode.beams, or sample with decode.sample=true"
+            )
 
     @abstractmethod
     def predict(self, model: Model, batch: Batch, options: DecodeConfig) -> list[Answer]:

@@ -28,6 +28,8 @@ WITHOUT_SETTING = {"cleaning": False}  # what a task does that has no such setti
 READ_AS = {"words": "text"}  # inputs of one kind that are cut as those of another
 OF_NO_WEIGHT = ("dropout", "pooling", "class_hidden", "hierarchical", "n_document_layers", "max_length")  # or of new ones
 
+MOST_FRAMING = 4  # tokens around two texts: begin, two between them, end
+
 
 def taken_settings(kind: type[Task], other: Task, model: ModelConfig) -> dict[str, Any]:
     """Return the settings that a run of a task takes over from a run of another, given its task and model.
@@ -40,20 +42,28 @@ def taken_settings(kind: type[Task], other: Task, model: ModelConfig) -> dict[st
     ours, theirs = ("".join(sorted({READ_AS.get(form, form) for form in task.inputs.values()})) for task in (kind, other))
     if ours != theirs:
         raise ConfigError(f"a {other.name} run reads {theirs}, and {kind.name} {ours}; start from one that reads the same")
-    shape = {name: value for name, value in model.model_dump().items() if name not in (*DERIVED, "architecture")}
+    others = {*DERIVED, "architecture"} - {"n_features"}  # without which learned positions would be counted as those of tokens
+    shape = {name: value for name, value in model.model_dump().items() if name not in others}
     usual = {name: kind.settings.model_fields[name].get_default(call_default_factory=True) for name in kind.cutting}
     cutting = {name: getattr(other.config, name, WITHOUT_SETTING.get(name, value)) for name, value in usual.items()}
     wanted = kind.usual(cutting).get("model", {}).get("architecture", kind.architecture)
     if wanted != model.architecture:
         raise ConfigError(f"its model is of architecture={model.architecture}, and {kind.name} needs {wanted}; start from another run")
-    return {"model": shape, "task": cutting, "data": {"max_length": other.max_length}}
+    return {"model": shape, "task": cutting, "data": {"max_length": _longest(kind, other, model)}}
+
+
+def _longest(kind: type[Task], other: Task, model: ModelConfig) -> int:
+    """Return how many tokens of a text are read: as many as the other run reads, as far as there are places for what stands around them."""
+    if model.positions != "learned" or kind.counts_framing or not other.counts_framing:
+        return other.max_length
+    return max(1, min(other.max_length, model.max_length - MOST_FRAMING))
 
 
 def check_cutting(kind: type[Task], settings: Settings, taken: Mapping[str, Any], source: str) -> None:
     """Refuse settings of a task that say how examples are cut otherwise than the run that it starts from; raises ConfigError."""
     for name in kind.cutting:
         found, expected = getattr(settings, name), taken["task"][name]
-        if found != expected:
+        if found != expected and name not in kind.retold:
             raise ConfigError(
                 f"task.{name}={found} would be ignored: examples are cut as those of init={source}, where it is {expected}; leave it out"
             )

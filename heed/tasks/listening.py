@@ -6,7 +6,7 @@ says how that differs from a stream.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,8 @@ from torch import Tensor
 from heed.config import DecodeConfig
 from heed.data.batch import Batch, collate
 from heed.data.characters import Characters
+from heed.data.feature_settings import USUAL_N_MFCC
+from heed.data.features import Features
 from heed.data.foreign import ForeignTokenizer
 from heed.data.ngrams import Ngrams
 from heed.data.spelling import Spelling
@@ -430,19 +432,22 @@ def recording_picture(task: "SpeechRecognition", model: Encoder | Seq2Seq, encod
 
 
 def _spectrogram(task: "SpeechRecognition", batch: Batch) -> NDArray[np.float32]:
-    """Return the features of a recording before normalisation, (T, bands)."""
-    raw, _ = task.features.raw(batch["audio"], batch.mask("audio"))
-    bands = task.config.n_mfcc if task.config.features == "mfcc" else task.config.n_mels
-    found: NDArray[np.float32] = raw[0, :, :bands].cpu().numpy()
+    """Return the log-mel energies of a recording before normalisation, (T, bands), whatever else the model is given."""
+    features = task.features
+    if isinstance(features, Features) and features.settings.kind == "mfcc":
+        features = Features(replace(features.settings, kind="log_mel", n_mfcc=USUAL_N_MFCC, normalise="none"))
+    raw, _ = features.raw(batch["audio"], batch.mask("audio"))
+    found: NDArray[np.float32] = raw[0, :, : task.config.n_mels].cpu().numpy()
     return found
 
 
 def _posteriors(task: "SpeechRecognition", model: Encoder | Seq2Seq, batch: Batch) -> dict[str, Any]:
-    """Return the probabilities of the labels that are heard anywhere, over time."""
+    """Return the probabilities of the labels that are heard anywhere, over time: the blank, then the others as they come up."""
     with torch.inference_mode():
         logits, _ = model.label_logits(*task.features(batch["audio"], batch.mask("audio")))
     shares = _columns(logits[0].float().softmax(-1).cpu().numpy().T)
-    order = [int(i) for i in np.argsort(-shares.max(1))[:PICTURE_LABELS] if shares[i].max() >= 0.1 and i != Tokenizer.pad_id]
+    heard = [int(i) for i in np.argsort(-shares.max(1))[:PICTURE_LABELS] if shares[i].max() >= 0.1 and i != Tokenizer.pad_id]
+    order = sorted(heard, key=lambda i: int(shares[i].argmax()))
     texts = Pieces(task).texts()
     languages = {number: name for name, number in task.language_ids.items()}
     labels = [languages.get(i) or texts[i] or "?" for i in order]

@@ -19,13 +19,14 @@ from heed.config import DecodeConfig
 from heed.data.audio import pcm_samples
 from heed.data.features import Features, FeatureStream
 from heed.decode.ctc import BestPath
-from heed.errors import ConfigError, MissingExtra
+from heed.errors import ConfigError, DataError, MissingExtra
 from heed.model.models import Encoder, Seq2Seq
 from heed.model.streaming import EncoderStream
 from heed.tasks.listening import Heard, Listener, Reading
 from heed.tasks.speech_recognition import SpeechRecognition
 
 LONGEST_SECONDS = 30.0  # of an utterance: one without a pause is ended all the same
+FILES = {b"RIFF": "a WAV file", b"fLaC": "a FLAC file", b"OggS": "an Ogg file", b"ID3\3": "an MP3 file", b"ID3\4": "an MP3 file"}
 BLANK = 0
 
 Samples = NDArray[np.float32]
@@ -149,17 +150,23 @@ class LiveRecognizer:
 
 
 class LiveSound:
-    """A stream of 16-bit samples of any rate for a recognizer: bytes in, events out."""
+    """A stream of 16-bit samples of any rate for a recognizer: bytes in, events out.
+
+    Attributes:
+        odd: half a sample that has come; what is left of it at the end is heard by nobody.
+    """
 
     def __init__(self, recognizer: LiveRecognizer, rate: int | None = None) -> None:
         wanted = recognizer.task.config.sample_rate
         assert wanted is not None  # settled before training
         self.recognizer = recognizer
         self.resampler = None if rate in (None, wanted) else _resampler(rate, wanted)
-        self.odd = b""  # half a sample that has come
+        self.odd = b""
+        self.head = b""  # what the stream begins with
 
     def push(self, raw: bytes) -> list[Event]:
-        """Hear more bytes; returns what changed."""
+        """Hear more bytes; returns what changed. Raises DataError for a stream that begins as a file of sound does."""
+        self._check_head(raw)
         raw = self.odd + raw
         whole = len(raw) - len(raw) % 2
         self.odd = raw[whole:]
@@ -169,6 +176,23 @@ class LiveSound:
         """Hear that the stream has ended; returns the last text."""
         events = self._push(np.zeros(0, np.float32), last=True) if self.resampler is not None else []
         return [*events, *self.recognizer.finish()]
+
+    @property
+    def remark(self) -> str | None:
+        """Say what was wrong with a stream that has ended; None where nothing was."""
+        if not self.odd:
+            return None
+        return "the stream ended within a sample, whose first byte was left out; if texts are wrong too, is it 16-bit PCM of one channel?"
+
+    def _check_head(self, raw: bytes) -> None:
+        if len(self.head) == 4:
+            return
+        self.head += bytes(raw)[: 4 - len(self.head)]
+        if self.head in FILES:
+            raise DataError(
+                f"the stream begins as {FILES[self.head]} does, but raw 16-bit samples of one channel are expected; answer the file itself "
+                "(heed predict RUN FILE), or send its samples, as ffmpeg -i FILE -f s16le -ac 1 -ar RATE - does"
+            )
 
     def _push(self, samples: Samples, *, last: bool) -> list[Event]:
         if self.resampler is not None:

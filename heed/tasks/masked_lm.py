@@ -27,10 +27,11 @@ from heed.data.documents import PIECE_CONTEXTS, divided
 from heed.data.foreign import ForeignTokenizer
 from heed.data.masking import NOTHING, Masking
 from heed.data.parts import Part
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.store import Encoded
-from heed.data.text import SPECIALS, Tokenizer
+from heed.data.text import Tokenizer
 from heed.data.unlabelled import TextSurvey, survey_texts
+from heed.data.vocabulary import SPECIALS
 from heed.data.words import Preparation
 from heed.errors import ConfigError, DataError
 from heed.metrics.masked import SCORE_FUNCTIONS, MaskedMetrics
@@ -38,12 +39,11 @@ from heed.model.config import ModelConfig
 from heed.model.heads import MaskedHead
 from heed.model.losses import LossSum, vocabulary_loss
 from heed.model.models import Encoder, Model
-from heed.model.windows import framed
-from heed.tasks.base import Answer, Metrics, Task
+from heed.model.windows import WINDOW_TOKENS, framed
+from heed.tasks.base import RANKING, Answer, Metrics, Task
 
 MASK = "<mask>"  # how a person writes what is to be foretold
-USUAL_FILLS = 5  # tokens that are told for each mask, unless decode.n_best says how many
-WINDOW_TOKENS = 1 << 14  # tokens of windows in the model at once when answering
+USUAL_FILLS = 5  # tokens that are told for each mask
 LOGITS = 1 << 23  # scores held at a time then
 SHOWN_CHARACTERS = 60  # of a text in a message
 
@@ -78,6 +78,7 @@ class MaskedLM(Task):
     outputs: ClassVar[dict[str, str]] = {}
     architecture: ClassVar[str] = "encoder"
     counts_tokens: ClassVar[bool] = False
+    reads: frozenset[str] = RANKING
     settings: ClassVar[type[Settings]] = MaskedLMSettings
     heirlooms: ClassVar[tuple[str, ...]] = ("tokenizer", "preparation")
     cutting: ClassVar[tuple[str, ...]] = ("vocab_size", "algorithm", "cleaning", "lower")
@@ -86,8 +87,8 @@ class MaskedLM(Task):
 
     @classmethod
     def usual(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what holds where nobody says otherwise: no smoothing, which costs likelihood."""
-        return {**super().usual(settings), "train": {"label_smoothing": 0.0}}
+        """Return what holds where nobody says otherwise: no smoothing, which costs likelihood, and several tokens for each mask."""
+        return {**super().usual(settings), "train": {"label_smoothing": 0.0}, "decode": {"n_best": USUAL_FILLS}}
 
     def survey(self, examples: Iterable[Example], others: Mapping[str, Iterable[Example]]) -> TextSurvey:
         """Count lengths, duplicates and leaks."""
@@ -107,7 +108,7 @@ class MaskedLM(Task):
         if "tokenizer" not in self.parts:
             texts = (preparation(example["text"]) for example in examples)
             size = self.config.vocab_size
-            self.parts["tokenizer"] = Tokenizer.train(texts, algorithm=self.config.algorithm, vocab_size=size, cleaning=False)
+            self.parts["tokenizer"] = Tokenizer.train(texts, algorithm=self.config.algorithm, vocab_size=size, cleaning=False, apart=True)
         return self.parts
 
     def findings(self, valid: Iterable[Example]) -> dict[str, Any]:
@@ -162,12 +163,8 @@ class MaskedLM(Task):
         own = tokenizer.token(tokenizer.mask_id) if isinstance(tokenizer, ForeignTokenizer) else MASK
         return None if MASK in text or own in text else _without_mask(text)
 
-    def encode(self, example: Example, training: bool = False) -> Encoded:
-        """Return the ids of a text, without what stands around it; a mask in what is asked is the mask token."""
-        return self.encode_all([example], training)[0]
-
     def encode_all(self, examples: Sequence[Example], training: bool = False) -> list[Encoded]:
-        """Encode many texts at once."""
+        """Return the ids of texts, without what stands around them; a mask in what is asked is the mask token."""
         texts = [example["text"] for example in examples]
         found = self.tokenizer.encode_batch([*map(self.preparation, texts)]) if training else self.asked(texts)
         return [{"text": torch.tensor(ids, dtype=torch.long)} for ids in found]
@@ -245,10 +242,9 @@ class MaskedLM(Task):
         assert isinstance(model, Encoder)
         texts = _rows(batch)
         blanks = [blank for row, ids in enumerate(texts) for blank in self._blanks(row, ids)]
-        n_best = options.n_best if options.n_best > 1 else USUAL_FILLS
         fills: list[list[tuple[list[int], list[float]]]] = [[] for _ in texts]
         for part in self._at_once(blanks):
-            found = self._fills(model, [texts[blank.row] for blank in part], part, n_best, batch["text"].device)
+            found = self._fills(model, [texts[blank.row] for blank in part], part, options.n_best, batch["text"].device)
             for blank, some in zip(part, found, strict=True):
                 fills[blank.row] += some
         return [self._filled(ids, some) for ids, some in zip(texts, fills, strict=True)]
@@ -329,6 +325,8 @@ class MaskedLM(Task):
 
 class Examination(MaskedLM):
     """Says how well hidden tokens are foretold, which follow from each window of a text alone."""
+
+    reads: frozenset[str] = frozenset()
 
     def unanswerable(self, example: Example) -> str | None:
         """Say nothing: texts need no masks."""

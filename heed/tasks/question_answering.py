@@ -14,7 +14,7 @@ Left out: answers of several parts, yes and no, and numbers that stand nowhere i
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
@@ -31,22 +31,23 @@ from heed.data.foreign import ForeignTokenizer
 from heed.data.parts import Part
 from heed.data.quality import row_hash
 from heed.data.questions import QuestionSurvey, survey_questions
-from heed.data.read import Example
-from heed.data.squad import answers_fault
+from heed.data.rows import Example
+from heed.data.squad import ANSWER, START, answers_fault
 from heed.data.store import Encoded
-from heed.data.text import Tokenizer
+from heed.data.text import Tokenizer, cleans
 from heed.errors import ConfigError
 from heed.metrics.answers import SCORES, AnswerMetrics
 from heed.model.config import ModelConfig
 from heed.model.losses import LossSum, place_loss
 from heed.model.models import Encoder, Model
 from heed.model.spans import best_spans
-from heed.model.windows import Windows, cut_behind, starts_of
-from heed.tasks.base import Answer, Metrics, Task
+from heed.model.windows import Windows, cut_behind, in_parts, starts_of
+from heed.tasks.base import RANKING, Answer, Metrics, Task
 
 USUAL_LENGTH = 384  # tokens of a window (Devlin et al. 2019)
+USUAL_OVERLAP = 128
+LOOKED_AT = 2000  # validation questions whose answers are compared with the borders of sub-words
 NOWHERE = 0  # the place of the begin token, which stands for no answer
-WINDOW_TOKENS = 1 << 14  # tokens of windows in the model at once when answering
 ALIKE = 20  # spans of tokens that may quote the same characters: one has up to four bytes at either end, and white space does not count
 
 
@@ -55,7 +56,11 @@ class QuestionAnsweringSettings(Settings):
 
     vocab_size: int = Field(default=16000, ge=300, description="sub-words to learn")
     algorithm: Literal["bpe", "unigram"] = Field(default="bpe", description="how sub-words are learned")
-    overlap: int = Field(default=128, ge=0, description="tokens of a long context that neighbouring windows share")
+    overlap: int | None = Field(
+        default=None,
+        ge=0,
+        description=f"tokens of a long context that neighbouring windows share; default {USUAL_OVERLAP}, less where windows are short",
+    )
     max_answer_tokens: int = Field(default=30, ge=1, description="longest answer")
 
 
@@ -89,8 +94,12 @@ class QuestionAnswering(Task):
     name: ClassVar[str] = "question_answering"
     inputs: ClassVar[dict[str, str]] = {"question": "text", "context": "text"}
     outputs: ClassVar[dict[str, str]] = {"answers": "answers"}
+    noticed: ClassVar[tuple[str, ...]] = (ANSWER, START, "title")
     architecture: ClassVar[str] = "encoder"
+    counts_framing: ClassVar[bool] = True
     counts_tokens: ClassVar[bool] = False
+    undivided: ClassVar[tuple[str, str]] = ("article or context", "articles or contexts")
+    reads: frozenset[str] = RANKING
     settings: ClassVar[type[Settings]] = QuestionAnsweringSettings
     cutting: ClassVar[tuple[str, ...]] = ("vocab_size", "algorithm")
     group_names: ClassVar[dict[str, str]] = {"best": "Best answered", "median": "In the middle", "worst": "Most confidently wrong"}
@@ -115,7 +124,7 @@ class QuestionAnswering(Task):
     def inherit(self, other: Task) -> None:
         """Take over a tokenizer; raises ConfigError for one that cleans texts, for answers are quoted from contexts as they stand."""
         super().inherit(other)
-        if getattr(self.inherited["tokenizer"], "cleaning", False):
+        if cleans(self.inherited["tokenizer"]):
             raise ConfigError(
                 f"init: the tokenizer of a {other.name} run cleans texts, so that answers could not be quoted; start from another"
             )
@@ -129,7 +138,7 @@ class QuestionAnswering(Task):
         self.parts = dict(self.inherited)
         if "tokenizer" not in self.parts:
             texts = (text for _, rows in groupby(examples, lambda example: example["context"]) for text in _texts(rows))
-            learned = Tokenizer.train(texts, algorithm=self.config.algorithm, vocab_size=self.config.vocab_size, cleaning=False)
+            learned = Tokenizer.train(texts, algorithm=self.config.algorithm, vocab_size=self.config.vocab_size, cleaning=False, apart=True)
             self.parts["tokenizer"] = learned
         questions = [example["question"] for example in examples]
         self.n_cut = sum(len(ids) > self._longest_question for ids in self.tokenizer.encode_batch(questions))
@@ -157,31 +166,52 @@ class QuestionAnswering(Task):
         """Tokens of a question that are read: it has half a window at most."""
         return self.max_length // 2
 
+    @property
+    def _room(self) -> int:
+        """Tokens of the context in a window behind the longest question."""
+        return self.max_length - self._longest_question - 1 - self.tokenizer.separators - self._tail
+
+    @property
+    def overlap(self) -> int:
+        """Tokens that neighbouring windows share: those of task.overlap, or what is usual, but at most half of the shortest window."""
+        usual = USUAL_OVERLAP if self._room > USUAL_OVERLAP else self._room // 2
+        return usual if self.config.overlap is None else self.config.overlap
+
     def findings(self, valid: Iterable[Example]) -> dict[str, Any]:
-        """Return the size of the vocabulary, and warn of questions that are cut."""
-        found: dict[str, Any] = {"vocabulary": {"size": self.tokenizer.vocab_size}}
+        """Return the size of the vocabulary, and warn of questions that are cut and of answers that cannot be quoted."""
+        warnings = []
         if self.n_cut:
             questions = "1 question has" if self.n_cut == 1 else f"{self.n_cut:,} questions have"
             most = f"{self._longest_question} tokens, half of data.max_length"
-            found["warnings"] = [f"{questions} more than {most}: the rest is not read unless data.max_length is raised"]
-        return found
+            warnings.append(f"{questions} more than {most}: the rest is not read unless data.max_length is raised")
+        looked_at = [example for example in islice(valid, LOOKED_AT) if example["answers"]]
+        if n_inside := self._n_inside(looked_at):
+            warnings.append(
+                f"of {len(looked_at):,} validation answers {n_inside:,} begin or end inside a sub-word, and cannot be given exactly; "
+                "sub-words that are learned here, without init, keep the characters of scripts without spaces apart"
+            )
+        return {"vocabulary": {"size": self.tokenizer.vocab_size}} | ({"warnings": warnings} if warnings else {})
+
+    def _n_inside(self, examples: Sequence[Example]) -> int:
+        """Count the examples whose answer begins or ends inside a token of their context."""
+        borders = {
+            text: (set(context.spans[:, 0].tolist()), set(context.spans[:, 1].tolist()))
+            for text, context in self._contexts([example["context"] for example in examples]).items()
+        }
+        places = ((borders[example["context"]], _learned(example["answers"])) for example in examples)
+        return sum(start not in starts or end not in ends for (starts, ends), (start, end) in places)
 
     def shape(self, model: ModelConfig) -> ModelConfig:
         """Set the sizes of the vocabulary and of the head, which scores each place as the first and as the last of the answer."""
         if model.architecture != "encoder" or model.hierarchical:
             found = "model.hierarchical=true" if model.hierarchical else f"model.architecture={model.architecture}"
             raise ConfigError(f"{found}: question answering needs a plain encoder; leave it out")
-        room = self.max_length - self._longest_question - 1 - self.tokenizer.separators - self._tail
-        if self.config.overlap >= room:
+        if self.overlap >= self._room:
             raise ConfigError(
-                f"task.overlap={self.config.overlap} does not fit data.max_length={self.max_length}: behind a long question a window has "
-                f"room for {room} tokens of the context; lower the one or raise the other"
+                f"task.overlap={self.overlap} does not fit data.max_length={self.max_length}: behind a long question a window has "
+                f"room for {self._room} tokens of the context; lower the one or raise the other"
             )
         return model.replace(vocab_size=self.tokenizer.vocab_size, n_tags=2, n_classes=None, masked_lm=False)
-
-    def encode(self, example: Example, training: bool = False) -> Encoded:
-        """Return the ids of question and context with what finding and quoting an answer needs; for training, where the answer stands."""
-        return self.encode_all([example], training)[0]
 
     def encode_all(self, examples: Sequence[Example], training: bool = False) -> list[Encoded]:
         """Encode many examples at once, each of their contexts once.
@@ -228,7 +258,7 @@ class QuestionAnswering(Task):
         if first < 0:
             return
         size, end = self.max_length - head - self._tail, text.size(0) - self._tail
-        for start in starts_of(end - head, size, self.config.overlap):
+        for start in starts_of(end - head, size, self.overlap):
             inside = head + start <= first and last < head + start + size
             yield {
                 "text": torch.cat([text[:head], text[head + start : min(end, head + start + size)], text[end:]]),
@@ -265,8 +295,8 @@ class QuestionAnswering(Task):
         """Answer with the likeliest part of each context."""
         assert isinstance(model, Encoder)
         ids, heads = batch["text"], batch["context"]
-        windows = cut_behind(ids, batch.mask("text"), heads, size=self.max_length, overlap=self.config.overlap, tail=self._tail)
-        judged = [one for part in _in_parts(windows) for one in self._judged(model, part, heads[part.rows], ALIKE * options.n_best)]
+        windows = cut_behind(ids, batch.mask("text"), heads, size=self.max_length, overlap=self.overlap, tail=self._tail)
+        judged = [one for part in in_parts(windows) for one in self._judged(model, part, heads[part.rows], ALIKE * options.n_best)]
         n_windows = torch.bincount(windows.rows, minlength=len(batch)).tolist()
         cut, spans, characters = batch["cut"].tolist(), batch["spans"].cpu(), batch["characters"].cpu()
         answers, at = [], 0
@@ -349,12 +379,6 @@ class QuestionAnswering(Task):
         return f"no answer; the likeliest part would be {answer.details['likeliest']!r}" if "abstained" in answer.details else None
 
 
-def _in_parts(windows: Windows) -> Iterator[Windows]:
-    """Divide windows so that few tokens are in the model at once."""
-    at_once = max(1, WINDOW_TOKENS // windows.ids.size(1))
-    return (Windows(*(values[start : start + at_once] for values in windows)) for start in range(0, len(windows.ids), at_once))
-
-
 def _texts(rows: Iterator[Example]) -> Iterator[str]:
     """Yield the context that rows share, and their questions."""
     first = next(rows)
@@ -362,8 +386,14 @@ def _texts(rows: Iterator[Example]) -> Iterator[str]:
     yield from (row["question"] for row in rows)
 
 
+def _learned(answers: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Return where the answer that most references name, the first of several such, starts and ends without white space around it."""
+    (text, start), _ = Counter((answer["text"], answer["start"]) for answer in answers).most_common(1)[0]
+    return start + len(text) - len(text.lstrip()), start + len(text.rstrip())
+
+
 def _place_of(answers: Sequence[Mapping[str, Any]], spans: npt.NDArray[np.int64], head: int) -> tuple[int, int]:
-    """Return the places of the first and last token of the answer that most references name, the first of several such.
+    """Return the places of the first and last token of the answer that is learned.
 
     Args:
         spans: (C, 2), where the characters of each token of the context start and end.
@@ -371,8 +401,7 @@ def _place_of(answers: Sequence[Mapping[str, Any]], spans: npt.NDArray[np.int64]
     """
     if not answers:
         return NOWHERE, NOWHERE
-    (text, start), _ = Counter((answer["text"], answer["start"]) for answer in answers).most_common(1)[0]
-    start, end = start + len(text) - len(text.lstrip()), start + len(text.rstrip())
+    start, end = _learned(answers)
     first = int(np.searchsorted(spans[:, 1], start, side="right"))
     last = int(np.searchsorted(spans[:, 0], end, side="left")) - 1
     return (head + first, head + last) if first <= last else (-1, -1)

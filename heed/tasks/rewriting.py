@@ -12,7 +12,7 @@ from heed.config import DecodeConfig, Settings
 from heed.data.batch import Batch
 from heed.data.foreign import ForeignTokenizer
 from heed.data.pieces import PieceTokenizer
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.text import Tokenizer, clean
 from heed.decode import Hypothesis, generate
 from heed.errors import ConfigError
@@ -20,7 +20,7 @@ from heed.model.attention import record_attention
 from heed.model.config import ModelConfig
 from heed.model.losses import LossSum, vocabulary_loss
 from heed.model.models import Model, Seq2Seq
-from heed.tasks.base import Answer, Task
+from heed.tasks.base import WRITING, Answer, Task
 
 TextTokenizer = Tokenizer | ForeignTokenizer | PieceTokenizer
 
@@ -42,6 +42,7 @@ class Rewriting(Task):
     inputs: ClassVar[dict[str, str]] = {"source": "text"}
     outputs: ClassVar[dict[str, str]] = {"target": "text"}
     architecture: ClassVar[str] = "seq2seq"
+    reads: frozenset[str] = WRITING
     config: RewritingSettings
 
     @property

@@ -22,7 +22,7 @@ from heed.data.batch import Batch
 from heed.data.foreign import ForeignTokenizer
 from heed.data.parts import Part
 from heed.data.quality import survey_pairs
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.store import Encoded
 from heed.data.text import Tokenizer
 from heed.data.words import Preparation
@@ -56,7 +56,7 @@ class SentenceSimilaritySettings(Settings):
 
     @model_validator(mode="after")
     def _fits_task(self) -> "SentenceSimilaritySettings":
-        if self.scores and self.temperature != type(self).model_fields["temperature"].default:
+        if self.scores and self.changed("temperature"):
             raise ValueError("task.temperature would be ignored where pairs have a score (task.scores=true); leave it out")
         return self
 
@@ -75,8 +75,11 @@ class SentenceSimilarity(Task):
     inputs: ClassVar[dict[str, str]] = {"text": "text"}
     optional: ClassVar[dict[str, str]] = {"text_pair": "text"}
     outputs: ClassVar[dict[str, str]] = {"text_pair": "text"}
+    noticed: ClassVar[tuple[str, ...]] = ("score",)
     architecture: ClassVar[str] = "encoder"
+    counts_framing: ClassVar[bool] = True
     counts_tokens: ClassVar[bool] = False
+    reads: frozenset[str] = frozenset()
     settings: ClassVar[type[Settings]] = SentenceSimilaritySettings
     heirlooms: ClassVar[tuple[str, ...]] = ("tokenizer", "preparation")
     cutting: ClassVar[tuple[str, ...]] = ("vocab_size", "algorithm", "cleaning")
@@ -142,10 +145,6 @@ class SentenceSimilarity(Task):
         if self.max_length < SHORTEST:
             raise ConfigError(f"data.max_length={self.max_length} has no room for a token between begin and end; raise it to {SHORTEST}")
         return model.replace(vocab_size=self.tokenizer.vocab_size, n_classes=None, n_tags=None, masked_lm=False)
-
-    def encode(self, example: Example, training: bool = False) -> Encoded:
-        """Return the ids of a text, with begin (and end), those of the text beside it, if any, and for training their score."""
-        return self.encode_all([example], training)[0]
 
     def encode_all(self, examples: Sequence[Example], training: bool = False) -> list[Encoded]:
         """Encode many texts at once; where some have a text beside them, the others are given one without tokens."""
@@ -221,7 +220,7 @@ class SentenceSimilarity(Task):
     def _vector(self, vector: Tensor, n_cut: int) -> Answer:
         numbers = (F.normalize(vector, dim=0) if self.config.normalise else vector).tolist()
         shown = " ".join(f"{round(number, 2) + 0.0:.2f}" for number in numbers[:SHOWN_NUMBERS])  # and never -0.00
-        more = f" … ({len(numbers)} numbers; --json prints all)" if len(numbers) > SHOWN_NUMBERS else ""
+        more = f" … ({len(numbers)} numbers)" if len(numbers) > SHOWN_NUMBERS else ""
         return Answer(shown + more, details={"embedding": numbers, **_cut_short(n_cut)})
 
     def metrics(self) -> RetrievalMetrics | CorrelationMetrics:

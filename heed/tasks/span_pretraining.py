@@ -19,7 +19,7 @@ from heed.data.batch import Batch, collate
 from heed.data.documents import PIECE_CONTEXTS, divided
 from heed.data.masking import FIXED_SEED
 from heed.data.parts import Part
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.spans import Ids, SpanCorruption
 from heed.data.store import Encoded
 from heed.data.text import Tokenizer
@@ -215,6 +215,8 @@ class SpanPretraining(TextToText):
 
 class HiddenTokens(SpanPretraining):
     """Says how well the hidden tokens of texts are foretold, each given those before it; what is hidden is a function of the text."""
+
+    reads: frozenset[str] = frozenset()
 
     def unanswerable(self, example: Example) -> str | None:
         """Say nothing: texts need no gaps."""

@@ -15,19 +15,23 @@ import torch
 from torch import Tensor
 
 from heed.config import DecodeConfig, Settings
-from heed.data.audio import from_hops, read_audio, to_hops
+from heed.data.audio import Wave, at_rate, from_hops, read_audio, to_hops
 from heed.data.batch import Batch
-from heed.data.features import Features, FeatureSettings, spec_augment
-from heed.data.foreign import ForeignTokenizer, absent_ids
+from heed.data.feature_settings import FeatureSettings
+from heed.data.features import Features
+from heed.data.foreign import ForeignTokenizer
 from heed.data.ngrams import Ngrams
 from heed.data.noise import NoiseSource, disturbed, mixed_examples
 from heed.data.parts import Part
-from heed.data.read import Example
+from heed.data.recordings import Durations, Recordings
+from heed.data.rows import Example
+from heed.data.spec_augment import spec_augment
 from heed.data.spelling import Spelling
 from heed.data.spoken import SpokenSurvey, survey_spoken
 from heed.data.store import Encoded
 from heed.data.text import Tokenizer
 from heed.data.transcripts import NORMALISATIONS, normalised
+from heed.data.vocal_tract import stretch_frequencies
 from heed.data.whisper import WhisperFeatures, WhisperSettings
 from heed.data.words import Words
 from heed.decode.ctc import n_needed
@@ -36,7 +40,7 @@ from heed.metrics.speech import SPEECH_FUNCTIONS, SpeechMetrics
 from heed.model.config import ModelConfig
 from heed.model.losses import LossSum, ctc_loss, vocabulary_loss
 from heed.model.models import Encoder, Model, Seq2Seq
-from heed.tasks.base import Answer, Metrics, Task
+from heed.tasks.base import RANKING, WRITING, Answer, Metrics, Task
 from heed.tasks.listening import LanguageModel, Listener, Transcriber, recording_picture
 from heed.tasks.speech_settings import SpeechRecognitionSettings
 
@@ -49,6 +53,37 @@ NOISE_LEVELS = (20, 10, 5, 0)  # decibels of speech over noise
 STATISTICS_ROWS = 600  # recordings whose features are looked at for their mean and deviation, where those are global
 LANGUAGE = "<|{}|>"  # how Whisper writes the token of a language
 BABBLING = 6  # other utterances that make babble
+STREAM_QUIET_SECONDS = 0.5  # before and behind training recordings: more than the chunk that a stream's first words would stand in
+KEPT_BYTES = 1 << 27  # of recordings between being checked and being encoded: an hour and ten minutes at 16,000 samples a second
+
+# Settings of decoding that the search over CTC's labels reads.
+HEARING = RANKING | {"beams", "language_model", "language_weight", "label_bonus", "hot_words", "hot_word_boost"}
+
+
+class KeptRecordings:
+    """Recordings that were decoded once and will be wanted again, (T, hop) each, in a memory of so many bytes."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self.n_free = n_bytes
+        self._hops: dict[str, Tensor] = {}
+
+    def has_room(self, n_bytes: float) -> bool:
+        """Tell whether so much more may be kept."""
+        return n_bytes <= self.n_free
+
+    def add(self, path: str, hops: Tensor) -> None:
+        """Keep the recording of a path, which is not kept yet."""
+        self._hops[path] = hops
+        self.n_free -= hops.nbytes
+
+    def find(self, source: object) -> Tensor | None:
+        """Return a recording that is kept; None for others."""
+        return self._hops.get(source) if isinstance(source, str) else None
+
+    def drop(self, source: object) -> None:
+        """Keep a recording no longer, if it was kept."""
+        if isinstance(source, str) and (hops := self._hops.pop(source, None)) is not None:
+            self.n_free += hops.nbytes
 
 
 class SpeechRecognition(Task):
@@ -57,14 +92,17 @@ class SpeechRecognition(Task):
     name: ClassVar[str] = "speech_recognition"
     inputs: ClassVar[dict[str, str]] = {"audio": "audio"}
     outputs: ClassVar[dict[str, str]] = {"text": "transcript"}
+    noticed: ClassVar[tuple[str, ...]] = ("speaker", "language", "sample_rate")
     architecture: ClassVar[str] = "encoder"
+    reads: frozenset[str] = WRITING | HEARING
     settings: ClassVar[type[Settings]] = SpeechRecognitionSettings
     heirlooms: ClassVar[tuple[str, ...]] = ("tokenizer", "features")
     cutting: ClassVar[tuple[str, ...]] = (
         *("sample_rate", "features", "n_mels", "n_mfcc", "lowest_hz", "highest_hz", "frame_ms", "hop_ms", "window", "deltas"),
-        *("zero_crossings", "spectral_entropy", "normalise", "tokens", "spelling", "vocab_size", "transcripts", "objective"),
+        *("zero_crossings", "spectral_entropy", "range_db", "normalise", "tokens", "spelling", "vocab_size", "transcripts", "objective"),
         *("languages", "language", "prefix", "suppressed", "suppressed_first", "streaming"),
     )
+    retold: ClassVar[tuple[str, ...]] = ("language", "prefix")
     window: ClassVar[int] = 64
     group_names: ClassVar[dict[str, str]] = {"best": "Best heard", "median": "In the middle", "worst": "Worst heard"}
     config: SpeechRecognitionSettings
@@ -72,10 +110,12 @@ class SpeechRecognition(Task):
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
-        self._faults: dict[str, str | None] = {}  # of the recordings heard so far
-        self._seconds: dict[str, float] = {}
+        self._recordings = Recordings(Durations.of_user(), heard=self._keep)
+        self._kept = KeptRecordings(KEPT_BYTES)  # from being checked until they are encoded
         self._voices: list[np.ndarray[Any, Any]] = []
         self._subsampling = 1  # frames of a place, once the model is known
+        if self.config.objective != "attention":
+            self.reads = HEARING
 
     @classmethod
     def usual(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,8 +136,10 @@ class SpeechRecognition(Task):
             rate = min(HIGHEST_RATE, found.sample_rate)
             changes["sample_rate"] = rate - rate % 100 if rate >= 1000 else rate  # 11,025 would give no whole number of samples in 10 ms
         if self.config.normalise is None:
-            usual = "running" if self.config.streaming else "utterance"
+            usual = "global" if self.config.streaming else "utterance"  # running ones drift with the pauses of a stream
             changes["normalise"] = "none" if self.config.features == "whisper" else usual
+        if self.config.quiet_seconds is None:
+            changes["quiet_seconds"] = STREAM_QUIET_SECONDS if self.config.streaming else 0.0
         if changes:
             self.config = self.config.replace(**changes)
         assert self._noise.sample_rate == self.config.sample_rate  # and it is read now: before training, and once
@@ -105,30 +147,23 @@ class SpeechRecognition(Task):
     def fault(self, example: Example) -> str | None:
         """Say what is wrong with a recording that cannot be heard."""
         source = example["audio"]
-        if not isinstance(source, str):
-            return _fault_of(example)
-        if source not in self._faults:
-            self._faults[source] = self._listened(example)
-        return self._faults[source]
+        return self._recordings.fault(source) if isinstance(source, str) else _fault_of(example)
 
-    def _listened(self, example: Example) -> str | None:
-        try:
-            wave = read_audio(example["audio"])
-        except DataError as error:
-            return str(error).removeprefix(f"{example['audio']}: ")
-        self._seconds[example["audio"]] = len(wave.samples) / wave.sample_rate
-        return None
+    def _keep(self, source: str, wave: Wave) -> None:
+        """Keep a recording that was decoded to be checked, so that encoding it need not do that again."""
+        rate = self.config.sample_rate
+        if rate is not None and self._kept.has_room(2 * rate * wave.seconds):
+            self._kept.add(source, self._cut(at_rate(wave, rate, source)))
 
     def survey(self, examples: Iterable[Example], others: Mapping[str, Iterable[Example]]) -> SpokenSurvey:
         """Count recordings, speakers and characters, duplicates, contradictions and leaks."""
-        return survey_spoken(examples, others, seconds=self._seconds_of)
+        return survey_spoken(examples, others, seconds=self._seconds_of, normalise=NORMALISATIONS[self.config.transcripts])
 
     def _seconds_of(self, example: Example) -> float:
         source = example["audio"]
-        if isinstance(source, str) and source in self._seconds:
-            return self._seconds[source]
-        wave = read_audio(source, given_rate=example.get("sample_rate", self.config.sample_rate))
-        return len(wave.samples) / wave.sample_rate
+        if isinstance(source, str):
+            return self._recordings.seconds(source)
+        return read_audio(source, given_rate=example.get("sample_rate", self.config.sample_rate)).seconds
 
     def prepare(self, examples: Iterable[Example]) -> dict[str, Part]:
         """Learn the labels, and the statistics of the features where they are global."""
@@ -156,7 +191,7 @@ class SpeechRecognition(Task):
         if self.config.features == "whisper":
             return WhisperFeatures(self._whisper_settings())
         step = -(-n_examples // STATISTICS_ROWS)  # evenly over the data, which may be sorted by speaker
-        return Features.fit(self._feature_settings(), (self._hops(example)["audio"] for example in islice(examples, 0, None, step)))
+        return Features.fit(self._feature_settings(), (self._hops(example) for example in islice(examples, 0, None, step)))
 
     def _whisper_settings(self) -> WhisperSettings:
         rate = cast(int, self.config.sample_rate)
@@ -178,6 +213,7 @@ class SpeechRecognition(Task):
             deltas=config.deltas,
             zero_crossings=config.zero_crossings,
             spectral_entropy=config.spectral_entropy,
+            range_db=config.range_db,
             normalise=cast(Any, config.normalise),
         )
 
@@ -225,7 +261,7 @@ class SpeechRecognition(Task):
         self._check_window()
         self._subsampling = model.subsampling
         ids = self.tokenizer.vocab_size, *(number + 1 for number in self.language_ids.values())
-        n_features, absent = self.features.n_features, absent_ids(self.tokenizer)
+        n_features, absent = self.features.n_features, self.tokenizer.absent
         return model.replace(n_features=n_features, vocab_size=max(ids), absent_ids=absent, ctc=self.config.objective != "attention")
 
     def _check_window(self) -> None:
@@ -251,27 +287,39 @@ class SpeechRecognition(Task):
         if Tokenizer.eos_id in config.suppressed:
             raise ConfigError(f"task.suppressed: {Tokenizer.eos_id} is the end of a transcript, without which none ends; leave it out")
 
-    def encode(self, example: Example, training: bool = False) -> Encoded:
-        """Return a recording cut into hops of 16-bit samples (T, hop) and, for training, the ids of its transcript (L,)."""
-        return self.encode_all([example], training)[0]
-
     def encode_all(self, examples: Sequence[Example], training: bool = False) -> list[Encoded]:
-        """Encode many recordings."""
-        encoded = [self._hops(example) for example in examples]
+        """Return recordings cut into hops of 16-bit samples (T, hop) and, for training, the ids of their transcripts (L,)."""
+        encoded: list[Encoded] = [{"audio": self._hops(example)} for example in examples]
+        for example in examples:
+            self._kept.drop(example["audio"])
         if training:
             texts = self.tokenizer.encode_batch([normalised(example["text"], self.config.transcripts) for example in examples])
             for one, ids, example in zip(encoded, texts, examples, strict=True):
                 one["text"] = torch.tensor([*self._language_token(example), *self.prefix_ids, *ids], dtype=torch.long)
         return encoded
 
-    def _hops(self, example: Example) -> Encoded:
-        wave = read_audio(example["audio"], sample_rate=self.config.sample_rate, given_rate=example.get("sample_rate"))
-        return {"audio": torch.from_numpy(to_hops(wave.samples, round(cast(int, self.config.sample_rate) * self.config.hop_ms / 1000)))}
+    def _hops(self, example: Example) -> Tensor:
+        """Return a recording (T, hop)."""
+        source = example["audio"]
+        if (kept := self._kept.find(source)) is not None:
+            return kept
+        try:
+            return self._cut(read_audio(source, sample_rate=self.config.sample_rate, given_rate=example.get("sample_rate")))
+        except DataError:
+            if isinstance(source, str):
+                self._recordings.forget(source)
+            raise
+
+    def _cut(self, wave: Wave) -> Tensor:
+        """Return a recording at the rate of the run as hops (T, hop)."""
+        return torch.from_numpy(to_hops(wave.samples, round(wave.sample_rate * self.config.hop_ms / 1000)))
 
     def _language_token(self, example: Example) -> list[int]:
         if not self.languages:
             return []
-        language = str(example.get("language", self.config.language))
+        language = example.get("language", self.config.language)
+        if language is None:
+            raise DataError("the row has no language, which this model is told before it writes; say task.language, or give a column of it")
         if language not in self.languages:
             raise DataError(f"language {language!r} is not one of {', '.join(self.languages)}; name it in task.languages, or mend the row")
         return [self.language_ids[language]]
@@ -304,10 +352,11 @@ class SpeechRecognition(Task):
     def augments(self) -> bool:
         """Whether training recordings are changed."""
         config = self.config
-        return bool(config.speed or config.volume_db or config.noise_share or config.silence_share)
+        changes = (config.speed, config.volume_db, config.equaliser_db, config.noise_share, config.silence_share, config.quiet_seconds)
+        return any(changes)
 
     def augmented(self, encoded: Encoded, draw: np.random.Generator) -> Encoded:
-        """Play a recording faster or slower, louder or softer, with noise in it, or in its place with nothing said."""
+        """Play a recording at another speed and level, by another microphone, with quiet around it and noise in it; or nothing at all."""
         config = self.config
         wave = from_hops(encoded["audio"].numpy())
         if draw.random() < config.silence_share:
@@ -318,8 +367,12 @@ class SpeechRecognition(Task):
             draw,
             speed=config.speed,
             volume_db=config.volume_db,
+            equaliser_db=config.equaliser_db,
+            sample_rate=cast(int, config.sample_rate),
             noise=self._noise if draw.random() < config.noise_share else None,
             noise_db=(config.noise_db[0], config.noise_db[1]),
+            quiet=round((config.quiet_seconds or 0.0) * cast(int, config.sample_rate)),
+            room=self._noise,
         )
         return {**encoded, "audio": self._as_hops(changed)}
 
@@ -336,7 +389,7 @@ class SpeechRecognition(Task):
     def loss(self, model: Model, batch: Batch) -> LossSum:
         """Sum the loss over the labels of every transcript: CTC's, the decoder's, or both weighed."""
         heard, mask = self.features(batch["audio"], batch.mask("audio"))
-        heard = self._masked(heard, mask) if model.training else heard
+        heard = self._changed(heard, mask) if model.training else heard
         target, real = batch["text"], batch.mask("text")
         if isinstance(model, Encoder):
             logits, places = model.label_logits(heard, mask)
@@ -350,8 +403,12 @@ class SpeechRecognition(Task):
         share = self.config.ctc_weight
         return LossSum(share * heard_labels.total + (1 - share) * written.total, written.units, written.right)
 
-    def _masked(self, heard: Tensor, mask: Tensor) -> Tensor:
+    def _changed(self, heard: Tensor, mask: Tensor) -> Tensor:
+        """Return features (B, T, F) as training hears them: from other vocal tracts, and with parts hidden."""
         config = self.config
+        if config.vocal_tract:
+            assert isinstance(self.features, Features)
+            heard = stretch_frequencies(heard, config.vocal_tract, self.features.settings)
         if not (config.frequency_masks or config.time_masks):
             return heard
         width = max(1, round(config.frequency_width * heard.size(-1)))

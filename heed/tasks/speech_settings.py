@@ -7,7 +7,13 @@ from pydantic import Field, model_validator
 
 from heed.config import Settings
 
-OTHER_FEATURES = ("n_mfcc", "lowest_hz", "highest_hz", "window", "deltas", "zero_crossings", "spectral_entropy")  # than Whisper's
+ENERGIES = ("vocal_tract", "range_db")
+# What belongs to other features than these.
+ONLY_ELSEWHERE = {
+    "log_mel": (),
+    "mfcc": ENERGIES,
+    "whisper": ("n_mfcc", "lowest_hz", "highest_hz", "window", "deltas", "zero_crossings", "spectral_entropy", *ENERGIES),
+}
 
 
 class SpeechRecognitionSettings(Settings):
@@ -32,7 +38,12 @@ class SpeechRecognitionSettings(Settings):
     zero_crossings: bool = Field(default=False, description="add how often the wave crosses zero")
     spectral_entropy: bool = Field(default=False, description="add how evenly the energy is spread over frequencies")
     normalise: Literal["none", "utterance", "global", "running"] | None = Field(
-        default=None, description="mean and deviation that features are brought to 0 and 1 by; default: utterance, for streams running"
+        default=None, description="mean and deviation that features are brought to 0 and 1 by; default: utterance, for streams global"
+    )
+    range_db: float | None = Field(
+        default=None,
+        ge=1,
+        description="log_mel: only so many decibels below a recording's loudest are told apart, so that rooms and levels count for less",
     )
     tokens: Literal["characters", "subwords", "spelled"] = Field(
         default="characters", description="what a transcript is cut into; spelled: into the units that task.spelling says"
@@ -73,6 +84,18 @@ class SpeechRecognitionSettings(Settings):
     silence_share: float = Field(
         default=0.02, ge=0, lt=1, description="augmentation: share replaced by silence or steady noise with nothing said"
     )
+    quiet_seconds: float | None = Field(
+        default=None,
+        ge=0,
+        le=10,
+        description="augmentation: up to so many seconds of quiet before and behind a recording; default: 0.5 for streams, else 0",
+    )
+    equaliser_db: float = Field(
+        default=0.0, ge=0, le=40, description="augmentation: frequencies up to so many decibels louder or softer, as other microphones hear"
+    )
+    vocal_tract: float = Field(
+        default=0.0, ge=0, lt=0.5, description="augmentation: voices are of a vocal tract up to this share longer or shorter (log_mel)"
+    )
     frequency_masks: int = Field(default=2, ge=0, description="SpecAugment: bands of frequencies hidden")
     frequency_width: float = Field(default=0.2, gt=0, le=1, description="SpecAugment: widest band, as a share of the features")
     time_masks: int = Field(default=2, ge=0, description="SpecAugment: stretches of time hidden")
@@ -87,7 +110,9 @@ class SpeechRecognitionSettings(Settings):
         if self.streaming and self.objective == "attention":
             raise ValueError("task.objective=attention needs the whole recording; for task.streaming=true choose ctc or joint")
         if self.streaming and self.normalise == "utterance":
-            raise ValueError("task.normalise=utterance needs the whole recording; for task.streaming=true choose running or global")
+            raise ValueError("task.normalise=utterance needs the whole recording; for task.streaming=true choose global or running")
+        if self.streaming and self.range_db is not None:
+            raise ValueError(f"task.range_db={self.range_db} needs the whole recording; for task.streaming=true leave it out")
         self._fits_features()
         for name, reason in self._without_effect():
             if self.changed(name):
@@ -105,9 +130,8 @@ class SpeechRecognitionSettings(Settings):
         if self.objective != "attention":
             for name in ("language", "prefix", "suppressed", "suppressed_first"):
                 yield name, f"by task.objective={self.objective}; leave it out, or choose attention"
-        if self.features == "whisper":
-            for name in OTHER_FEATURES:
-                yield name, "by task.features=whisper; leave it out"
+        for name in ONLY_ELSEWHERE[self.features]:
+            yield name, f"by task.features={self.features}; leave it out"
         if self.tokens == "spelled":
             yield "vocab_size", "by task.tokens=spelled, whose units are those of the table; leave it out"
         if not self.noise_share:

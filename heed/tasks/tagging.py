@@ -24,7 +24,7 @@ from heed.data.excerpts import as_code_points, excerpt
 from heed.data.foreign import ForeignTokenizer
 from heed.data.labels import Labels, in_order
 from heed.data.parts import Part
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.store import Encoded
 from heed.data.tagged import TaggedSurvey, survey_tagged
 from heed.data.tags import (
@@ -42,18 +42,17 @@ from heed.data.tags import (
     tags_of,
     words_in,
 )
-from heed.data.text import Tokenizer
+from heed.data.text import Tokenizer, cleans
 from heed.decode.paths import best_paths
 from heed.errors import ConfigError, DataError
 from heed.metrics.tagging import SCORES, TaggingMetrics
 from heed.model.config import ModelConfig
 from heed.model.losses import LossSum, cross_entropy
 from heed.model.models import Encoder, Model
-from heed.model.windows import Windows, cut_behind, most_context
+from heed.model.windows import Windows, cut_behind, in_parts, most_context
 from heed.tasks.base import Answer, Metrics, Task
 
 BEGIN = 0  # the place of the begin token, where words are judged that no token stands for, such as control characters
-WINDOW_TOKENS = 1 << 14  # tokens of windows in the model at once when answering
 
 
 class TaggingSettings(Settings):
@@ -96,7 +95,9 @@ class Tagging(Task):
     inputs: ClassVar[dict[str, str]] = {"tokens": "words"}
     outputs: ClassVar[dict[str, str]] = {"tags": "tags"}
     architecture: ClassVar[str] = "encoder"
+    counts_framing: ClassVar[bool] = True
     counts_tokens: ClassVar[bool] = False
+    reads: frozenset[str] = frozenset()
     settings: ClassVar[type[Settings]] = TaggingSettings
     cutting: ClassVar[tuple[str, ...]] = ("vocab_size", "algorithm")
     config: TaggingSettings
@@ -154,7 +155,7 @@ class Tagging(Task):
             texts = (" ".join(split_words(example["tokens"])) for example in examples)
             learned = Tokenizer.train(texts, algorithm=self.config.algorithm, vocab_size=self.config.vocab_size, cleaning=False)
             self.parts["tokenizer"] = learned
-        elif getattr(self.tokenizer, "cleaning", False):
+        elif cleans(self.tokenizer):
             raise ConfigError(
                 "init: its tokenizer cleans texts (task.cleaning), so that places in them would be lost; start from a run trained with "
                 "task.cleaning=false"
@@ -202,10 +203,6 @@ class Tagging(Task):
             raise ConfigError(f"task.scheme={self.config.scheme} does not know the tag {odd!r}, which this model answers; try plain")
         sizes = {"vocab_size": self.tokenizer.vocab_size, "n_tags": len(self.labels.labels)}
         return model.replace(**sizes, n_classes=None, masked_lm=False)
-
-    def encode(self, example: Example, training: bool = False) -> Encoded:
-        """Return the ids of a sentence with where its words stand and, for training, their tags."""
-        return self.encode_all([example], training)[0]
 
     def encode_all(self, examples: Sequence[Example], training: bool = False) -> list[Encoded]:
         """Encode many sentences at once.
@@ -271,9 +268,7 @@ class Tagging(Task):
         assert isinstance(model, Encoder)
         ids, words = batch["tokens"], batch["words"]
         windows, chosen = self._windows(ids, batch.mask("tokens"))
-        at_once = len(windows.ids) if torch.is_grad_enabled() else max(1, WINDOW_TOKENS // windows.ids.size(1))
-        parts = zip(torch.split(windows.ids, at_once), torch.split(windows.mask, at_once), strict=True)
-        logits = torch.cat([model.tag_logits(*part) for part in parts])  # (N, W, C)
+        logits = torch.cat([model.tag_logits(part.ids, part.mask) for part in in_parts(windows)])  # (N, W, C)
         rows = windows.rows[:, None].expand_as(chosen)[chosen]
         judged = logits.new_zeros(*ids.shape, logits.size(-1)).index_put((rows, windows.places[chosen]), logits[chosen])
         return judged.gather(1, words[..., :1].expand(-1, -1, logits.size(-1)))

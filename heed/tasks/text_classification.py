@@ -20,7 +20,7 @@ from heed.data.foreign import ForeignTokenizer
 from heed.data.labelled import LabelSurvey, labels_of, survey_labelled
 from heed.data.labels import Labels, in_order
 from heed.data.parts import Part
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.store import Encoded
 from heed.data.text import Tokenizer, is_spaceless
 from heed.data.vectors import Vectors, matrix, read_vectors
@@ -31,17 +31,26 @@ from heed.metrics.calibration import Targets, best_precision, fit_temperature, f
 from heed.metrics.classification import SCORE_NAMES, ClassificationMetrics
 from heed.metrics.intervals import Floats
 from heed.model.config import ModelConfig
-from heed.model.losses import LossSum, class_loss, decision_loss
-from heed.model.models import Encoder, HierarchicalEncoder, Model, by_sentence
+from heed.model.losses import LossSum, class_divergence, class_loss, decision_divergence, decision_loss
+from heed.model.models import Encoder, HierarchicalEncoder, Model
 from heed.model.stems import TokenStem
-from heed.model.windows import Windows, cut_pairs, cut_windows, first_windows, framed_windows, mean_of_windows, shortened
+from heed.model.windows import (
+    WINDOW_TOKENS,
+    Windows,
+    cut_pairs,
+    cut_windows,
+    first_windows,
+    framed_windows,
+    in_parts,
+    mean_of_windows,
+    shortened,
+)
 from heed.tasks.advice import classification_advice
 from heed.tasks.attribution import token_weights, word_weights
-from heed.tasks.base import Answer, Metrics, Task
+from heed.tasks.base import RANKING, Answer, Metrics, Task
 from heed.tasks.text_settings import TextClassificationSettings
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？；\n])")
-WINDOW_TOKENS = 1 << 14  # tokens of windows in the model at once when answering
 CALIBRATED_SCORES = ("calibration_error_before", "coverage", "accuracy_when_answered")  # of a temperature or a threshold
 VOCABULARY_ROWS = 2000  # validation rows whose unknown words are counted
 OF_WINDOWS = ("long_texts", "overlap", "train_windows")  # settings that say how texts are cut
@@ -58,6 +67,7 @@ class TextClassification(Task):
     outputs: ClassVar[dict[str, str]] = {"label": "label"}
     architecture: ClassVar[str] = "encoder"
     counts_tokens: ClassVar[bool] = False
+    reads: frozenset[str] = RANKING
     settings: ClassVar[type[Settings]] = TextClassificationSettings
     heirlooms: ClassVar[tuple[str, ...]] = ("tokenizer", "preparation")
     cutting: ClassVar[tuple[str, ...]] = ("tokens", "vocab_size", "algorithm", "cleaning", "lower", "stop_words")
@@ -195,6 +205,11 @@ class TextClassification(Task):
         unknown = next((name for name in weighed if name not in self.labels.labels), None)
         if unknown is not None:
             raise ConfigError(f"task.class_weights: {self.labels.explain(unknown)}")
+        if self.config.consistency and not model.dropout and not self.augments:
+            raise ConfigError(
+                f"task.consistency={self.config.consistency:g} would be ignored: without dropout and augmentation a text is read in the "
+                "same way both times; set model.dropout=0.2 or task.drop_words=0.1, or leave it out"
+            )
         self.by_sentence = model.hierarchical
         self._check_windows()
         sizes: dict[str, Any] = {"vocab_size": self.tokenizer.vocab_size, "n_classes": len(self.labels.labels)}
@@ -228,12 +243,8 @@ class TextClassification(Task):
             with torch.no_grad():
                 model.stem.embedding.weight.copy_(torch.from_numpy(values))
 
-    def encode(self, example: Example, training: bool = False) -> Encoded:
-        """Return the ids of a text and, for training, its label's number, or 0 and 1 for each label."""
-        return self.encode_all([example], training)[0]
-
     def encode_all(self, examples: Sequence[Example], training: bool = False) -> list[Encoded]:
-        """Encode many texts at once."""
+        """Return the ids of texts and, for training, the number of each one's label, or 0 and 1 for each label."""
         sides = [self._ids([self.preparation(example[column]) for example in examples]) for column in self.wanted]
         joined = [
             [*first, *(token for side in others for token in (Tokenizer.eos_id, *side))] for first, *others in zip(*sides, strict=True)
@@ -323,14 +334,33 @@ class TextClassification(Task):
                 forms.append(self.tokenizer.encode_inside([word for word in words if is_spaceless(word)]))
             yield from ([ids for ids in form if ids and Tokenizer.unk_id not in ids] for form in forms)
 
+    @property
+    def passes(self) -> int:
+        """How many times an update reads a text: twice where task.consistency compares the answers."""
+        return 2 if self.config.consistency else 1
+
     def loss(self, model: Model, batch: Batch) -> LossSum:
-        """Sum the (binary) cross-entropy of every text."""
+        """Sum the (binary) cross-entropy of every text; of texts that are read twice (`passes`), its mean, and how far these lie apart."""
         logits, _ = self.judge(model, batch, most=self.config.train_windows if model.training else None)
         smoothing = self.label_smoothing if model.training else 0.0
         weights = self.class_weights(batch["label"]) if model.training else None
         if self.config.multi_label:
-            return decision_loss(logits, batch["label"][:, 0], smoothing=smoothing, weights=weights)
-        return class_loss(logits, batch["label"], smoothing=smoothing, weights=weights)
+            found = decision_loss(logits, batch["label"][:, 0], smoothing=smoothing, weights=weights)
+        else:
+            found = class_loss(logits, batch["label"], smoothing=smoothing, weights=weights)
+        return self._consistent(found, logits, batch) if model.training and self.passes > 1 else found
+
+    def _consistent(self, found: LossSum, logits: Tensor, batch: Batch) -> LossSum:
+        """Return the loss of texts that stand in a batch twice, given that of all rows and their logits (2B, C) (R-Drop).
+
+        It is half of what Liang et al. 2021 minimise, and task.consistency half of their alpha: where both answers are alike, it is the
+        usual loss of one.
+        """
+        half = len(batch) // 2
+        assert batch.rows[:half] == batch.rows[half:]
+        divergence = decision_divergence if self.config.multi_label else class_divergence
+        apart = divergence(logits[:half], logits[half:])
+        return LossSum(found.total / 2 + self.config.consistency * apart, found.units // 2, found.right / 2)
 
     def class_weights(self, like: Tensor) -> Tensor | None:
         """Return a factor for each class (C,), None for none: for balanced ones n / (C n_c), given n rows and n_c of the class."""
@@ -353,10 +383,11 @@ class TextClassification(Task):
         """
         ids, mask = batch["text"], batch.mask("text")
         if isinstance(model, HierarchicalEncoder):
-            return _judged_by_sentence(model, ids, mask).float(), torch.ones(len(batch), dtype=torch.long)
+            found = model.classify(ids, mask, at_once=None if torch.is_grad_enabled() else WINDOW_TOKENS)
+            return found.float(), torch.ones(len(batch), dtype=torch.long)
         assert isinstance(model, Encoder)
         windows = self._windows(ids, mask, most)
-        found = torch.cat([model.classify(*part) for part in _in_parts(windows.ids, windows.mask)])
+        found = torch.cat([model.classify(part.ids, part.mask) for part in in_parts(windows)])
         n_windows = torch.bincount(windows.rows, minlength=len(batch))
         return mean_of_windows(found.float(), windows.rows, len(batch)), n_windows
 
@@ -463,7 +494,9 @@ class TextClassification(Task):
         return metrics.mistakes()
 
     def memory_advice(self, length: int) -> str:
-        """Say what makes a training text smaller: it is read in windows, cut, or read by its sentences."""
+        """Say what makes a training text smaller: it is read once, in windows, cut, or by its sentences."""
+        if self.passes > 1:
+            return "read it once (task.consistency=0)"
         if self.by_sentence:
             return "read texts in windows instead (model.hierarchical=false)"
         if length > self.max_length and self.config.train_windows > 1:
@@ -483,7 +516,7 @@ class TextClassification(Task):
         assert isinstance(model, Encoder)
         if self.by_sentence or (self.config.multi_label and not answer.details["labels"]):
             return None
-        (encoded,) = self.encode_all([example])
+        encoded = self.encode(example)
         if not 0 < len(encoded["text"]) <= WINDOW_TOKENS:
             return None
         label = answer.details["labels"][0] if self.config.multi_label else answer.text
@@ -502,27 +535,3 @@ def _abstaining(shares: Floats, targets: Targets, wanted: float) -> tuple[float 
         return WITHHOLDS_ALL, wanted, *(best_precision(shares, targets) or ())
     # It is the probability of one of these answers, which must not miss it by a rounding error when it is given again.
     return max(0.0, found - ROUNDING), wanted
-
-
-def _in_parts(ids: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Divide sequences (N, W) so that few tokens are in the model at once; all stay together where gradients need them anyway.
-
-    A text of millions of tokens is as many windows, or sentences, as memory would not hold.
-    """
-    at_once = len(ids) if torch.is_grad_enabled() else max(1, WINDOW_TOKENS // ids.size(1))
-    return zip(torch.split(ids, at_once), torch.split(mask, at_once), strict=True)
-
-
-def _judged_by_sentence(model: HierarchicalEncoder, ids: Tensor, mask: Tensor) -> Tensor:
-    """Do what `model.classify` does, with the sentences of long texts in parts; returns (B, C)."""
-    if torch.is_grad_enabled():
-        return model.classify(ids, mask)
-    sentences, words, n_sentences = by_sentence(ids, mask)
-    pooled = torch.cat([model.sentence_pooling(model(*part), part[1]) for part in _in_parts(sentences, words)])  # (N, D)
-    whole = torch.arange(int(n_sentences.max()), device=ids.device) < n_sentences[:, None]  # (B, M)
-    texts = pooled.new_zeros(*whole.shape, pooled.size(-1)).masked_scatter(whole[..., None], pooled)
-    texts = texts if model.positions is None else model.positions(texts)
-    assert model.pooling is not None
-    assert model.head is not None
-    logits: Tensor = model.head(model.pooling(model.document(texts, whole), whole))
-    return logits

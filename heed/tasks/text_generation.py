@@ -27,9 +27,9 @@ from heed.config import DecodeConfig, Settings
 from heed.data.batch import Batch
 from heed.data.characters import Characters, spellings
 from heed.data.documents import CONTINUES, PIECE_CONTEXTS, divided
-from heed.data.foreign import ForeignTokenizer, absent_ids
+from heed.data.foreign import ForeignTokenizer
 from heed.data.parts import Part
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.store import Encoded
 from heed.data.text import MIN_VOCAB_SIZE, Tokenizer, join_surrogates
 from heed.data.unlabelled import TextSurvey, survey_texts
@@ -37,17 +37,16 @@ from heed.decode.generate import Watcher, generate, stream
 from heed.decode.search import Hypothesis
 from heed.decode.windowed import Windowed
 from heed.errors import ConfigError, DataError
-from heed.metrics.language import SCORE_FUNCTIONS, LanguageMetrics
+from heed.metrics.language import SCORE_FUNCTIONS, LanguageMetrics, unknown_remarks
 from heed.model.config import ModelConfig
 from heed.model.losses import LossSum, vocabulary_loss
 from heed.model.models import Causal, Model
-from heed.model.windows import Windows, cut_windows
-from heed.tasks.base import Answer, Metrics, Task
+from heed.model.windows import WINDOW_TOKENS, Windows, cut_windows
+from heed.tasks.base import WRITING, Answer, Metrics, Task
 
 NEVER = (Tokenizer.pad_id, Tokenizer.bos_id, Tokenizer.unk_id)
 USUAL_VOCABULARY = 8000
 VOCABULARY_ROWS = 2000  # validation texts whose unknown characters are counted
-WINDOW_TOKENS = 1 << 14  # tokens of windows in the model at once when texts are scored
 LOGITS = 1 << 23  # scores held at a time then
 
 Spelling = Sequence[bytes]  # what each id writes
@@ -77,10 +76,11 @@ class TextGenerationSettings(Settings):
 
 
 class Prompt(NamedTuple):
-    """What an answer continues: the ids that fit into the context, and how many before them do not."""
+    """What an answer continues: the ids that fit into the context, how many before them do not, and how many of all are unknown."""
 
     ids: list[int]
     n_cut: int
+    n_unknown: int = 0
 
 
 class TextGeneration(Task):
@@ -91,6 +91,7 @@ class TextGeneration(Task):
     outputs: ClassVar[dict[str, str]] = {}
     architecture: ClassVar[str] = "causal"
     continues: ClassVar[bool] = True
+    reads: frozenset[str] = WRITING | {"stop"}
     settings: ClassVar[type[Settings]] = TextGenerationSettings
     cutting: ClassVar[tuple[str, ...]] = ("tokens", "vocab_size", "algorithm")
     group_names: ClassVar[dict[str, str]] = {"best": "Best foretold", "median": "In the middle", "worst": "Worst foretold"}
@@ -141,18 +142,14 @@ class TextGeneration(Task):
         """Set the size of the vocabulary."""
         if model.architecture != "causal":
             raise ConfigError(f"model.architecture: text generation needs causal, found {model.architecture}")
-        return model.replace(vocab_size=self.tokenizer.vocab_size, absent_ids=absent_ids(self.tokenizer))
+        return model.replace(vocab_size=self.tokenizer.vocab_size, absent_ids=self.tokenizer.absent)
 
     def divided(self, example: Example) -> Iterator[Example]:
         """Return the documents of a row, and the pieces of long ones."""
         return divided(example, PIECE_CONTEXTS * self.max_length, self.config.documents)
 
-    def encode(self, example: Example, training: bool = False) -> Encoded:
-        """Return the ids of a text between a begin and an end token; without the end where its document goes on."""
-        return self.encode_all([example], training)[0]
-
     def encode_all(self, examples: Sequence[Example], training: bool = False) -> list[Encoded]:
-        """Encode many texts at once."""
+        """Return the ids of texts between a begin and an end token; without the end where a document goes on."""
         encoded = self.tokenizer.encode_batch([example["text"] for example in examples])
         ends = ([] if example.get(CONTINUES) is True else [Tokenizer.eos_id] for example in examples)
         return [{"text": torch.tensor([self.tokenizer.bos_id, *ids, *end])} for ids, end in zip(encoded, ends, strict=True)]
@@ -215,14 +212,14 @@ class TextGeneration(Task):
         if text := writer.rest():
             written.append(text)
             yield text
-        return Answer("".join(written), details=self._details(prompt, n_tokens, writer.stop))
+        return Answer("".join(written), details=self._details(prompt, n_tokens, writer.stop, options))
 
     def _prompts(self, batch: Batch) -> list[Prompt]:
         """Return what is to be continued: the texts without their end tokens, and of long ones what fits into the context."""
         lengths = batch.mask("text").sum(1).tolist()
         texts = [row[:n] for row, n in zip(batch["text"].tolist(), lengths, strict=True)]
         open_texts = [self._open(ids) for ids in texts]
-        return [Prompt(ids[-self.max_length :], max(0, len(ids) - self.max_length)) for ids in open_texts]
+        return [Prompt(ids[-self.max_length :], max(0, len(ids) - self.max_length), ids.count(Tokenizer.unk_id)) for ids in open_texts]
 
     def _open(self, ids: list[int]) -> list[int]:
         """Return a text without its end token; and without a begin token that its tokenizer puts only where there is nothing else."""
@@ -289,23 +286,31 @@ class TextGeneration(Task):
         return Answer(first.text, first.score, tuple(others), first.details)
 
     def _written(self, prompt: Prompt, hypothesis: Hypothesis, options: DecodeConfig) -> Answer:
-        """Return an answer with what is to be known of it: the string that ended it, and what its context lacked."""
+        """Return an answer with what is to be known of it: what ended it, and what its context lacked."""
         writer = self._writer(prompt, options)
         text = "".join([*map(writer.add, hypothesis.ids), writer.rest()])
-        return Answer(text, hypothesis.score, details=self._details(prompt, len(hypothesis.ids), writer.stop))
+        return Answer(text, hypothesis.score, details=self._details(prompt, len(hypothesis.ids), writer.stop, options))
 
-    def _details(self, prompt: Prompt, n_written: int, stop: str | None) -> dict[str, Any]:
-        details: dict[str, Any] = {} if stop is None else {"stop": stop}
+    def _details(self, prompt: Prompt, n_written: int, stop: str | None, options: DecodeConfig) -> dict[str, Any]:
+        own = "end" if n_written + 1 < options.max_length else "max_length"  # at which an end is written whatever the model would
+        details: dict[str, Any] = {"ended_by": own} if stop is None else {"ended_by": "stop", "stop": stop}
+        details |= {"unknown": prompt.n_unknown} if prompt.n_unknown else {}
         details |= {"context_cut": prompt.n_cut} if prompt.n_cut else {}
         return details | ({"context_moved": True} if self._leaves_context(prompt, n_written + 1) else {})
 
     def note(self, answer: Answer) -> str | None:
-        """Say what of the text so far the model did not see."""
+        """Say what of the text so far the model did not see or know, and where it added nothing."""
+        return "; ".join(self._notes(answer)) or None
+
+    def _notes(self, answer: Answer) -> Iterator[str]:
+        if n_unknown := answer.details.get("unknown"):
+            yield f"{n_unknown:,} of the text's characters are unknown to the model, which never saw them in training"
         if n_cut := answer.details.get("context_cut"):
-            return f"the first {n_cut:,} tokens of the text were not read: this model sees {self.max_length:,} at once"
-        if answer.details.get("context_moved"):
-            return f"the text grew beyond the {self.max_length:,} tokens this model sees at once; what stood before them was forgotten"
-        return None
+            yield f"the first {n_cut:,} tokens of the text were not read: this model sees {self.max_length:,} at once"
+        elif answer.details.get("context_moved"):
+            yield f"the text grew beyond the {self.max_length:,} tokens this model sees at once; what stood before them was forgotten"
+        if not answer.text and "stop" not in answer.details:
+            yield "nothing is added: for the model the text ends here"
 
     @property
     def examiner(self) -> "TextGeneration":
@@ -316,6 +321,10 @@ class TextGeneration(Task):
     def score_names(self) -> Sequence[str]:
         """The scores that may choose the weights."""
         return tuple(SCORE_FUNCTIONS)
+
+    def advice(self, scores: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+        """Say where characters were unknown."""
+        return [f"{remark}; task.tokens=subwords or bytes knows every character." for remark in unknown_remarks(scores)]
 
     def memory_advice(self, length: int) -> str:
         """Say what to set where a window does not fit into memory."""
@@ -343,6 +352,8 @@ class TextGeneration(Task):
 
 class Likelihood(TextGeneration):
     """Says how likely texts are: log p of their tokens, the end included, given the begin token."""
+
+    reads: frozenset[str] = frozenset()
 
     def predict(self, model: Model, batch: Batch, options: DecodeConfig) -> list[Answer]:
         """Answer with {"log_likelihood", "tokens", "unknown"}: log p (natural), its tokens, and how many of them are unknown."""

@@ -42,6 +42,12 @@ class TextClassificationSettings(Settings):
     swap_words: float = Field(default=0.0, ge=0, lt=1, description="augmentation: share of words that change places with the next")
     synonyms: str | None = Field(default=None, description="augmentation: a file with a group of synonyms on each line, separated by tabs")
     replace_words: float = Field(default=0.1, ge=0, lt=1, description="augmentation: share of words replaced by a synonym, given a file")
+    consistency: float = Field(
+        default=0.0,
+        ge=0,
+        description="read every training text twice, with other dropout and augmentation, and add this times how far the answers lie apart "
+        "(the mean of KL both ways) to the mean of their losses; 0: read it once; a step takes about twice the time and memory",
+    )
     calibrate: bool = Field(default=True, description="fit a temperature on the validation data, so that probabilities mean what they say")
     abstain_precision: float | None = Field(
         default=None, gt=0, lt=1, description="withhold answers so unsure that the others would be right less often than this"

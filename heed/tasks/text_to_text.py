@@ -26,10 +26,10 @@ from torch import Tensor
 from heed.config import DecodeConfig, Settings
 from heed.data.batch import Batch, collate
 from heed.data.documents import Documents
-from heed.data.foreign import ForeignTokenizer, absent_ids
+from heed.data.foreign import ForeignTokenizer
 from heed.data.parts import Part
 from heed.data.quality import survey_pairs
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.store import Encoded
 from heed.data.text import Tokenizer
 from heed.errors import ConfigError, DataError
@@ -75,7 +75,7 @@ class TextToTextSettings(RewritingSettings):
     @model_validator(mode="after")
     def _fits_task(self) -> "TextToTextSettings":
         for name in OF_PAIRS if self.objective == "spans" else OF_SPANS:
-            if getattr(self, name) != type(self).model_fields[name].default:
+            if self.changed(name):
                 raise ValueError(f"task.{name} would be ignored with task.objective={self.objective}; leave it out")
         if self.prefix is not None and self.prefixes:
             raise ValueError("task.prefix would be ignored with task.prefixes, of which every row has one; leave one of them out")
@@ -198,7 +198,7 @@ class TextToText(Rewriting):
     def shape(self, model: ModelConfig) -> ModelConfig:
         """Set the vocabulary size."""
         self.check_architecture(model)
-        return model.replace(vocab_size=self.n_ids, source_vocab_size=None, absent_ids=absent_ids(self.tokenizer))
+        return model.replace(vocab_size=self.n_ids, source_vocab_size=None, absent_ids=self.tokenizer.absent)
 
     def asked(self, example: Example) -> "Asked":
         """Return what the model is asked, and by which prefix.
@@ -222,12 +222,8 @@ class TextToText(Rewriting):
             )
         return Asked(prefix, _joined(prefix, source))
 
-    def encode(self, example: Example, training: bool = False) -> Encoded:
-        """Return the ids of prefix and source with an end token and, for training, target ids with one."""
-        return self.encode_all([example], training)[0]
-
     def encode_all(self, examples: Sequence[Example], training: bool = False) -> list[Encoded]:
-        """Encode many rows at once."""
+        """Return the ids of prefix and source with an end token and, for training, target ids with one."""
         encoded: list[Encoded] = [{"source": ids} for ids in with_end(self.tokenizer, [self.asked(example).text for example in examples])]
         if training:
             for one, ids in zip(encoded, with_end(self.tokenizer, [example["target"] for example in examples]), strict=True):

@@ -6,10 +6,9 @@ from typing import ClassVar, Literal, cast
 from pydantic import Field
 
 from heed.config import Settings
-from heed.data.foreign import absent_ids
 from heed.data.parts import Part
 from heed.data.quality import survey_pairs
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.store import Encoded
 from heed.data.text import Tokenizer
 from heed.metrics import SCORE_FUNCTIONS, TranslationMetrics
@@ -59,18 +58,14 @@ class Translation(Rewriting):
         self.check_architecture(model)
         source_size = None if self.config.vocab == "joint" else self.source_tokenizer.vocab_size
         target = self.target_tokenizer
-        return model.replace(vocab_size=target.vocab_size, source_vocab_size=source_size, absent_ids=absent_ids(target))
+        return model.replace(vocab_size=target.vocab_size, source_vocab_size=source_size, absent_ids=target.absent)
 
     def survey(self, examples: Iterable[Example], others: Mapping[str, Iterable[Example]]) -> Survey:
         """Count empty sides, copies, duplicates, odd length ratios and leaks."""
         return survey_pairs(examples, other_splits=others)
 
-    def encode(self, example: Example, training: bool = False) -> Encoded:
-        """Return source ids with an end token and, for training, target ids with one."""
-        return self.encode_all([example], training)[0]
-
     def encode_all(self, examples: Sequence[Example], training: bool = False) -> list[Encoded]:
-        """Encode many pairs at once."""
+        """Return source ids with an end token and, for training, target ids with one."""
         encoded = [{"source": ids} for ids in with_end(self.source_tokenizer, [example["source"] for example in examples])]
         if training:
             targets = with_end(self.target_tokenizer, [example["target"] for example in examples])

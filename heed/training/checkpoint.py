@@ -32,6 +32,7 @@ class Progress:
     seconds: float = 0.0
     total_steps: int | None = None
     best_value: float | None = None
+    best_loss: float | None = None  # the validation loss of the best weights; None too in checkpoints of before it was kept
     best_step: int | None = None
     n_evaluations: int = 0
     evaluations_without_better: int = 0

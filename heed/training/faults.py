@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 # How torch's allocator for CPUs, oneDNN, C++ and CUDA's libraries word it; torch's allocator for GPUs has a class of its own.
 NO_MEMORY = (
@@ -29,45 +30,49 @@ def first_fault(model: nn.Module, compute: Callable[[], Tensor]) -> str | None:
         a parameter, the output of a module, the loss, or the gradient at a module's output or of a parameter, in the order in which
         a step makes them; None when everything is finite this time.
     """
+    first = _First()
     for name, parameter in model.named_parameters():
-        if not _finite(parameter):
-            return f"parameter {name}"
-    faults: list[str] = []
-
-    def watched(name: str) -> Callable[..., None]:
-        def look(module: nn.Module, inputs: Any, output: Any) -> None:
-            for tensor in _tensors(output):
-                if not faults and not _finite(tensor):
-                    faults.append(f"output of {name}")
-                if tensor.requires_grad:
-                    tensor.register_hook(look_at_gradient)  # type: ignore[no-untyped-call]
-
-        def look_at_gradient(gradient: Tensor) -> None:
-            if not faults and not _finite(gradient):
-                faults.append(f"gradient at {name}")
-
-        return look
-
-    handles = [module.register_forward_hook(watched(name)) for name, module in model.named_modules() if name]
+        first.look(f"parameter {name}", parameter)
+    if first.place is not None:
+        return first.place
+    handles = [first.watch(module, name) for name, module in model.named_modules() if name]
     try:
         model.zero_grad(set_to_none=True)
         loss = compute()
-        if not faults and not _finite(loss):
-            faults.append("loss")
-        if not faults:
+        first.look("loss", loss)
+        if first.place is None:
             torch.autograd.backward(loss)
         for name, parameter in model.named_parameters():
-            if not faults and parameter.grad is not None and not _finite(parameter.grad):
-                faults.append(f"gradient of {name}")
+            if parameter.grad is not None:
+                first.look(f"gradient of {name}", parameter.grad)
     finally:
         for handle in handles:
             handle.remove()
         model.zero_grad(set_to_none=True)
-    return faults[0] if faults else None
+    return first.place
 
 
-def _finite(tensor: Tensor) -> bool:
-    return bool(tensor.detach().isfinite().all())
+class _First:
+    """The first of the places that were looked at which held a number that is not finite."""
+
+    def __init__(self) -> None:
+        self.place: str | None = None
+
+    def look(self, place: str, tensor: Tensor) -> None:
+        """Note a place, unless there was one before."""
+        if self.place is None and not tensor.detach().isfinite().all():
+            self.place = place
+
+    def watch(self, module: nn.Module, name: str) -> RemovableHandle:
+        """Look at whatever a module gives out from now on, and at the gradients there."""
+
+        def note(module: nn.Module, inputs: Any, output: Any) -> None:
+            for tensor in _tensors(output):
+                self.look(f"output of {name}", tensor)
+                if tensor.requires_grad:
+                    tensor.register_hook(lambda gradient: self.look(f"gradient at {name}", gradient))  # type: ignore[no-untyped-call]
+
+        return module.register_forward_hook(note)
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

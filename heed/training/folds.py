@@ -16,7 +16,7 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, Str
 
 from heed.data.labelled import labels_of
 from heed.data.quality import as_compared, row_hash
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.errors import DataError
 from heed.tasks import Task
 
@@ -118,8 +118,10 @@ class Folds:
         """
         self.rows = Rows.read(examples, task, group, keep)
         self.folds, self.group, self.seed = folds, group, seed
-        if len(self.rows.first) < folds:
-            raise DataError(f"data.folds={folds}: there are only {len(self.rows.first)} {self._units_words()}; use fewer folds")
+        self._unit_words = (f"value of {group!r}", f"values of {group!r}") if group else task.undivided
+        if (n := len(self.rows.first)) < folds:
+            hint = "use fewer folds" if n > 1 else "that cannot be divided"
+            raise DataError(f"data.folds={folds}: there {'is' if n == 1 else 'are'} only {self._units(n)}; {hint}")
         if self.rows.stratified:
             self._check_classes()
         self._dealt = self._deal()
@@ -127,8 +129,9 @@ class Folds:
         self.numbers: Numbers = np.zeros(self.rows.n_read, dtype=np.int64)
         self.numbers[self.rows.places] = self._dealt
 
-    def _units_words(self) -> str:
-        return f"values of {self.group!r}" if self.group else "different inputs"
+    def _units(self, n: int) -> str:
+        """Count what is not torn apart, in words."""
+        return f"{n} {self._unit_words[0 if n == 1 else 1]}"
 
     def _check_classes(self) -> None:
         """Refuse a class of fewer units than folds."""
@@ -139,9 +142,8 @@ class Folds:
             counts = Counter(stratum for _, stratum in set(zip(rows.units.tolist(), rows.strata, strict=True)))
         stratum, n = min(counts.items(), key=lambda item: item[1])
         if n < self.folds:
-            noun = f"value{'' if n == 1 else 's'} of {self.group!r}" if self.group else f"row{'' if n == 1 else 's'}"
             raise DataError(
-                f"data.folds={self.folds}: only {n} {noun} {'has' if n == 1 else 'have'} the label {stratum!r}, so some folds would "
+                f"data.folds={self.folds}: only {self._units(n)} {'has' if n == 1 else 'have'} the label {stratum!r}, so some folds would "
                 f"lack it; {f'use at most {n} folds, or ' if n > 1 else ''}leave the label out or merge it with another"
             )
 
@@ -207,8 +209,8 @@ class Folds:
                 left.subtract(labels)
         if not taken:
             raise DataError(
-                f"data.folds={self.folds}: of the {len(units)} {self._units_words()} outside fold {fold} none can be held out for "
-                "validation: each has more than half of the rows, or all that are left of a label; use more folds, or add rows"
+                f"data.folds={self.folds}: of {self._units(len(units)) if whole else f'{len(units)} rows'} outside fold {fold} none can be "
+                "held out for validation: each has more than half of the rows, or all that are left of a label; use more folds, or add rows"
             )
         return taken
 

@@ -58,7 +58,7 @@ class TrainingLog:
         """Show a step's figures: on the bar at every call, as a plain line when `plain`."""
         accuracy = f"acc {line['accuracy']:.3f}  " if "accuracy" in line else ""
         figures = f"loss {line['loss']:.3f}  {accuracy}{line['tokens_per_second']:,.0f} tok/s  pad {line['padding']:.1%}"
-        place = f"step {step}/{total}" if total else f"step {step}"  # how many fit into train.minutes is not known at first
+        place = f"step {step:,}/{total:,}" if total else f"step {step:,}"  # how many fit into train.minutes is not known at first
         if self.bar is not None:
             self.bar.update(self.bar_task, completed=step, total=total, place=place, figures=figures, visible=True)
         elif plain:

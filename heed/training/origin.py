@@ -4,6 +4,7 @@ A head that judges (classes, tags) is taken over only between runs of one task w
 standing in the same place.
 """
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +15,21 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from heed.adapters import NUMBERS
+from heed.config import read_yaml
 from heed.data.labels import Labels
 from heed.data.parts import load_parts
 from heed.errors import CheckpointError, ConfigError
 from heed.files import sha256
+from heed.model.lora import fold
 from heed.model.models import Model
-from heed.run import distinct, read_config, verify
+from heed.run import Run, distinct, read_config, verify
 from heed.tasks import Task
 
 JUDGING = ("head", "tag_head")  # modules whose rows stand for labels, where a model judges texts or tokens
 MILLION = 10**6
+WEIGHTS = "model.safetensors"
+OF_ORIGIN = ("folder", "config_sha256", "family", "class", "dtype", "generation")  # what an import remembers of where it came from
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,8 @@ class Origin:
     Attributes:
         source: its folder, as `init` says it.
         task: its task with its parts.
-        weights: its tensors by name.
-        path, sha256: of the file they stand in.
+        weights: its tensors by name; adapters that it keeps apart are added to them.
+        path, sha256: of the file they stand in, or of those adapters.
     """
 
     source: str
@@ -56,16 +62,40 @@ class Origin:
         try:
             verify(folder)
             config = read_config(folder)
+            trust = config.task["name"] == own_task
             if config.lora.rank and not config.lora.merge:
-                raise ConfigError("its adapters are kept apart (lora.merge=false); train it with lora.merge=true to start from it")
-            task = config.build_task(trust=config.task["name"] == own_task)
+                return cls._adapted(source, Run.open(folder, trust=trust))
+            task = config.build_task(trust=trust)
             task.parts = load_parts(folder / "parts")
-            path = folder / "model.safetensors"
+            path = folder / WEIGHTS
             return cls(source, task, safetensors.torch.load_file(path), path, sha256(path))
         except (CheckpointError, ConfigError) as error:
             raise type(error)(f"init={source}: {error}") from error
         except (OSError, safetensors.SafetensorError) as error:
             raise CheckpointError(f"init={source}: its weights cannot be read ({error}); restore the folder from a copy") from error
+
+    @classmethod
+    def _adapted(cls, source: str, run: Run) -> Self:
+        """Return a run that keeps its adapters apart."""
+        run.restore()
+        fold(run.model)
+        weights = {name: tensor.detach() for name, tensor in distinct(run.model).items()}
+        path = run.folder / NUMBERS
+        return cls(source, run.task, weights, path, sha256(path))
+
+    def remembered(self) -> dict[str, Any]:
+        """Return what config.yaml of the new run says of the other: its SHA-256, and whose model it was, which exporting asks for."""
+        imported = read_yaml(self.path.parent / "config.yaml").get("imported")
+        kept = {} if not isinstance(imported, dict) else {name: imported[name] for name in OF_ORIGIN if name in imported}
+        return {"init_sha256": self.sha256, **({"imported": kept} if kept else {})}
+
+    def write(self, path: Path) -> str:
+        """Write the weights to a file of their own, and return its SHA-256."""
+        if self.path.name == WEIGHTS:
+            shutil.copyfile(self.path, path)
+            return self.sha256
+        safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in self.weights.items()}, path)
+        return sha256(path)
 
     def lend(self, model: Model, task: Task) -> dict[str, Any]:
         """Copy every weight that fits into a model with fresh ones.

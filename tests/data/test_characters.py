@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from heed.data.characters import Characters, spellings
 from heed.data.parts import load_parts, save_parts
-from heed.data.text import SPECIALS, Tokenizer
+from heed.data.text import Tokenizer
+from heed.data.vocabulary import SPECIALS
 from heed.errors import CheckpointError, ConfigError, DataError
 
 ALPHABET = "ab \n\t\r好🙂\u0301"

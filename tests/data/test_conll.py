@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from heed.data.read import Example, ReadLog, read_examples
+from heed.data.read import ReadLog, read_examples
+from heed.data.rows import Example
 from heed.errors import DataError
 
 FILE = """-DOCSTART- -X- -X- O

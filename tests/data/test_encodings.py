@@ -89,6 +89,22 @@ def test_a_nul_is_named_for_no_other_encoding_would_make_it_text(tmp_path: Path)
     )
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "text", ["Привет, мир\n", "中文文本，没有空格。\n", "ひらがな です\n", "नमस्ते दुनिया\n", "hello world\n", "안녕 세상\n"]
+)
+def test_utf_16_without_a_mark_is_known_by_its_gaps_in_any_script(tmp_path: Path, encoding: str, text: str) -> None:
+    assert read_text(write(tmp_path / "a.txt", text.encode(encoding))) == text
+
+
+@pytest.mark.parametrize("n_before", [0, 1])  # of two-byte units the NUL is one half or the other
+@pytest.mark.parametrize("text", ["a b\nc d\n", "Ada sees Bo\n", "ein Bär läuft\n", "一只 狗\n"])
+def test_a_nul_beside_a_space_makes_no_utf_16_of_a_text(tmp_path: Path, text: str, n_before: int) -> None:
+    before, after = text.split(" ", 1)
+    for damaged in (f"{before}\0 {after}", f"{before} \0{after}"):
+        assert "is NUL, which no text holds" in refusal(write(tmp_path / "a.txt", ("x" * n_before + damaged).encode()))
+
+
 def test_a_cut_or_false_gzip_file_is_refused(tmp_path: Path) -> None:
     whole = gzip.compress("".join(f"{n} times\t他们在跑。\n" for n in range(500)).encode())
     for content in [whole[:-20], whole[:60], b"plain text", whole[:-8] + b"\0" * 8, whole[:30] + b"\xff\xff\xff" + whole[33:]]:

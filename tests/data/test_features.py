@@ -1,4 +1,4 @@
-"""Features of speech: equal to their definitions and to librosa, row by row, batch or stream; and SpecAugment."""
+"""Features of speech: equal to their definitions and to librosa, row by row, batch or stream."""
 
 import json
 import math
@@ -15,17 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heed.data import features as module
+from heed.data.feature_settings import FeatureSettings, mel_of_hz
 from heed.data.features import (
     DELTA_REACH,
     FLOOR,
     PRIOR_FRAMES,
     Features,
-    FeatureSettings,
     FeatureStream,
     cosines,
     mel_filters,
-    mel_of_hz,
-    spec_augment,
     window_values,
 )
 from heed.data.parts import load_parts, save_parts
@@ -517,69 +515,7 @@ def test_a_stream_over_whole_utterances_is_refused() -> None:
         FeatureStream(Features(replace(SMALL, normalise="utterance")))
 
 
-# Settings and parts
-
-
-@pytest.mark.parametrize(
-    ("changes", "fault"),
-    [
-        ({"window": "flat"}, r"task.window='flat' is not one of hann, hamming"),
-        ({"kind": "mel"}, r"task.features='mel' is not one of log_mel, mfcc"),
-        ({"normalise": True}, r"task.normalise=True is not one of none, utterance, global, running"),
-        ({"deltas": 3}, r"task.deltas=3 is not one of 0, 1, 2"),
-        ({"sample_rate": 999}, r"task.sample_rate=999 is not 1000 to"),
-        ({"frame_ms": 0}, r"task.frame_ms=0 is not above 0"),
-        ({"frame_ms": math.nan}, r"task.frame_ms=nan is not above 0"),
-        ({"frame_ms": 1001}, r"task.frame_ms=1001 is not above 0 and up to 1000"),
-        ({"hop_ms": 0}, r"task.hop_ms=0 is not above 0"),
-        ({"hop_ms": 26}, r"task.hop_ms=26 is not above 0 and up to task.frame_ms=25"),
-        ({"hop_ms": 1e-9}, r"task.hop_ms=1e-09 is 1.6e-08 samples at task.sample_rate=16000, not a whole"),
-        (
-            {"sample_rate": 22050},
-            r"task.hop_ms=10 is 220.5 samples at task.sample_rate=22050, not a whole number; choose a multiple of 20 ms",
-        ),
-        ({"n_mels": 0}, r"task.n_mels=0 is not 1 to"),
-        ({"n_mels": 10**9}, r"task.n_mels=1000000000 is not 1 to"),
-        ({"n_mels": 111}, r"task.n_mels=111 is too many: band \d+, .* Hz, lies between .* \(every 40 Hz\); lower it to 110, or raise"),
-        ({"kind": "mfcc", "n_mfcc": 81}, r"task.n_mfcc=81 is not 1 to task.n_mels=80"),
-        ({"kind": "mfcc", "n_mfcc": 0}, r"task.n_mfcc=0 is not 1 to task.n_mels=80"),
-        ({"n_mfcc": 20}, r"task.n_mfcc=20 would be ignored by task.features=log_mel"),
-        ({"lowest_hz": -1}, r"task.lowest_hz=-1 and task.highest_hz=8000 are not in order"),
-        ({"lowest_hz": 300, "highest_hz": 300}, r"task.lowest_hz=300 and task.highest_hz=300 are not in order"),
-        ({"highest_hz": 8001}, r"task.highest_hz=8001 are not in order between 0 and 8000 Hz"),
-        ({"highest_hz": math.nan}, r"are not in order"),
-        ({"n_mels": 1, "lowest_hz": 40, "highest_hz": 80}, r"task.n_mels=1 is too many: band 1, 40.0 to 80.0 Hz"),
-        ({"n_mels": 1, "lowest_hz": 0, "highest_hz": 39}, r"task.n_mels=1 is too many: band 1, 0.0 to 39.0 Hz"),
-        ({"n_mels": 1, "lowest_hz": 41, "highest_hz": 79}, r"task.n_mels=1 is too many: band 1, 41.0 to 79.0 Hz.*; raise task.frame_ms"),
-    ],
-    ids=str,
-)
-def test_settings_that_do_not_fit_are_refused_by_their_path(changes: dict[str, Any], fault: str) -> None:
-    with pytest.raises(ConfigError, match=fault):
-        replace(PLAIN, **changes)
-
-
-@pytest.mark.parametrize(("rate", "frame_ms"), [(4000, 25), (8000, 25), (16_000, 20), (48_000, 25)])
-def test_the_number_of_bands_that_is_advised_is_the_most_that_fit(rate: int, frame_ms: float) -> None:
-    settings = FeatureSettings(rate, frame_ms=frame_ms, n_mels=20)
-    with pytest.raises(ConfigError) as refused:
-        replace(settings, n_mels=500)
-    advised = int(str(refused.value).split("lower it to ")[1].split(",")[0])
-    assert mel_filters(replace(settings, n_mels=advised)).sum(0).min() > 0
-    with pytest.raises(ConfigError, match=rf"lower it to {advised},"):
-        replace(settings, n_mels=advised + 1)
-
-
-def test_bands_are_refused_exactly_where_one_would_hold_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    refused = set()
-    for n in range(90, 130):
-        try:
-            replace(PLAIN, n_mels=n)
-        except ConfigError:
-            refused.add(n)
-    monkeypatch.setattr(module, "_empty_band", lambda bins, edges: None)
-    assert refused == {n for n in range(90, 130) if mel_filters(replace(PLAIN, n_mels=n)).sum(0).min() == 0}
-    assert refused
+# Parts
 
 
 @pytest.mark.parametrize("part", [*FITTED, Features(replace(RICH, normalise="utterance", highest_hz=1999.5))], ids=range(7))
@@ -658,90 +594,37 @@ def test_a_gpu_gives_what_the_cpu_gives(part: Features) -> None:
     close(torch.cat(streamed(part, hops[0].flatten().cuda(), [50, 333])).cpu(), part(hops[:1])[0][0], 1e-5)
 
 
-# SpecAugment
-
-B, T, F = 64, 50, 12
-LENGTHS = torch.tensor([50, 31, 1, 0] * 16)
-MASK = torch.arange(T) < LENGTHS[:, None]
-
-
-def masked(**settings: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return features and where they are hidden, (B, T, F) each; what is hidden is told by its value."""
-    settings = {"n_frequency_masks": 0, "frequency_width": 3, "n_time_masks": 0, "time_share": 0.2, **settings}
-    x = torch.randn(B, T, F).masked_fill(~MASK[:, :, None], 0)
-    found = spec_augment(x, MASK, **settings)
-    return x, found != x
+@pytest.mark.parametrize("deltas", [0, 1])
+def test_energies_within_a_range_are_told_from_the_loudest_and_end_at_its_lowest(deltas: int) -> None:
+    settings = replace(SMALL, deltas=0, spectral_entropy=True)
+    wave = torch.from_numpy(int16(tone(700, 1600, 4000) * np.linspace(0.001, 1, 1600)))
+    plain, _ = Features(settings)(wave.reshape(1, -1, 40))
+    ranged, _ = Features(replace(settings, range_db=30.0, deltas=deltas))(wave.reshape(1, -1, 40))
+    energies = plain[..., :8]
+    expected = (energies - energies.max()).clamp(min=-30 * math.log(10) / 10)
+    torch.testing.assert_close(ranged[..., :8], expected)
+    torch.testing.assert_close(ranged[..., 8], plain[..., 8])
+    assert (ranged[..., :8] == ranged[..., :8].min()).sum() > 8
 
 
-def test_without_masks_nothing_is_hidden() -> None:
-    assert not masked()[1].any()
+def test_a_range_makes_levels_alike_and_does_not_depend_on_the_rest_of_the_batch() -> None:
+    features = Features(replace(SMALL, range_db=40.0))
+    loud = torch.from_numpy(tone(500, 800, 4000) + noise(800, size=0.01)).reshape(1, -1, 40)
+    both = torch.cat([loud, 0.02 * loud])
+    (first, second), _ = features(both)
+    torch.testing.assert_close(first, second)
+    padded = torch.cat([torch.nn.functional.pad(0.02 * loud, (0, 0, 0, 9)), torch.rand(1, 29, 40, dtype=torch.float64) - 0.5])
+    mask = torch.arange(29) < torch.tensor([[20], [29]])
+    alone, _ = features(0.02 * loud)
+    torch.testing.assert_close(features(padded, mask)[0][:1, : alone.size(1)], alone)
 
 
-def test_one_frequency_mask_hides_neighbouring_features_over_all_real_frames() -> None:
-    _, hidden = masked(n_frequency_masks=1)
-    widths = set()
-    for row, length in zip(hidden, LENGTHS.tolist(), strict=True):
-        if length < 2:
-            continue  # a single frame is its own mean
-        bands = row[0].nonzero().flatten().tolist()
-        assert bands == list(range(bands[0], bands[-1] + 1)) if bands else True
-        assert torch.equal(row, row[0].expand(T, F) & (torch.arange(T) < length)[:, None])
-        widths.add(len(bands))
-    assert widths == {0, 1, 2, 3}
-    assert hidden.any(0).any(0).all()  # every feature can be hidden, the first and the last too
+def test_a_stream_has_no_loudest_yet() -> None:
+    with pytest.raises(ConfigError, match=r"task\.range_db needs the loudest of the whole utterance"):
+        FeatureStream(Features(replace(SMALL, range_db=40.0)))
 
 
-def test_one_time_mask_hides_neighbouring_frames_up_to_its_share() -> None:
-    _, hidden = masked(n_time_masks=1)
-    widths: dict[int, set[int]] = {}
-    for row, length in zip(hidden, LENGTHS.tolist(), strict=True):
-        times = row[:, 0].nonzero().flatten().tolist()
-        assert times == list(range(times[0], times[-1] + 1)) if times else True
-        assert torch.equal(row, row[:, :1].expand(T, F))
-        assert all(time < length for time in times)
-        widths.setdefault(length, set()).add(len(times))
-    assert max(widths[50]) <= 10
-    assert max(widths[31]) <= 6
-    assert len(widths[50]) > 4
-    assert widths[1] == widths[0] == {0}
-
-
-def test_time_masks_reach_all_frames_and_the_widest_width() -> None:
-    x, mask = torch.randn(4000, 7, 2), torch.ones(4000, 7, dtype=torch.bool)
-    hidden = spec_augment(x, mask, n_frequency_masks=0, frequency_width=1, n_time_masks=1, time_share=0.5) != x
-    assert hidden.any(0).all()
-    assert set(hidden[:, :, 0].sum(1).tolist()) == {0, 1, 2, 3}
-
-
-def test_more_masks_hide_more() -> None:
-    few, many = (masked(n_time_masks=n, n_frequency_masks=n)[1].float().mean() for n in (1, 4))
-    assert many > 1.5 * few
-
-
-def test_what_is_hidden_becomes_the_mean_of_its_feature_over_the_real_frames() -> None:
-    x = torch.randn(B, T, F) + torch.arange(F)
-    found = spec_augment(x, MASK, n_frequency_masks=2, frequency_width=4, n_time_masks=2, time_share=0.3)
-    hidden = found != x
-    assert hidden.any()
-    for row, length in enumerate(LENGTHS.tolist()):
-        mean = x[row, :length].mean(0).expand(T, F)
-        torch.testing.assert_close(found[row][hidden[row]], mean[hidden[row]], rtol=1e-4, atol=1e-4)
-        assert not hidden[row, length:].any()
-
-
-def test_a_generator_decides_what_is_hidden() -> None:
-    x = torch.randn(B, T, F)
-    settings: dict[str, Any] = {"n_frequency_masks": 1, "frequency_width": 4, "n_time_masks": 1, "time_share": 0.3}
-    first, again, other = (spec_augment(x, MASK, **settings, generator=torch.Generator().manual_seed(seed)) for seed in (5, 5, 6))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    state = torch.get_rng_state()
-    spec_augment(x, MASK, **settings, generator=torch.Generator())
-    assert torch.equal(state, torch.get_rng_state())
-
-
-def test_all_of_a_row_can_be_hidden() -> None:
-    x = torch.randn(500, 5, 3)
-    mask = torch.ones(500, 5, dtype=torch.bool)
-    found = spec_augment(x, mask, n_frequency_masks=1, frequency_width=99, n_time_masks=0, time_share=1.0)
-    assert set((found != x).all(1).sum(1).tolist()) == {0, 1, 2, 3}
+def test_features_of_a_run_that_is_older_than_a_setting_are_read() -> None:
+    content = FITTED[1].to_json()
+    del content["settings"]["range_db"]
+    assert Features.from_json(content).settings == FITTED[1].settings

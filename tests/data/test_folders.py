@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from heed.data.read import Example, ReadLog, data_files, hash_files, read_examples
+from heed.data.read import ReadLog, data_files, hash_files, read_examples
+from heed.data.rows import Example
 from heed.errors import DataError
 
 KINDS = {"text": "text", "label": "label"}

@@ -15,7 +15,8 @@ import pytest
 from numpy.lib import format as npy
 
 from heed.data import keras
-from heed.data.read import Example, ReadLog, data_files, hash_files, read_examples
+from heed.data.read import ReadLog, data_files, hash_files, read_examples
+from heed.data.rows import Example
 from heed.errors import DataError
 from heed.files import sha256
 

@@ -9,7 +9,6 @@ from heed.data.audio import read_audio
 from heed.data.morse import (
     BAND_HZ,
     CODE,
-    EXACT,
     LONGEST_CHARACTERS,
     SAMPLE_RATE,
     Hand,
@@ -24,7 +23,8 @@ from heed.data.read import read_examples
 
 
 def exact(words_a_minute: float = 20.0) -> Hand:
-    return Hand(words_a_minute, 600.0, **EXACT)
+    """Return a machine's hand."""
+    return Hand(words_a_minute, 600.0, dash=3.0, letter_gap=3.0, word_gap=7.0, jitter=0.0)
 
 
 def test_paris_and_the_space_behind_it_are_fifty_dots() -> None:

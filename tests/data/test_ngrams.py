@@ -1,7 +1,6 @@
 """N-gram models: ARPA files against their own numbers, and Kneser-Ney smoothing against its definition."""
 
 import gzip
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heed.data.ngrams import BEGIN, END, MAX_ORDER, SMALL_DATA, UNKNOWN, Ngrams
-from heed.errors import CheckpointError, ConfigError, DataError
+from heed.errors import ConfigError, DataError
 
 ARPA = """written by hand
 
@@ -90,7 +89,7 @@ def test_files_are_read_as_their_lines(tmp_path: Path, encoding: str, end: str, 
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     model = Ngrams.from_arpa(tmp_path / name)
     assert model.log_p((BEGIN, "röd\u3000\xa0"), "fox") == pytest.approx(-0.0625 * LN10)
-    assert Ngrams.from_arpa(str(tmp_path / name)).to_json() == model.to_json()
+    assert_same(Ngrams.from_arpa(str(tmp_path / name)), model)
 
 
 FAULTS = [
@@ -151,7 +150,7 @@ orders = st.integers(1, 4)
 
 
 def assert_same(left: Ngrams, right: Ngrams) -> None:
-    assert left.to_json() == right.to_json()
+    assert list(left.lines()) == list(right.lines())
     assert (left.order, left.vocabulary) == (right.order, right.vocabulary)
     for context in [(), (BEGIN,), ("a", "b"), (BEGIN, "b", "a"), ("d", "c")]:
         assert [left.log_p(context, word) for word in sorted(left.vocabulary)] == [
@@ -165,17 +164,6 @@ def test_a_model_comes_back_from_its_file_bit_by_bit(tmp_path: Path, name: str) 
         model.to_arpa(tmp_path / name)
         assert_same(Ngrams.from_arpa(tmp_path / name), model)
         assert (tmp_path / name).read_bytes().startswith(b"\x1f\x8b") == name.endswith("GZ")
-
-
-def test_a_model_comes_back_from_its_part() -> None:
-    model = Ngrams.train(SENTENCES, order=3)
-    assert_same(Ngrams.from_json(json.loads(json.dumps(model.to_json()))), model)
-
-
-@pytest.mark.parametrize("content", [{}, {"arpa": None}, {"arpa": "\\data\\"}, {"arpa": [1]}, {"arpa": []}, {"arpa": ["\\data\\"]}])
-def test_a_part_that_is_no_model_is_refused(content: dict[str, object]) -> None:
-    with pytest.raises(CheckpointError, match=r"not an n-gram model.*restore"):
-        Ngrams.from_json(content)
 
 
 @given(texts=sentences, order=orders)
@@ -252,7 +240,7 @@ def test_unknown_words_may_be_trained_on() -> None:
 
 
 def test_sentences_are_read_once_and_their_order_does_not_matter() -> None:
-    assert Ngrams.train(iter(SENTENCES), order=3).to_json() == Ngrams.train(SENTENCES[::-1], order=3).to_json()
+    assert_same(Ngrams.train(iter(SENTENCES), order=3), Ngrams.train(SENTENCES[::-1], order=3))
 
 
 @pytest.mark.parametrize("word", ["", " ", "a b", "a\n", "\u3000", BEGIN, END])

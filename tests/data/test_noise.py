@@ -14,12 +14,14 @@ from heed.data.noise import (
     NoiseSource,
     babble,
     change_speed,
+    change_tone,
     change_volume,
     disturbed,
     hum,
     mix_at_snr,
     mixed_examples,
     pink,
+    surrounded,
     white,
 )
 from heed.errors import DataError
@@ -253,6 +255,60 @@ def test_nobody_speaking_is_digital_silence_or_soft_noise() -> None:
     assert 0.15 < 1 - len(soft) / 200 < 0.35
     assert -70.1 < min(soft) < -60
     assert -40 < max(soft) < -29.9
+
+
+def test_another_microphone_changes_frequencies_within_what_is_asked_for_and_moves_nothing() -> None:
+    draw = drawn()
+    changes: dict[float, list[float]] = {hertz: [] for hertz in (200.0, 1000.0, 3000.0)}
+    for _ in range(60):
+        for hertz, seen in changes.items():
+            wave = sine(hertz, 8000, 0.1)
+            changed = change_tone(wave, RATE, 12.0, draw)
+            middle = slice(2000, 6000)
+            seen.append(decibels(changed[middle], wave[middle]))
+            assert np.corrcoef(changed[middle], wave[middle])[0, 1] > 0.999
+    for seen in changes.values():
+        assert -12.1 < min(seen) < -6
+        assert 6 < max(seen) < 12.1
+
+
+def test_a_flat_microphone_changes_nothing() -> None:
+    wave = sine(440, 803, 0.3) + sine(1700, 803, 0.2)
+    np.testing.assert_allclose(change_tone(wave, RATE, 0.0, drawn()), wave, atol=1e-6)
+
+
+def test_what_another_microphone_hears_stays_within_the_range() -> None:
+    draw = drawn()
+    assert max(np.abs(change_tone(sine(440, 800, 0.99), RATE, 30.0, draw)).max() for _ in range(20)) <= HIGHEST_PEAK
+
+
+@pytest.mark.parametrize("loudness", [0.5, 0.01])
+def test_what_is_heard_before_and_behind_a_wave_is_much_softer_and_of_any_length_up_to_the_longest(loudness: float) -> None:
+    wave, draw, longest = sine(440, 800, loudness), drawn(), 400
+    before, behind = [], []
+    for _ in range(80):
+        found = surrounded(wave, draw, longest, NoiseSource(RATE))
+        places = np.flatnonzero(np.all(np.lib.stride_tricks.sliding_window_view(found, len(wave)) == wave, axis=1))
+        assert len(places) == 1
+        before.append(int(places[0]))
+        behind.append(len(found) - len(wave) - before[-1])
+        quiet = np.concatenate([found[: before[-1]], found[before[-1] + len(wave) :]])
+        if len(quiet) and power(quiet):
+            assert decibels(wave, quiet) > min(19, 10 * np.log10(power(wave)) + 69)  # never below the softest noise there is
+    for lengths in (before, behind):
+        assert min(lengths) < 40
+        assert 360 < max(lengths) <= longest
+    assert abs(np.corrcoef(before, behind)[0, 1]) < 0.3
+
+
+def test_noise_is_as_far_below_the_speech_whatever_quiet_stands_around_it() -> None:
+    wave = sine(440, 800)
+    options: dict[str, Any] = {"quiet": 4000, "room": NoiseSource(RATE)}
+    for seed in range(20):
+        plain = disturbed(wave, drawn(seed), **options)
+        noisy = disturbed(wave, drawn(seed), noise=NoiseSource(RATE), noise_db=(10, 10), **options)
+        scale = float(noisy @ plain / (plain @ plain)) if np.abs(noisy).max() >= HIGHEST_PEAK - 1e-6 else 1.0
+        assert decibels(wave, noisy / scale - plain) == pytest.approx(10, abs=0.3 if scale != 1.0 else 0.01)
 
 
 def test_nothing_is_disturbed_unless_it_is_asked_for() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heed.data.batch import collate
-from heed.data.order import Lengths, Rows, batches, padding_share, sequential_batches
+from heed.data.order import BATCHES_IN_ORDER, Lengths, Rows, batches, padding_share, sequential_batches
 from heed.data.text import Tokenizer
 
 Division = list[Rows]
@@ -118,3 +118,22 @@ def test_sentences_of_multi30k_are_padded_little(shared_data: Path) -> None:
     tokenizer = Tokenizer.train([*sides[0][:3000], *sides[1][:3000]], algorithm="bpe", vocab_size=4000, cleaning=False)
     lengths = np.array([[len(ids) + 1 for ids in tokenizer.encode_batch(side)] for side in sides], dtype=np.int32).T
     assert padding_share(lengths, batches(lengths, 4096, seed=1, epoch=0)) <= 0.035
+
+
+def test_a_curriculum_goes_through_the_first_epoch_as_the_file_stands_and_shuffles_the_others() -> None:
+    lengths = np.random.default_rng(5).integers(1, 30, (2000, 2)).astype(np.int32)
+    first = np.concatenate(batches(lengths, 120, seed=3, epoch=0, curriculum=True))
+    assert sorted(first.tolist()) == list(range(2000))
+    per_block = BATCHES_IN_ORDER * 120 / lengths.max(axis=1).mean()  # rows, about
+    moved = np.abs(first - np.arange(2000))
+    assert 0 < moved.max() < 1.5 * per_block
+    again, shuffled = (batches(lengths, 120, seed=3, epoch=1, curriculum=curriculum) for curriculum in (True, False))
+    assert [rows.tolist() for rows in again] == [rows.tolist() for rows in shuffled]
+
+
+def test_batches_of_a_curriculum_are_padded_little_and_keep_the_budget() -> None:
+    lengths = pairs(2000)
+    division = batches(lengths, 400, seed=3, epoch=0, curriculum=True)
+    assert max(len(rows) * int(lengths[rows].max()) for rows in division) <= 400
+    as_they_stand = list(np.array_split(np.arange(2000), len(division)))
+    assert padding_share(lengths, division) < 0.3 * padding_share(lengths, as_they_stand)

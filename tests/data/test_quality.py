@@ -1,7 +1,6 @@
 import json
 import random
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from heed.data.quality import MAX_EXAMPLES, RATIO_MIN_ROWS, PairFlag, ShownPair,
 from heed.data.read import read_examples
 from heed.errors import DataError
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 WORDS = [
     "a",
     "man",
@@ -152,7 +150,12 @@ def test_the_report_is_plain_json():
 
 def test_columns_can_have_other_names():
     rows = [{"document": "a b", "summary": "a"}, {"document": "a b", "summary": "a"}]
-    assert survey_pairs(rows, source="document", target="summary").counts[PairFlag.DUPLICATE] == 1
+    survey = survey_pairs(rows, source="document", target="summary")
+    assert survey.counts[PairFlag.DUPLICATE] == 1
+    report = survey.to_json()
+    assert report["examples"]["duplicates"] == [{"row": 2, "document": "a b", "summary": "a"}]
+    assert list(report["lengths"]) == ["document_characters", "document_words", "summary_characters", "summary_words"]
+    assert report["lengths"]["document_words"] == survey.lengths["source_words"]
 
 
 @pytest.mark.parametrize("row", [{"source": "a"}, {"source": "a", "target": None}, {"source": 3, "target": "b"}])
@@ -185,13 +188,12 @@ def test_memory_does_not_hold_the_texts():
     assert peak < n_rows * 600
 
 
-def shared(spec):
-    if not SHARED.is_dir():
-        pytest.skip("the shared data sets are not beside this repository")
-    return read_examples(f"{SHARED}/{spec}", required=["source", "target"])
+@pytest.fixture
+def shared(shared_data):
+    return lambda spec: read_examples(f"{shared_data}/{spec}", required=["source", "target"])
 
 
-def test_multi30k_is_clean_but_for_known_rows():
+def test_multi30k_is_clean_but_for_known_rows(shared):
     survey = survey_pairs(
         shared("multi30k/val.{en,de}"),
         other_splits={"train": shared("multi30k/train.{en,de}"), "test": shared("multi30k/test_2016_flickr.{en,de}")},
@@ -203,7 +205,7 @@ def test_multi30k_is_clean_but_for_known_rows():
     assert {pair.target for pair in train.examples[PairFlag.RATIO]} == {"@@"}
 
 
-def test_tatoeba_shares_no_pair_between_its_splits():
+def test_tatoeba_shares_no_pair_between_its_splits(shared):
     survey = survey_pairs(shared("tatoeba_zh_en/train.tsv"), other_splits={"valid": shared("tatoeba_zh_en/val.tsv")})
     assert survey.n_rows == 27_155
     assert survey.leaks == survey.source_overlap == {"valid": 0}

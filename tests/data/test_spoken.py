@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from heed.data import spoken
 from heed.data.quality import MAX_EXAMPLES, FaultSurvey
 from heed.data.spoken import MOST_CHARACTERS, MOST_NAMED, MOST_RARE, MOST_SPEAKERS, SpokenSurvey, survey_spoken
+from heed.data.transcripts import NORMALISATIONS
 from heed.errors import DataError
 
 Row = dict[str, Any]
@@ -160,6 +161,25 @@ def test_speakers_in_several_splits_are_warned_of_and_not_refused() -> None:
     assert survey.keep.all()
     (warning,) = survey.to_json()["warnings"]
     assert warning.startswith("speakers in common with data.test: a, b;")
+
+
+SPELLINGS = ["Nine!", "nine", "NINE", "nine nine", "six", "six", "...", "", "?"]
+
+
+def test_transcripts_that_differ_in_case_and_punctuation_alone_are_told_of() -> None:
+    survey = survey_of(*enumerate(SPELLINGS))
+    assert survey.spelt_apart == survey.to_json()["spelt_apart"] == 3
+    (warning,) = [line for line in survey.warnings if "case or punctuation" in line]
+    assert "3 of 9 transcripts; task.transcripts=words" in warning
+    assert survey.keep.all()
+
+
+def test_transcripts_are_compared_as_they_are_normalised() -> None:
+    examples = [{"audio": [1.0], "text": text} for text in ("Yes.", "yes", "no")]
+    plain, words = (survey_spoken(examples, {}, seconds=None, normalise=NORMALISATIONS[name]) for name in ("none", "words"))
+    assert (plain.counts["duplicates"], plain.spelt_apart, plain.characters["."]) == (0, 2, 1)
+    assert (words.counts["duplicates"], words.spelt_apart, words.characters.get(".")) == (1, 0, None)
+    assert not any("case or punctuation" in line for line in words.warnings)
 
 
 def test_many_speakers_in_common_are_counted() -> None:

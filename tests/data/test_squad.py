@@ -16,7 +16,6 @@ from heed.errors import DataError
 COLUMNS = {"question": "text", "context": "text", "answers": "answers"}
 CONTEXT = "北京 was first. Then came Xi'an; then  北京."
 THIRD, LAST = CONTEXT.index("Xi'an"), CONTEXT.rindex("北京")
-REAL = Path(__file__).parents[2] / "../shared/data/squad_format"
 
 
 def read(path: Path, **settings: Any) -> list[dict[str, Any]]:
@@ -146,7 +145,6 @@ def test_what_are_no_answers_is_said(value: object) -> None:
     assert str(read_answers(value)).startswith("is ")
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data")
-def test_every_answer_of_real_files_stands_where_it_says() -> None:
+def test_every_answer_of_real_files_stands_where_it_says(shared_data: Path) -> None:
     for name, n in (("new_wiki", 7938), ("amazon", 9885)):
-        assert len(read(REAL / f"{name}.json")) == n
+        assert len(read(shared_data / "squad_format" / f"{name}.json")) == n

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 
 from heed.data.parts import load_parts, save_parts
-from heed.data.text import MIN_VOCAB_SIZE, SPECIALS, Tokenizer, byte_values, clean, is_spaceless
+from heed.data.text import MIN_VOCAB_SIZE, Tokenizer, byte_values, clean, is_spaceless
+from heed.data.vocabulary import SPECIALS
 from heed.errors import CheckpointError, ConfigError, DataError
 
 SENTENCES = [
@@ -182,6 +183,19 @@ def test_digits_stand_alone_and_punctuation_apart_from_letters(tokenizer):
 def test_text_without_spaces_is_learned_as_any_other(algorithm):
     tokenizer = Tokenizer.train(["两只狗在跑，", "两只狗在睡。"] * 5, algorithm=algorithm, vocab_size=290)
     assert [tokenizer.token(index) for index in tokenizer.encode("两只狗在")] == ["▁两只狗在"]
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+def test_characters_of_scripts_without_spaces_can_be_kept_apart(algorithm):
+    texts = ["Two dogs 在田野上奔跑，“睡觉”。12", "สุนัขสองตัว 两只狗在睡觉。", "naïve Hunde，12！dogs"]
+    tokenizer = Tokenizer.train(texts * 5, algorithm=algorithm, vocab_size=420, cleaning=False, apart=True)
+    again = Tokenizer.from_json(json.loads(json.dumps(tokenizer.to_json())))
+    for text in texts:
+        ids, places = again.with_places([text])[0]
+        assert again.decode(ids) == text
+        pieces = [text[start:end] for start, end in places]
+        assert all(sum(map(is_spaceless, piece)) <= 1 + sum(unicodedata.category(char)[0] == "M" for char in piece) for piece in pieces)
+        assert {"dogs", "Hunde"} & set(text.split()) <= set(pieces)  # words of other scripts stay whole
 
 
 @pytest.mark.parametrize("algorithm", ["bpe", "unigram"])

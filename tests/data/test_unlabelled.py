@@ -18,7 +18,15 @@ def test_texts_that_stand_further_up_and_in_other_splits_are_counted_and_shown()
     assert found.keep.tolist() == [True, False, False, False, False, False]
     assert found.examples["duplicates"] == [{"row": 3, "text": "one text"}, {"row": 4, "text": "another"}]
     assert [row["row"] for row in found.examples["leaks"]] == [2, 4, 5, 6]
-    assert found.refused is None
+    assert found.refused == (
+        "the training texts leak: 2 of them stand in data.valid too and 2 of them stand in data.test too (the first is row 2, 'another'), "
+        "so scores would be too good; leave such rows out with data.filter=true, or train all the same with data.allow_leaks=true"
+    )
+
+
+def test_duplicates_and_empty_texts_are_no_leaks() -> None:
+    found = survey_texts(rows(["one", "one", " ", "other"]), {"valid": rows(["new", "", "\n"])})
+    assert (found.counts, found.leaks, found.refused) == ({"duplicates": 1, "leaks": 0}, {"valid": 0}, None)
 
 
 def test_lengths_are_quantiles_over_all_texts() -> None:

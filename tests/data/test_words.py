@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from heed.data import words as module
 from heed.data.parts import load_parts, save_parts
 from heed.data.stopwords import CHINESE, ENGLISH
-from heed.data.text import SPECIALS, clean, join_surrogates
+from heed.data.text import clean, join_surrogates
+from heed.data.vocabulary import SPECIALS
 from heed.data.words import HAN_RUN, LONGEST_RUN, Preparation, Words, cut_chinese
 from heed.errors import CheckpointError, ConfigError, DataError, MissingExtra
 

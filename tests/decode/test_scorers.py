@@ -45,8 +45,8 @@ def sentence_log_p(model: Ngrams, words: Sequence[str]) -> float:
 
 def without_unknown(model: Ngrams) -> Ngrams:
     n_words = len(model.vocabulary)
-    lines = model.to_json()["arpa"]
-    return Ngrams.from_arpa(line.replace(f"ngram 1={n_words}", f"ngram 1={n_words - 1}") for line in lines if "<unk>" not in line)
+    lines = (line for line in model.lines() if "<unk>" not in line)
+    return Ngrams.from_arpa(line.replace(f"ngram 1={n_words}", f"ngram 1={n_words - 1}") for line in lines)
 
 
 @pytest.fixture(scope="module", params=[1, 2, 4])

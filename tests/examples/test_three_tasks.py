@@ -16,16 +16,20 @@ def test_rows_of_three_data_sets_are_joined_and_no_article_is_in_both_files(tmp_
     (data / "trec").mkdir()
     for name in ("train", "test"):
         (data / "trec" / f"{name}.jsonl").write_text(json.dumps({"text": f"{name} who ?", "label": "HUM"}) + "\n", encoding="utf-8")
-    articles = [{"paragraphs": [{"context": f"Article {i} begins. It goes on."}]} for i in range(8)]
+    articles = [{"paragraphs": [{"context": f"Article {i} of Dr. J. Doe begins in the U.S. today. It goes on."}]} for i in range(8)]
     (data / "squad_format").mkdir()
-    (data / "squad_format" / "new_wiki.json").write_text(json.dumps({"data": articles}), encoding="utf-8")
+    for name, some in (("new_wiki", articles), ("amazon", [{"paragraphs": [{"context": "Broke."}]}])):
+        (data / "squad_format" / f"{name}.json").write_text(json.dumps({"data": some}), encoding="utf-8")
 
     subprocess.run([sys.executable, str(EXAMPLE), str(data), str(tmp_path / "out")], check=True, capture_output=True, timeout=60)
-    files = [tmp_path / "out" / f"{name}.jsonl" for name in ("train", "test")]
-    train, test = ([json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for file in files)
+    files = [tmp_path / "out" / f"{name}.jsonl" for name in ("train", "test", "texts")]
+    train, test, texts = ([json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for file in files)
     assert len(train) == 3 + 1 + 2
     assert len(test) == 2 + 1 + 6
     assert {"prefix": "translate English to German:", "source": "dog 1", "target": "Hund 1"} in train
     assert {"prefix": "classify the question:", "source": "test who ?", "target": "HUM"} in test
-    assert train[-1] == {"prefix": "summarize:", "source": "Article 1 begins. It goes on.", "target": "Article 1 begins."}
+    whole = "Article 1 of Dr. J. Doe begins in the U.S. today. It goes on."
+    assert train[-1] == {"prefix": "summarize:", "source": whole, "target": "Article 1 of Dr. J. Doe begins in the U.S. today."}
     assert not {row["source"] for row in train} & {row["source"] for row in test if row["prefix"] == "summarize:"}
+    captions = [text for i in range(3) for text in (f"dog {i}", f"Hund {i}")]
+    assert [row["text"] for row in texts] == [*captions, "train who ?", *(row["source"] for row in train[-2:]), "Broke."]

@@ -43,7 +43,8 @@ from heed.model import ModelConfig, build_model
 from heed.model.describe import count_parameters
 from heed.run import Run, resolve
 from heed.tasks.text_classification import TextClassification, TextClassificationSettings
-from heed.training.prepare import prepare, scored_rows
+from heed.training.division import scored_rows
+from heed.training.prepare import prepare
 
 MODULE = import_module("heed.experiments.models")
 BASELINE = "TF-IDF + logistic regression"

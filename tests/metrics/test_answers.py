@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heed.errors import DataError
-from heed.metrics.answers import AnswerMetrics, match_v1, match_v2, mean_score, words_of
+from heed.metrics.answers import AnswerMetrics, match_v1, match_v2, words_of
 from heed.metrics.intervals import bootstrap, paired_bootstrap
+from heed.metrics.ratios import mean_score
 
 WORDS = ["the", "The", "a", "an", "dog", "Dog.", "dogs", "1,000", "-", "“dog”", "naïve", "\u00a0", "then", "U.S."]
 texts = st.lists(st.sampled_from(WORDS), max_size=5).map(" ".join)
@@ -69,8 +70,10 @@ def test_scores_of_a_set_are_the_means_the_scripts_print(rows: list[tuple[str, l
         values = [official_v2(*row) for row in rows]
         with_answer = [value for value, (_, references) in zip(values, rows, strict=True) if references]
         without = [value for value, (_, references) in zip(values, rows, strict=True) if not references]
-        assert found["has_answer_exact_match"] == pytest.approx(np.mean([one[0] for one in with_answer] or [0]), abs=1e-4)
-        assert found["has_answer_f1"] == pytest.approx(np.mean([one[1] for one in with_answer] or [0]), abs=1e-4)
+        assert ("has_answer_f1" in found) == bool(with_answer)
+        if with_answer:
+            assert found["has_answer_exact_match"] == pytest.approx(np.mean([one[0] for one in with_answer]), abs=1e-4)
+            assert found["has_answer_f1"] == pytest.approx(np.mean([one[1] for one in with_answer]), abs=1e-4)
         assert found["no_answer_exact_match"] == pytest.approx(np.mean([one[0] for one in without]), abs=1e-4)
     assert found["exact_match"] == pytest.approx(np.mean([one[0] for one in values]), abs=1e-4)
     assert found["f1"] == pytest.approx(np.mean([one[1] for one in values]), abs=1e-4)
@@ -80,6 +83,14 @@ def test_a_chinese_character_is_a_word_of_its_own_and_its_punctuation_does_not_c
     assert words_of("北京 2008年 olympics") == ["北", "京", "2008", "年", "olympics"]
     assert match_v1("「北京」。", ["北京"]) == (1, 1)
     assert match_v1("在北京市", ["北京"]) == (0, pytest.approx(2 * (2 / 4) * 1 / (2 / 4 + 1)))
+
+
+def test_where_no_question_has_an_answer_nothing_is_said_of_those_that_have() -> None:
+    metrics = AnswerMetrics()
+    metrics.add("", [], context=1, likeliest="a", lead=1.0, sure=0.5)
+    found = metrics.scores(resamples=1).to_json()
+    assert found["no_answer_exact_match"]["value"] == 1
+    assert not [name for name in found if name.startswith("has_answer")]
 
 
 def test_intervals_draw_whole_contexts() -> None:

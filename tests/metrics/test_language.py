@@ -8,7 +8,7 @@ import pytest
 
 from heed.errors import DataError
 from heed.metrics.intervals import bootstrap
-from heed.metrics.language import SCORE_FUNCTIONS, LanguageMetrics
+from heed.metrics.language import SCORE_FUNCTIONS, LanguageMetrics, unknown_remarks
 
 # Of three texts: log p of every token, bytes, unknown tokens.
 TEXTS = [([-0.5, -2.0, -0.1], 7, 0), ([-3.0], 2, 1), ([-0.7, -0.2, -1.1, -0.4, -0.9], 11, 0)]
@@ -73,6 +73,16 @@ def test_of_models_with_different_tokens_only_bits_are_compared() -> None:
     compared = ours.compare(other)
     assert compared.keys() == {"bits_per_byte"}
     assert compared["bits_per_byte"].difference.value == pytest.approx(0)
+
+
+def test_unknown_characters_are_told_beside_scores_that_they_make_too_good() -> None:
+    metrics = LanguageMetrics()
+    metrics.add([-3.0, -4.0], [5, 6], [7, 8], [2, 1])
+    (remark,) = unknown_remarks(metrics.scores(resamples=1).to_json())
+    assert remark.startswith("3 of 11 tokens stand for characters unknown to the model")
+    known = LanguageMetrics()
+    known.add([-3.0], [5], [7], [0])
+    assert unknown_remarks(known.scores(resamples=1).to_json()) == []
 
 
 def test_nothing_to_score_and_log_p_that_is_no_number_are_told() -> None:

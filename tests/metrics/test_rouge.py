@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from sacrebleu.metrics.bleu import BLEU
 
 from heed.errors import DataError, MissingExtra
 from heed.metrics.rouge import ROUGE, Rouge, rouge_words
@@ -91,8 +92,32 @@ def test_each_prefix_has_the_scores_its_rows_would_have_alone() -> None:
         expected = alone.scores(resamples=50).to_json()
         assert one["n"] == len(chosen)
         assert "by_prefix" not in expected  # one prefix is all
-        assert {name: one[name] for name in names} == {name: expected[name] for name in names}
+        same = [name for name in names if name != "bleu" or prefix == "sum:"]  # which alone has answers of four words
+        assert {name: one[name] for name in same} == {name: expected[name] for name in same}
     assert found["class:"]["accuracy"]["value"] == pytest.approx(2 / 3, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("hypotheses", "references"),
+    [
+        (["yes", "no", "no"], ["yes", "no", "no"]),
+        (["yes", "no", "no"], ["yes", "yes", "no"]),
+        (["big dog", "a", "one old tree"], ["big dog", "a dog", "an old tree"]),
+        (["x", "y z"], ["a", "b"]),
+        (["", ""], ["a", "b"]),
+        (["a b c d e", "a"], ["a b c d f", "a"]),
+    ],
+)
+def test_the_bleu_of_a_prefix_is_that_of_sacrebleu_with_effective_order_over_all_its_answers(
+    hypotheses: list[str], references: list[str]
+) -> None:
+    metrics = TextToTextMetrics(["bleu"], "en")
+    metrics.add(["one:"] * len(hypotheses), hypotheses, hypotheses, references)
+    metrics.add(["other:"], ["x"], ["x"], ["x"])
+    first, other = metrics.scores(resamples=20).to_json()["by_prefix"]
+    expected = BLEU(effective_order=True).corpus_score(hypotheses, [references]).score
+    assert first["bleu"]["value"] == pytest.approx(expected, abs=1e-3)
+    assert other["bleu"]["value"] == pytest.approx(100, abs=1e-3)
 
 
 def test_bleu_and_chrf_are_those_of_translations_and_signed() -> None:

@@ -20,7 +20,6 @@ from heed.errors import DataError, MissingExtra
 from heed.metrics import SCORE_FUNCTIONS, TranslationMetrics, TranslationScores, bootstrap, detect_language, paired_bootstrap
 from heed.metrics.translation import DETECT_ROWS
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
 SCALED = ("bleu", "chrf", "ter")
 
 ENGLISH = ["The cat sat on the mat.", "It's 3.5 km, isn't it?", "A dog runs through the park today.", "Yes."]
@@ -87,19 +86,12 @@ def test_corpus_scores_equal_sacrebleu_on_random_text_with_empty_sides(pairs: li
     assert_equal_to_sacrebleu([pair[0] for pair in pairs], [pair[1] for pair in pairs], "13a", "de")
 
 
-def real_lines(name: str) -> list[str]:
-    path = DATA / name
-    if not path.exists():
-        pytest.skip(f"{path} is absent")
-    lines = path.read_text(encoding="utf-8").splitlines()[1:121]
-    return [line.split("\t")[0] for line in lines]
-
-
 @pytest.mark.parametrize(
     ("name", "tokenizer", "pieces"), [("multi30k/test_2016_flickr.de", "13a", " "), ("tatoeba_zh_en/val.tsv", "zh", "")]
 )
-def test_corpus_scores_equal_sacrebleu_on_real_text(name: str, tokenizer: str, pieces: str) -> None:
-    references = real_lines(name)
+def test_corpus_scores_equal_sacrebleu_on_real_text(shared_data: Path, name: str, tokenizer: str, pieces: str) -> None:
+    lines = (shared_data / name).read_text(encoding="utf-8").splitlines()[1:121]
+    references = [line.split("\t")[0] for line in lines]
     assert_equal_to_sacrebleu(damaged(references, seed=0, pieces=pieces), references, tokenizer, None)
 
 

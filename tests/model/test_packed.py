@@ -22,6 +22,7 @@ KINDS = [
     {"positions": "sinusoidal_halves", "head_bias": True, "norm_place": "after", "activation": "silu"},
     {"positions": "relative", "scaled_head": True, "scaled": False, "norm": "rms", "bias": False, "d_kv": 6},
     {"positions": "rotary", "rotary_base": 100.0, "d_kv": 12, "n_kv_heads": 2, "gated": True},
+    {"positions": "rotary", "rotary_factor": 4.0, "rotary_context": 30, "unbiased": ["key", "output", "up"]},
     {"share_layers": True, "n_decoder_layers": 3, "d_kv": 10},
 ]
 

@@ -130,6 +130,29 @@ def test_the_base_of_rotary_positions_slows_all_pairs_but_the_first() -> None:
             assert complex(turn[place, pair]) == pytest.approx(complex(math.cos(angle), math.sin(angle)), abs=1e-6)
 
 
+@pytest.mark.parametrize("context", [None, 40])
+def test_slowed_rotary_positions_turn_as_llama_31_says(context: int | None) -> None:
+    """Dubey et al. 2024: pairs whose wave is longer than the context are slowed in full, those of a quarter of it or less not at all."""
+    d_head, base, factor = 12, 50.0, 8.0
+    turn = RotaryPositions(d_head, base, factor=factor, context=context)(0, 9, None, torch.device("cpu"))
+    kinds = set()
+    for pair in range(d_head // 2):
+        rate = base ** (-2 * pair / d_head)
+        wave = 2 * math.pi / rate
+        if context is None or wave > context:
+            kind, rate = "slowed", rate / factor
+        elif wave < context / 4:
+            kind = "kept"
+        else:
+            smooth = (context / wave - 1) / (4 - 1)
+            kind, rate = "between", (1 - smooth) * rate / factor + smooth * rate
+        kinds.add(kind)
+        for place in range(9):
+            expected = complex(math.cos(place * rate), math.sin(place * rate))
+            assert complex(turn[place, pair]) == pytest.approx(expected, abs=1e-6)
+    assert kinds == ({"slowed"} if context is None else {"slowed", "between", "kept"})
+
+
 def test_rotations_that_were_computed_once_are_those_of_their_positions() -> None:
     layer, cpu = RotaryPositions(6), torch.device("cpu")
     for first, end in ((0, 3), (2, 5), (70, 200), (0, 1)):

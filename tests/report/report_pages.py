@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import Any
 
-VOID = frozenset({"meta", "br", "link", "img", "path", "use"})
+VOID = frozenset({"meta", "br", "wbr", "link", "img", "path", "use"})
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)> &lt; \' {{ 7 * 7 }} $\\frac$ --> </style>\x00\x1b[31m\u202e\ud800 中文'
 # What stands where something else was expected.
 ODD: list[Any] = [None, True, -1, 0, "x", [], {}, [1], [[1, 2]], [None], {"a": None}, {"value": 1}, float("nan"), 1e308, 10**40, 0.5]

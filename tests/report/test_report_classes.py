@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from report_pages import HOSTILE, ODD, Page, flat, places, score, with_odd
 
 from heed.config import dump_yaml
+from heed.data.quality import survey_pairs
 from heed.report.bars import MOST_CLASSES, MOST_PROBABILITIES
 from heed.report.classes import MOST_CELLS, MOST_PAIRS, MOST_ROWS
 from heed.report.page import render
@@ -281,6 +282,16 @@ def test_data_of_texts_is_worded_as_texts_and_of_pairs_as_pairs(page: Page) -> N
     alone = page_of(data={"train": {"counts": {"duplicates": 1, "leaks": 0}, "lengths": lengths}}).text
     assert "the same text stands further up" in alone
     assert "the same text stands in the validation or test data" in alone
+
+
+def test_data_of_pairs_in_columns_of_other_names_is_told_by_them() -> None:
+    rows = [{"text": "a b", "text_pair": "c"}, {"text": "a b", "text_pair": "c"}]
+    survey = survey_pairs(rows, source="text", target="text_pair", other_splits={"valid": rows}).to_json()
+    shown = page_of(data={"train": survey}).text
+    for words in ("the same pair stands further up", "Training rows whose text stands in it", "Text words", "Text pair words"):
+        assert words in shown
+    assert "ource" not in shown
+    assert "arget" not in shown
 
 
 def test_lengths_and_vocabulary_are_told_in_words(page: Page) -> None:

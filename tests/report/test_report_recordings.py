@@ -213,6 +213,8 @@ def test_confused_words_are_a_table_with_a_dash_for_what_is_not_there() -> None:
     rows = next(rows for _, rows in page_of().tables if rows[0][0] == "Said")
     assert rows[1:] == [["on", "off", "12"], ["the", NOTHING, "9"], [NOTHING, "a", "7"]]
     many = [{"reference": f"w{i}", "hypothesis": "x", "count": 50 - i} for i in range(MOST_PAIRS + 5)]
+    assert f"{NOTHING} is no word" in page_of().text
+    assert f"{NOTHING} is no word" not in changed(confused=EVALUATION["confused"][:1]).text
     assert len(next(rows for _, rows in changed(confused=many).tables if rows[0][0] == "Said")) == 1 + MOST_PAIRS
 
 
@@ -345,10 +347,21 @@ def test_what_is_no_recording_is_not_drawn(content: object) -> None:
 def test_an_example_shows_the_path_of_its_recording_and_of_samples_their_number() -> None:
     page = page_of()
     cards = page.text[page.text.index("Examples What") :].partition("Recordings What")[0]
-    for words in ("audio clips/a17.wav", "audio 3 samples", "reference stop", "answer the top of it", "speaker s3"):
+    for words in ("audio clips/ a17.wav", "audio 3 samples", "reference stop", "answer the top of it", "speaker s3"):
         assert words in cards
+    assert "clips/<wbr>b02.flac" in html_of()  # a long path is broken behind a folder
+    hostile = example("a/<b>&/c.wav", "x", "x", 1.0)
+    assert "a/<wbr>&lt;b&gt;&amp;/<wbr>c.wav" in html_of({**EVALUATION, "examples": {"best": [hostile]}})
     (group,) = groups({"examples": {"best": [example([0.5] * 1200, "a", "a", 1.0)]}}, Keys(("audio",), ("text",)))
     assert group.shown[0].texts[0].html.startswith("0.5, 0.5")  # without knowing that it is audio
+
+
+def test_above_a_picture_stand_the_file_and_what_was_said_in_it() -> None:
+    examples = {"best": [example("C:\\clips\\a17.wav", "turn on", "turn of", 50.0, PICTURE), example("b.wav", "", "a", 0.0, PICTURE)]}
+    page = changed(examples=examples)
+    pictures = page.text[page.text.index("Recordings What") :]
+    assert "50.0 a17.wav: turn on" in pictures
+    assert "0.0 b.wav: nothing" in pictures
 
 
 def test_data_of_recordings_is_worded_as_recordings() -> None:

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from heed.errors import ConfigError
+from heed.run import resolve
 from heed.tasks import TASKS, Answer, find_task
 from heed.tasks.base import Task
 from heed.tasks.translation import Translation
@@ -43,3 +44,21 @@ def test_every_task_says_under_which_name_it_is_known_and_what_it_reads() -> Non
         assert task.inputs
         assert not set(task.inputs) & set(task.outputs)
         assert set(task.inputs.values()) <= {"text", "words", "audio", "image", "items"}
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "near"),
+    [
+        ("text_classification", "text_pairs", "text_pair"),
+        ("sentence_similarity", "scores", "score"),
+        ("text_to_text", "prefixes", "prefix"),
+        ("question_answering", "titel", "title"),
+        ("speech_recognition", "speakers", "speaker"),
+    ],
+)
+def test_a_misspelt_name_of_a_column_that_data_may_have_is_refused_with_the_near_one(name: str, column: str, near: str) -> None:
+    task = resolve({"task": {"name": name}}).build_task()
+    task.check_columns([*task.columns, near])
+    task.check_columns([column], group=column)
+    with pytest.raises(ConfigError, match=rf"^data\.columns\.{column} would be ignored: .*; did you mean data\.columns\.{near}\?$"):
+        task.check_columns([near, column])

@@ -25,7 +25,7 @@ from heed.data.calibration import NoAnswer
 from heed.data.excerpts import excerpt
 from heed.data.foreign import ForeignTokenizer, Frame
 from heed.data.parts import load_parts
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.text import Tokenizer
 from heed.data.words import Preparation
 from heed.errors import ConfigError, DataError
@@ -35,7 +35,7 @@ from heed.model import ModelConfig, build_model
 from heed.model.models import Encoder
 from heed.run import Run
 from heed.tasks import Answer
-from heed.tasks.question_answering import QuestionAnswering, QuestionAnsweringSettings
+from heed.tasks.question_answering import USUAL_LENGTH, QuestionAnswering, QuestionAnsweringSettings
 
 __all__ = ["command"]
 
@@ -376,6 +376,38 @@ def test_settings_that_do_not_fit_are_refused(length: int, settings: dict[str, A
     task = own_task(length, **settings)
     with pytest.raises(ConfigError, match=complaint):
         task.shape(ModelConfig(**{"architecture": "encoder", **SHAPE, **model}))
+
+
+def test_windows_share_what_is_usual_or_less_where_they_are_short() -> None:
+    for length, overlap in ((USUAL_LENGTH, 128), (40, 9)):
+        task = QuestionAnswering(QuestionAnsweringSettings(vocab_size=300), max_length=length)
+        task.prepare([{"question": "what?", "context": "the dog", "answers": []}])
+        assert task.overlap == overlap
+        task.shape(ModelConfig(architecture="encoder", **SHAPE))
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+def test_any_part_of_a_chinese_context_can_be_quoted(algorithm: str) -> None:
+    context, question = "张三于1820年出生在成都。“李四”也出生在成都。", "张三出生在哪里？"
+    rows: list[Example] = [
+        {"question": question, "context": context, "answers": [{"text": context[start:end], "start": start}]}
+        for start in range(len(context))
+        for end in range(start + 1, len(context) + 1)
+    ]
+    task = QuestionAnswering(QuestionAnsweringSettings(vocab_size=400, algorithm=algorithm), max_length=64)  # type: ignore[arg-type]
+    task.prepare(rows)
+    assert "warnings" not in task.findings(rows)
+
+
+def test_answers_that_sub_words_cannot_quote_are_warned_of() -> None:
+    task, other = own_task(), own_task()
+    other.parts = {"tokenizer": Tokenizer.train(["出生在成都"] * 3, algorithm="bpe", vocab_size=300, cleaning=False)}
+    task.inherit(other)
+    answers = [{"text": "成都", "start": 3}], [{"text": "出生在成都", "start": 0}], []
+    rows = [{"question": "?", "context": "出生在成都", "answers": some} for some in answers]
+    task.prepare(rows)
+    (warning,) = task.findings(rows)["warnings"]
+    assert warning.startswith("of 2 validation answers 1 begin or end inside a sub-word")
 
 
 def test_a_tokenizer_that_cleans_is_not_inherited() -> None:

@@ -11,7 +11,8 @@ from toy_runs import WORDS, Command, toy_pairs, write_rows
 import heed
 from heed.config import DecodeConfig
 from heed.data.batch import collate
-from heed.data.read import Example, read_examples
+from heed.data.read import read_examples
+from heed.data.rows import Example
 from heed.data.text import Tokenizer
 from heed.errors import ConfigError, DataError
 from heed.evaluation import evaluate_run
@@ -221,6 +222,7 @@ def test_a_trained_model_finds_partners_and_the_command_line_takes_pairs(tmp_pat
     pair, text = map(json.loads, asked.out.splitlines())
     assert pair["score"] == pytest.approx(run.predict({"text": "the dog", "text_pair": "der Hund"}).score, abs=1e-5)
     assert text["embedding"] == pytest.approx(run.predict({"text": "the dog"}).details["embedding"], abs=1e-5)
+    assert text["text"].endswith(" … (16 numbers)")  # which stand beside it
 
 
 def test_scores_outside_0_to_1_are_refused_with_their_line(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import itertools
 import json
 import weakref
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ from toy_recordings import MODEL, RATE, SETTINGS, texts, tones, write_manifest, 
 
 import heed
 from heed.config import DecodeConfig
-from heed.data.audio import from_hops, to_hops
+from heed.data.audio import Wave, from_hops, read_audio, to_hops
 from heed.data.batch import collate
+from heed.data.features import Features
+from heed.data.read import read_examples
 from heed.data.text import Tokenizer
 from heed.decode.ctc import log_likelihood
 from heed.errors import ConfigError, DataError
@@ -24,8 +28,8 @@ from heed.model.config import ModelConfig
 from heed.model.models import build_model
 from heed.run import Run, resolve
 from heed.tasks.base import Answer
-from heed.tasks.listening import Listener, Pieces, Reading, _scorers, decoder_log_p, quiet_cuts
-from heed.tasks.live import LONGEST_SECONDS, Event, LiveRecognizer
+from heed.tasks.listening import Listener, Pieces, Reading, _scorers, _spectrogram, decoder_log_p, quiet_cuts
+from heed.tasks.live import LONGEST_SECONDS, Event, LiveRecognizer, LiveSound
 from heed.tasks.speech_recognition import SpeechRecognition
 from heed.training.prepare import prepare
 
@@ -109,8 +113,15 @@ def test_a_path_bytes_and_an_array_give_the_same_answer(ctc: Run, tmp_path: Path
     row = write_recordings(tmp_path, 1, seed=9)[0]
     raw = Path(row["audio"]).read_bytes()
     array = from_hops(ctc.task.encode({"audio": row["audio"]})["audio"].numpy())
-    found = answers(ctc, [{"audio": row["audio"]}, {"audio": raw}, {"audio": array, "sample_rate": RATE}])
-    assert len({answer.text for answer in found}) == 1
+    given = [row["audio"], Path(row["audio"]), raw, bytearray(raw), memoryview(raw), memoryview(array)]
+    found = answers(ctc, [{"audio": audio} for audio in given[:-1]] + [{"audio": array, "sample_rate": RATE}])
+    assert len({(answer.text, answer.score) for answer in found}) == 1
+    with pytest.raises(DataError, match="is no audio that can be read"):  # bytes are those of a file, whatever they are a view of
+        answers(ctc, [{"audio": given[-1]}])
+    seen = [{"audio": audio, "text": row["text"]} for audio in given[:-1]]
+    survey = build([row]).survey(seen[2:], {"test": [{**row, "audio": raw}]})
+    assert survey.to_json()["counts"]["duplicates"] == 2
+    assert survey.to_json()["leaks"] == {"test": 3}
 
 
 def test_silence_and_steady_noise_are_nothing_said(tmp_path: Path) -> None:
@@ -218,6 +229,40 @@ def test_a_pause_ends_an_utterance_and_memory_does_not_grow(streaming: Run) -> N
     assert max(held) <= 20
 
 
+def live_sound(run: Run, rate: int | None = None) -> LiveSound:
+    return run.live(DecodeConfig(**EXACT), rate=rate)
+
+
+def test_a_stream_that_ends_within_a_sample_is_heard_and_told_of(streaming: Run) -> None:
+    raw = (tones("ab cd", seed=3) * 32767).astype("<i2").tobytes()
+    found = []
+    for odd in (b"", b"\x01"):
+        live = live_sound(streaming)
+        events = [event for part in (raw[:301], raw[301:], odd) for event in live.push(part)]
+        found.append([event.to_json() for event in [*events, *live.finish()]])
+        assert (live.remark is not None) == bool(odd)
+    assert found[0] == found[1]
+    assert "first byte was left out" in str(live.remark)
+
+
+@pytest.mark.parametrize(("suffix", "form"), [(".wav", "a WAV"), (".flac", "a FLAC"), (".ogg", "an Ogg")])
+@pytest.mark.parametrize("step", [1, 3, 4096])
+def test_a_file_is_no_stream_of_samples(streaming: Run, tmp_path: Path, suffix: str, form: str, step: int) -> None:
+    path = tmp_path / f"x{suffix}"
+    soundfile.write(path, np.zeros(9000), 8000)
+    raw, live = path.read_bytes(), live_sound(streaming)
+    pushes = map(live.push, (raw[begin : begin + step] for begin in range(0, 12, step)))
+    with pytest.raises(DataError, match=f"begins as {form} file does, but raw 16-bit samples"):
+        list(pushes)
+
+
+def test_the_name_of_a_form_inside_a_stream_is_sound(streaming: Run) -> None:
+    live = live_sound(streaming)
+    for part in (b"\0\0RIFF" * 50, b"RIFF" * 50):
+        live.push(part)
+    assert live.finish()
+
+
 def test_live_texts_tell_the_language_that_was_heard_last(streaming: Run) -> None:
     assert isinstance(streaming.task, SpeechRecognition)
     task = SpeechRecognition(streaming.task.config.replace(languages=["xx", "yy"]), streaming.task.parts)
@@ -250,6 +295,29 @@ def test_augmentation_changes_training_recordings_only(ctc: Run) -> None:
     assert hushed["text"].numel() == 0
 
 
+def test_streams_are_learned_with_quiet_around_recordings_and_whole_recordings_without() -> None:
+    settled = {}
+    for name, settings in {"whole": {}, "live": {"streaming": True}, "set": {"streaming": True, "quiet_seconds": 0.25}}.items():
+        task = resolve({"task": {"name": "speech_recognition", **settings}}).build_task()
+        task.settle(recordings(1)[0])
+        assert isinstance(task, SpeechRecognition)
+        settled[name] = (task.config.quiet_seconds, task.config.normalise)
+    assert settled == {"whole": (0.0, "utterance"), "live": (0.5, "global"), "set": (0.25, "global")}
+
+
+def test_quiet_is_put_around_training_recordings_and_leaves_what_is_said(ctc: Run) -> None:
+    task = SpeechRecognition(ctc.task.config.replace(quiet_seconds=0.5), ctc.task.parts)
+    assert task.augments
+    (encoded,) = task.encode_all(recordings(1), training=True)
+    n_hops = [task.augmented(encoded, np.random.default_rng(seed))["audio"].size(0) - encoded["audio"].size(0) for seed in range(40)]
+    assert min(n_hops) >= 0
+    assert 60 < max(n_hops) <= 101
+    changed = task.augmented(encoded, np.random.default_rng(3))
+    assert torch.equal(changed["text"], encoded["text"])
+    heard, said = (one["audio"].reshape(-1).numpy() for one in (changed, encoded))
+    assert np.all(np.lib.stride_tricks.sliding_window_view(heard, 300) == said[:300], axis=1).any()
+
+
 def test_each_language_has_a_token_in_front_and_is_told(tmp_path: Path) -> None:
     rows = [{**row, "language": "xx" if "a" in row["text"] else "yy"} for row in write_recordings(tmp_path / "r", 32)]
     train = write_manifest(tmp_path / "train.tsv", rows)
@@ -267,6 +335,25 @@ def test_each_language_has_a_token_in_front_and_is_told(tmp_path: Path) -> None:
     told = [answer.details.get("language") == row["language"] for answer, row in zip(found, rows, strict=False)]
     assert sum(told) >= 10
     assert not any("xx" in answer.text or "yy" in answer.text for answer in found)
+
+
+def test_a_picture_shows_energies_whatever_the_model_hears_and_labels_in_the_order_they_come_up(ctc: Run, tmp_path: Path) -> None:
+    row = write_recordings(tmp_path, 1, seed=9)[0]
+    answer = answers(ctc, [row])[0]
+    picture = ctc.task.pictures(ctc.model, row, answer)
+    assert picture is not None
+    labels, values = picture["posteriors"]["labels"], np.array(picture["posteriors"]["values"])
+    assert labels[0] == ""
+    peaks = values[1:].argmax(1).tolist()
+    assert peaks == sorted(peaks)
+    assert len(set(peaks)) > 1
+    task = ctc.task
+    assert isinstance(task, SpeechRecognition)
+    cepstral = SpeechRecognition(task.config.replace(features="mfcc", n_mfcc=5), task.parts)
+    cepstral.parts["features"] = Features(replace(task.features.settings, kind="mfcc", n_mfcc=5))
+    batch = collate([task.encode(row)])
+    np.testing.assert_array_equal(_spectrogram(cepstral, batch), _spectrogram(task, batch))
+    assert _spectrogram(task, batch).shape[1] == SETTINGS["n_mels"]
 
 
 def test_noise_of_a_stated_level_is_mixed_in_for_robustness(ctc: Run) -> None:
@@ -404,6 +491,79 @@ def prepared(tmp_path: Path, rows: list[dict[str, str]], **settings: Any) -> tup
     said: list[str] = []
     prepare(resolve(recipe), tmp_path / "run", said.append)
     return json.loads((tmp_path / "run" / "data_report.json").read_text()), said
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Return a list that is given every file that is decoded; nothing is remembered from before."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    paths: list[str] = []
+
+    def counted(source: Any, **more: Any) -> Wave:
+        paths.append(source)
+        return read_audio(source, **more)
+
+    for place in ("heed.data.recordings", "heed.tasks.speech_recognition"):
+        monkeypatch.setattr(f"{place}.read_audio", counted)
+    return paths
+
+
+def test_a_recording_is_decoded_once_to_be_checked_and_encoded_and_in_later_runs_too(tmp_path: Path, decoded: list[str]) -> None:
+    rows = write_recordings(tmp_path / "r", 12)
+    stores = []
+    for settings in ({"sample_rate": RATE}, {"sample_rate": RATE}, {"sample_rate": 3000}):
+        decoded.clear()
+        prepared(tmp_path, rows, **settings)
+        assert Counter(decoded) == Counter(row["audio"] for row in [*rows, *rows[-6:]])  # those of both splits are encoded twice
+        stores.append((tmp_path / "run/store/train/audio.values").read_bytes())
+    assert stores[0] == stores[1] != stores[2]
+
+
+def test_more_recordings_than_are_kept_are_decoded_again_to_the_same_samples(
+    tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = write_recordings(tmp_path / "r", 12)
+    sizes = [2 * soundfile.info(row["audio"]).frames for row in rows]
+    found = {}
+    for n_bytes in (0, max(sizes) + 40, sum(sizes) + 12 * 40):
+        decoded.clear()
+        monkeypatch.setattr("heed.tasks.speech_recognition.KEPT_BYTES", n_bytes)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache-{n_bytes}"))
+        task = build(rows, sample_rate=RATE, normalise="global")
+        decoded.clear()
+        assert [task.fault(row) for row in rows] == [None] * 12
+        encoded = task.encode_all(rows, training=True)
+        found[len(decoded)] = [one["audio"] for one in encoded]
+        assert task._kept.n_free == n_bytes
+    assert len(found) == 3
+    assert {12, 24} < set(found)
+    for one in found.values():
+        assert all(torch.equal(a, b) for a, b in zip(one, found[24], strict=True))
+
+
+def test_a_recording_that_was_good_once_and_is_damaged_now_is_an_error_that_names_it(tmp_path: Path) -> None:
+    row = write_recordings(tmp_path, 1)[0]
+    task = build([row])
+    assert task.fault(row) is None
+    task.encode(row)  # which takes what was kept
+    Path(row["audio"]).write_bytes(b"no sound")
+    with pytest.raises(DataError, match=r"0\.wav: is no audio"):
+        task.encode(row)
+
+
+def test_a_bad_row_of_a_table_names_line_and_file_and_one_of_a_folder_its_file_once(tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    rows = write_recordings(folder, 2)
+    for row in rows:
+        Path(row["audio"]).with_suffix(".txt").write_text(row["text"], encoding="utf-8")
+    broken = folder / "1.wav"
+    broken.write_bytes(b"no sound")
+    table = write_manifest(tmp_path / "train.tsv", rows)
+    for source, place in ((str(table), f"{table}:3: {broken}"), (str(folder), str(broken))):
+        task = resolve({"task": {"name": "speech_recognition", **SETTINGS}}).build_task()
+        with pytest.raises(DataError) as error:
+            list(read_examples(source, required=task.columns, check=task.fault))
+        assert str(error.value).startswith(f"{place}: is no audio")
 
 
 def test_transcripts_with_more_labels_than_places_are_counted_and_said_with_what_to_do(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from toy_runs import DECISIVE, WORDS, Command
 import heed
 from heed.config import DecodeConfig
 from heed.data.batch import Batch, collate
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.tags import Scheme, Span, spans_of, tags_of
 from heed.data.text import Tokenizer
 from heed.errors import ConfigError, DataError

@@ -17,7 +17,7 @@ from heed.config import DecodeConfig, validate
 from heed.data.batch import collate
 from heed.data.documents import PIECE_CONTEXTS
 from heed.data.order import batches, padding_share
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.store import Encoded, Store
 from heed.data.text import Tokenizer
 from heed.errors import ConfigError, DataError
@@ -409,7 +409,9 @@ def test_an_answer_that_outgrows_the_context_says_so_and_one_that_does_not_does_
         options = DecodeConfig(sample=True, n_best=20, max_length=longest)
         [found] = task.continued(model, [prompt], options, torch.device("cpu"))
         outgrown += [len(prompt.ids) + len(hypothesis.ids) > CONTEXT for hypothesis in found]  # what its end was foretold from
-        details = [task._written(prompt, hypothesis, options).details for hypothesis in found]
+        details = [dict(task._written(prompt, hypothesis, options).details) for hypothesis in found]
+        ends = [one.pop("ended_by") for one in details]
+        assert ends == ["max_length" if len(hypothesis.ids) == longest - 1 else "end" for hypothesis in found]
         assert details == [{"context_moved": True} if beyond else {} for beyond in outgrown[-20:]]
     assert not any(outgrown[:20])
     assert any(outgrown[20:40])
@@ -431,7 +433,7 @@ def test_an_answer_ends_before_the_first_stop_string_and_names_it(task: TextGene
     stop = whole[5:7]
     [answer] = answers(task, model, "the dog", sample=True, max_length=40, stop=[stop, "nowhere in it"])
     assert answer.text == whole[: whole.index(stop)]
-    assert answer.details["stop"] == stop
+    assert (answer.details["stop"], answer.details["ended_by"]) == (stop, "stop")
     [searched] = answers(task, model, "the dog", beams=2, max_length=40, stop=[whole[3], "a", "e", "t"])
     assert not {"a", "e", "t"} & set(searched.text)
 

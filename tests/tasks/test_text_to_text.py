@@ -15,6 +15,7 @@ from heed.data.quality import survey_pairs
 from heed.data.text import Tokenizer
 from heed.errors import ConfigError, DataError
 from heed.evaluation import score_lines
+from heed.files import parse_json
 from heed.model import ModelConfig, Seq2Seq, build_model
 from heed.run import resolve
 from heed.tasks import Answer
@@ -284,6 +285,16 @@ def test_one_model_learns_three_tasks_told_apart_by_their_prefixes(run: heed.Run
     by_prefix = [run.predict({"source": source, "prefix": prefix}).text for prefix in ("translate", "classify", "summarize")]
     assert by_prefix == ["dog hat sea", "cold", "sea hat"]
     assert run.predict({"source": f"summarize {source}"}).text == "sea hat"
+
+
+def test_a_terminal_shows_the_scores_of_each_prefix_under_its_name(run: heed.Run) -> None:
+    content = parse_json((run.folder / "evaluations" / "valid.json").read_text(encoding="utf-8"))
+    lines = score_lines(content)
+    assert [one["prefix"] for one in content["by_prefix"]] == ["translate", "classify", "summarize"]
+    for one in content["by_prefix"]:
+        place = lines.index(f"{one['prefix']}  ({len(ROWS) // 3} examples)")
+        shown = [line.split()[:2] for line in lines[place + 1 : place + 3]]
+        assert shown == [[name, f"{one[name]['value']:.4g}"] for name in ("accuracy", "chrf")]
 
 
 def test_the_report_has_the_scores_of_each_prefix(run: heed.Run) -> None:

@@ -27,7 +27,7 @@ from toy_classifiers import (
 from toy_runs import DECISIVE, Command
 
 from heed.data.batch import collate
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.text import Tokenizer
 from heed.errors import ConfigError, DataError
 from heed.model import Encoder

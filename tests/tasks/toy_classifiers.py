@@ -12,7 +12,7 @@ from toy_runs import DECISIVE, TINY_TEXTS, WORDS, toy_texts, write_rows
 
 import heed
 from heed.config import merge
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.model import Encoder, ModelConfig, build_model
 from heed.run import Run, resolve
 from heed.tasks.text_classification import TextClassification, TextClassificationSettings

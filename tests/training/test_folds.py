@@ -14,15 +14,17 @@ from hypothesis import strategies as st
 from toy_runs import TINY, TINY_TEXTS, toy_pairs, toy_texts, write_pairs, write_rows
 
 from heed.config import merge
-from heed.data.read import Example
+from heed.data.rows import Example
 from heed.data.store import Store
 from heed.errors import ConfigError, DataError
 from heed.run import resolve
 from heed.tasks import Task
+from heed.tasks.question_answering import QuestionAnswering, QuestionAnsweringSettings
 from heed.tasks.text_classification import TextClassification, TextClassificationSettings
 from heed.tasks.translation import Translation, TranslationSettings
+from heed.training.division import held_out_share
 from heed.training.folds import Folds
-from heed.training.prepare import held_out_share, prepare, reopen
+from heed.training.prepare import prepare, reopen
 
 ROWS: list[Example] = [
     {"text": f"text {i}", "label": label, "author": f"author {i % 9}"} for i, label in enumerate(["x"] * 17 + ["y"] * 11 + ["z"] * 5)
@@ -79,7 +81,7 @@ def test_two_texts_are_equal_inputs_only_together() -> None:
     numbers = folds_of(rows, task=classifier(pair=True))
     assert numbers[:12] == numbers[12:]
     assert set(numbers) == {1, 2, 3}
-    with pytest.raises(DataError, match="there are only 1 different inputs"):
+    with pytest.raises(DataError, match="there is only 1 different input; that cannot be divided"):
         folds_of(rows)
 
 
@@ -97,9 +99,9 @@ def test_groups_are_never_torn(folds: int) -> None:
 
 def test_too_few_rows_of_a_class_are_refused_with_the_label_and_a_number_that_fits() -> None:
     rows = [*ROWS, {"text": "alone", "label": "rare"}]
-    with pytest.raises(DataError, match=r"data\.folds=3: only 1 row has the label 'rare'"):
+    with pytest.raises(DataError, match=r"data\.folds=3: only 1 different input has the label 'rare'"):
         folds_of(rows)
-    with pytest.raises(DataError, match=r"data\.folds=6: only 5 rows have the label 'z'.*at most 5 folds"):
+    with pytest.raises(DataError, match=r"data\.folds=6: only 5 different inputs have the label 'z'.*at most 5 folds"):
         folds_of(ROWS, 6)
 
 
@@ -107,6 +109,12 @@ def test_rows_with_equal_inputs_count_as_one_of_their_class() -> None:
     rows = [*ROWS, *[{"text": "again and again", "label": "rare"}] * 5]
     with pytest.raises(DataError, match="'rare'"):
         folds_of(rows)
+
+
+def test_too_few_articles_are_refused_as_such() -> None:
+    rows = [{"question": f"q{i}", "context": f"c{i}", "title": f"t{i % 2}", "answers": []} for i in range(9)]
+    with pytest.raises(DataError, match=r"data\.folds=3: there are only 2 articles or contexts; use fewer folds"):
+        folds_of(rows, task=QuestionAnswering(QuestionAnsweringSettings()))
 
 
 def test_too_few_different_inputs_or_groups_are_refused() -> None:
@@ -241,7 +249,7 @@ def test_no_group_and_no_input_stands_on_two_sides(folds: int, seed: int, share:
 
 def test_where_no_input_can_be_held_out_for_validation_the_error_says_so() -> None:
     rows = [{"text": f"text {i % 2}", "label": "xy"[i // 2 % 2]} for i in range(8)]
-    with pytest.raises(DataError, match=r"data\.folds=2: of the 1 different inputs outside fold 2 none can be held out for validation"):
+    with pytest.raises(DataError, match=r"data\.folds=2: of 1 different input outside fold 2 none can be held out for validation"):
         sides_of(rows, 2, 0.2, folds=2)
 
 
@@ -306,7 +314,7 @@ def test_faulty_rows_that_are_left_out_do_not_make_a_class_too_rare_or_frequent_
     rows += [{**rare, "text": "word one"}, {**rare, "text": "word two"}, {**rare, "text": "word two", "label": "warm"}]
     write_rows(tmp_path / "rows.tsv", rows)
     prepare(resolve(merge(TINY_TEXTS, {"data": data})), tmp_path / "all", lambda text: None)
-    with pytest.raises(DataError, match=r"only 2 rows have the label 'rare'"):
+    with pytest.raises(DataError, match=r"only 2 different inputs have the label 'rare'"):
         prepare(resolve(merge(TINY_TEXTS, {"data": {**data, "filter": True}})), tmp_path / "run", lambda text: None)
 
 

@@ -51,13 +51,13 @@ def test_rewinding_before_anything_was_written_is_no_error(tmp_path: Path) -> No
 def test_away_from_a_terminal_progress_is_plain_lines_on_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with TrainingLog(tmp_path, tensorboard=False) as log:
         log.progress(3, 10, FIGURES, plain=False)
-        log.progress(4, 10, FIGURES, plain=True)
-        log.progress(5, None, FIGURES, plain=True)
+        log.progress(4000, 10_000, FIGURES, plain=True)
+        log.progress(5000, None, FIGURES, plain=True)
     captured = capfd.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        "step 4/10  loss 2.500  acc 0.250  1,234 tok/s  pad 12.5%  3 s",
-        "step 5  loss 2.500  acc 0.250  1,234 tok/s  pad 12.5%  3 s",
+        "step 4,000/10,000  loss 2.500  acc 0.250  1,234 tok/s  pad 12.5%  3 s",
+        "step 5,000  loss 2.500  acc 0.250  1,234 tok/s  pad 12.5%  3 s",
     ]
 
 

@@ -111,9 +111,22 @@ def test_settings_that_would_be_ignored_and_runs_that_cannot_be_started_from_are
         resolve(classifier(folder, lora={"alpha": 3.0}))
     with pytest.raises(ConfigError, match=r"lora\.rank=2 learns beside the weights of another run; name it with init=RUN"):
         resolve({**adapting(folder), "init": None})
-    trained(folder, tmp_path / "apart", lora={"merge": False})
-    with pytest.raises(ConfigError, match=r"its adapters are kept apart"):
-        trained(folder, tmp_path / "next", init=str(tmp_path / "apart"))
+
+
+@pytest.mark.parametrize("merge_them", [True, False])
+def test_a_run_that_keeps_its_adapters_apart_is_started_from_as_if_they_were_merged(folder: Path, tmp_path: Path, merge_them: bool) -> None:
+    first = trained(folder, tmp_path / "apart", lora={"merge": False})
+    settings = {"init": str(tmp_path / "apart"), "lora": {"merge": merge_them}}
+    begun, said = untrained(tmp_path / "begun", adapting(folder, **settings))
+    assert answers(begun) == answers(first)
+    assert "new: none; left: none" in said
+    run = trained(folder, tmp_path / "next", **settings)
+    assert answers(run) != answers(first)
+    shutil.rmtree(tmp_path / "apart")
+    assert answers(Run.load(tmp_path / "next", device="cpu")) == answers(run)
+    if not merge_them:
+        description = json.loads((tmp_path / "next" / "adapter.json").read_text())
+        assert description["base_sha256"] == sha256(tmp_path / "next" / "model.safetensors")
 
 
 def test_a_changed_adapter_is_noticed(folder: Path, tmp_path: Path) -> None:

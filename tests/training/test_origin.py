@@ -111,6 +111,16 @@ def test_texts_are_cut_as_the_other_run_cuts_them_and_nothing_is_fitted(folder: 
     assert len(seen[0]) == len(seen[1])
 
 
+def test_answers_are_as_precise_as_those_of_the_other_run_unless_that_is_said_otherwise(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "bert", tmp_path / "exact")
+    path = tmp_path / "exact" / "config.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("precision: auto\n", "precision: float32\n"), encoding="utf-8")
+    started = classifier(folder, init=str(tmp_path / "exact"))
+    assert resolve(started).decode.precision == "float32"
+    assert resolve(started, {"decode": {"precision": "auto"}}).decode.precision == "auto"
+    assert resolve(classifier(folder)).decode.precision == "auto"
+
+
 def test_config_yaml_says_what_it_started_from(folder: Path, tmp_path: Path) -> None:
     run, _ = untrained(tmp_path / "run", classifier(folder))
     content = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))

@@ -12,8 +12,10 @@ from heed.data.read import read_examples
 from heed.errors import ConfigError, DataError
 from heed.files import sha256
 from heed.run import RunConfig, resolve
+from heed.tasks import split as split_module
 from heed.training import prepare as prepare_module
-from heed.training.prepare import MOST_HELD_OUT, Prepared, held_out_share, prepare, reopen
+from heed.training.division import MOST_HELD_OUT, held_out_share
+from heed.training.prepare import Prepared, prepare, reopen
 
 
 def config_of(train: Path, **settings: Any) -> RunConfig:
@@ -37,6 +39,12 @@ def test_config_and_parts_are_there_before_the_first_step(tmp_path: Path, pairs_
     for text in ("format: 2", "seed: 1", "command:", "torch:", sha256(pairs_file), f"vocab_size: {prepared.run.config.model.vocab_size}"):
         assert text in config
     assert (tmp_path / "run" / "parts" / "tokenizer.json").is_file()
+
+
+def test_a_renamed_column_that_nothing_reads_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.columns\.sorce would be ignored"):
+        prepare(config_of(tmp_path / "absent.tsv", data={"columns": {"sorce": "de"}}), tmp_path / "run", print)
+    assert not (tmp_path / "run").exists()
 
 
 def test_held_out_rows_are_the_same_every_time_and_none_is_trained_on(tmp_path: Path, pairs_file: Path) -> None:
@@ -149,7 +157,7 @@ def test_stores_that_were_deleted_are_encoded_again_to_the_same_examples(tmp_pat
 def test_only_a_chunk_of_examples_is_in_memory_while_encoding(tmp_path: Path, pairs_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     census = Census()
     read = read_examples
-    monkeypatch.setattr(prepare_module, "read_examples", lambda *args, **options: map(census.counted, read(*args, **options)))
+    monkeypatch.setattr(split_module, "read_examples", lambda *args, **options: map(census.counted, read(*args, **options)))
     monkeypatch.setattr(prepare_module, "CHUNK", 16)
     prepared_in(tmp_path / "run", config_of(pairs_file))
     assert 16 <= census.most <= 2 * 16 + 2

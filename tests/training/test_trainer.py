@@ -24,7 +24,7 @@ from heed.model.models import Model
 from heed.run import Run, load_weights, resolve
 from heed.tasks.translation import Translation
 from heed.training import trainer as trainer_module
-from heed.training.checkpoint import checkpoints, fault, place_of
+from heed.training.checkpoint import Progress, checkpoints, fault, place_of
 from heed.training.log import TrainingLog
 from heed.training.prepare import prepare, reopen
 from heed.training.trainer import Interrupted, Trainer
@@ -269,6 +269,7 @@ def test_averaging_over_more_evaluations_than_there_are_leaves_the_fresh_weights
 
 def test_a_score_of_the_task_can_choose_the_weights(train: Train, toy_data: ToyData) -> None:
     run = train(train={"steps": 6, "evaluate_every": 3, "best_metric": "chrf"}, data={"valid": str(toy_data.test)})
+    assert evaluations(run)
     assert all({"loss", "accuracy", "chrf", "bleu"} <= line["valid"].keys() for line in evaluations(run))
 
 
@@ -382,6 +383,38 @@ def test_training_goes_on_after_an_evaluation_of_sentences_longer_than_any_posit
     assert trainer.progress.step == 4
 
 
+def test_of_equal_scores_the_one_with_the_lower_loss_is_best_also_after_resuming(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(train={"steps": 5, "evaluate_every": 1, "best_metric": "accuracy"})
+    losses = {1: 1.0, 2: 3.0, 3: 3.0, 4: 2.0, 5: 2.5}
+    best_steps: list[int | None] = []
+
+    def validate(one: Trainer) -> dict[str, float]:
+        return {"loss": losses[one.progress.step], "accuracy": 0.5 if one.progress.step > 1 else 0.25}
+
+    def stop(n: int, value: float) -> bool:
+        best_steps.append(trainer.progress.best_step)
+        return n == 3
+
+    monkeypatch.setattr(Trainer, "validate", validate)
+    trainer.fit(stop)
+    assert best_steps == [1, 2, 2]  # the score comes first, and of equal losses the earlier
+    trainer._stopped = False
+    trainer.resume()
+    assert (trainer.progress.best_value, trainer.progress.best_loss) == (0.5, 3.0)
+    trainer.fit()
+    assert (trainer.progress.best_step, trainer.progress.best_loss) == (4, 2.0)
+
+
+def test_a_best_value_of_before_losses_were_kept_with_it_stays_best_of_equals(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(train={"best_metric": "accuracy"})
+    trainer.progress = Progress.from_json({"step": 4, "best_value": 0.5, "best_step": 4})
+    assert not trainer._is_better({"loss": 0.1, "accuracy": 0.5})
+    assert trainer._is_better({"loss": 9.0, "accuracy": 0.6})
+
+
 def test_a_score_of_the_task_can_choose_the_weights_on_held_out_rows(train: Train) -> None:
     run = train(train={"steps": 6, "evaluate_every": 3, "best_metric": "chrf"})
+    assert evaluations(run)
     assert all({"loss", "chrf"} <= line["valid"].keys() for line in evaluations(run))

@@ -1,90 +1,27 @@
+"""What inspecting tells of data of every kind."""
+
 import json
-import math
 import re
-import shutil
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from safetensors import safe_open
 from toy_questions import toy_questions, write_squad
-from toy_runs import TINY, ToyData, write_pairs
+from toy_runs import ToyData, write_pairs
 
 from heed.cli import app
 from heed.data.audio import Wave, read_audio
-from heed.errors import CheckpointError, ConfigError, DataError
-from heed.inspection import inspect_data, inspect_run
-from heed.run import Run
+from heed.errors import ConfigError, DataError
+from heed.inspection import inspect_data
+from heed.inspection.data_lines import _spelt
 
 pytest_plugins = ["toy_runs"]
 
 
 def as_json(content: dict[str, object]) -> dict[str, object]:
     return dict(json.loads(json.dumps(content, allow_nan=False)))
-
-
-def test_layers_and_total_count_the_weights_that_are_stored(toy_run: Run) -> None:
-    found, lines = inspect_run(toy_run.folder)
-    with safe_open(toy_run.folder / "model.safetensors", framework="numpy") as file:
-        stored = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    assert found["parameters"] == stored == sum(row["parameters"] for row in found["layers"])
-    assert found["bytes"] == 4 * stored
-    assert lines[0] == f"{toy_run.folder}: translation, {stored:,} parameters, {4 * stored / 1e6:,.2f} MB"
-    assert as_json(found) == found
-
-
-def test_every_setting_is_listed_once_beside_its_default_where_it_differs(toy_run: Run) -> None:
-    found, lines = inspect_run(toy_run.folder)
-    changed, default = found["settings"]["changed"], found["settings"]["default"]
-    sections = {name: value for name, value in toy_run.config.model_dump().items() if isinstance(value, dict)}
-    paths = {f"{section}.{name}" for section, content in sections.items() for name in content} | {"seed", "init"}
-    assert set(changed) | set(default) == paths - {"task.name"}
-    assert not set(changed) & set(default)
-    assert changed["model.d_model"] == {"value": TINY["model"]["d_model"], "default": type(toy_run.config.model)().d_model}
-    assert default["model.architecture"] == "seq2seq"
-    assert default["decode.length_penalty"] == 1.0
-    assert re.search(r"model\.d_model +16 +default 256", "\n".join(lines))
-
-
-def test_best_step_scores_and_files_are_those_of_the_folder(toy_run: Run) -> None:
-    found, lines = inspect_run(toy_run.folder)
-    logged = [json.loads(line) for line in (toy_run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    best = [line for line in logged if line.get("best")][-1]
-    assert found["best"] == {"step": best["step"], **best["valid"]}
-    written = json.loads((toy_run.folder / "evaluations" / "valid.json").read_text(encoding="utf-8"))
-    assert found["scores"]["valid"]["bleu"] == written["bleu"]
-    assert found["files"]["model.safetensors"] == (toy_run.folder / "model.safetensors").stat().st_size
-    assert not [name for name in found["files"] if "checkpoints" in name]
-    assert any(line.startswith("  valid  bleu") for line in lines)
-
-
-def test_torn_logs_and_strange_evaluations_are_passed_over(run_copy: Path) -> None:
-    (run_copy / "metrics.jsonl").write_text('[]\n{"step": 3, "valid": {"loss": 2.5}, "best": true}\n{"step": 9, "va', encoding="utf-8")
-    for name, text in (("torn", '{"bleu'), ("list", "[]"), ("empty", "{}")):
-        (run_copy / "evaluations" / f"{name}.json").write_text(text, encoding="utf-8")
-    found, _ = inspect_run(run_copy)
-    assert found["best"] == {"step": 3, "loss": 2.5}
-    assert set(found["scores"]) == {"valid"}
-
-
-def test_a_run_that_is_still_without_scores_is_inspected(run_copy: Path) -> None:
-    (run_copy / "metrics.jsonl").unlink()
-    shutil.rmtree(run_copy / "evaluations")
-    found, lines = inspect_run(run_copy)
-    assert (found["best"], found["scores"]) == (None, {})
-    assert "scores" not in lines
-
-
-def test_graph_lines_are_the_flow_chart_and_nothing_else(toy_run: Run) -> None:
-    found, lines = inspect_run(toy_run.folder, graph=True)
-    assert lines[0] == "flowchart TD"
-    assert "\n".join(lines) == found["graph"]
-
-
-def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="not a run folder"):
-        inspect_run(tmp_path)
 
 
 def write(path: Path, text: str, encoding: str = "utf-8") -> str:
@@ -157,9 +94,29 @@ def test_other_columns_show_what_they_hold(tmp_path: Path) -> None:
     assert any(re.match(r"  note +2 text, 1 null +characters +3 ", line) for line in lines)
 
 
+def test_rows_that_no_faults_are_searched_in_say_how_their_columns_would_be_named(tmp_path: Path) -> None:
+    record(tmp_path / "a.wav", 300)
+    source = write(tmp_path / "m.tsv", "file\ttranscript\na.wav\tyes\n")
+    _, lines = inspect_data(source, [])
+    said = " ".join(line.strip() for line in lines[lines.index("no faults were searched for") :])
+    assert "neither columns source and target, audio and text," in said
+    assert "data.columns.audio=NAME data.columns.text=NAME" in said
+    found, lines = inspect_data(source, ["data.columns.audio=file", "data.columns.text=transcript"])
+    assert found["spoken"]["rows"] == 1
+    assert "no faults were searched for" not in lines
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"),
+    [(2.5, "2.5 h"), (1234.56, "1,235 h"), (0.0284, "1 min 42 s"), (0.03333, "2 min 0 s"), (0.0104, "37.4 s"), (0, "0.0 s")],
+)
+def test_how_long_recordings_are_together_is_said_in_units_that_suit_it(hours: float, said: str) -> None:
+    assert _spelt(hours) == said
+
+
 def test_columns_of_the_terminal_lines_end_at_one_place(tmp_path: Path) -> None:
     _, lines = inspect_data(write(tmp_path / "d.tsv", "a\tlonger_name\n" + "x y z\t" + "w" * 1234 + "\n"), [])
-    table = lines[lines.index("columns") + 1 :]
+    table = list(takewhile(bool, lines[lines.index("columns") + 1 :]))
     assert len({len(line) for line in table}) == 1
     assert "1,234" in table[3]
 
@@ -269,7 +226,7 @@ def test_a_recording_is_heard_once_in_all_readings(manifest: str, monkeypatch: p
         opened.append(Path(audio).name)
         return read_audio(audio)
 
-    monkeypatch.setattr("heed.inspection.read_audio", heard)
+    monkeypatch.setattr("heed.data.recordings.read_audio", heard)
     found, _ = inspect_data(manifest, [])
     assert found["spoken"]["examples"]["duplicates"]  # for which the rows are read again
     assert sorted(opened) == ["0.wav", "1.wav", "2.wav", "3.wav", "broken.wav"]

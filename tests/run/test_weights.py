@@ -1,4 +1,4 @@
-"""How a file of weights is compared with a config before memory is taken for either."""
+"""How weights are stored, and how a file of them is compared with a config before memory is taken for either."""
 
 import itertools
 from pathlib import Path
@@ -9,7 +9,10 @@ import torch
 
 from heed.errors import CheckpointError
 from heed.model import ModelConfig, build_model
-from heed.run import MOST_TIMES_STORED, _least_size, check_sizes, distinct, save_weights
+from heed.run import Run
+from heed.run.weights import MOST_TIMES_STORED, _least_size, check_sizes, distinct, load_weights, save_weights
+
+pytest_plugins = ["toy_runs"]
 
 SIZES: dict[str, Any] = {"vocab_size": 30, "n_heads": 2, "n_layers": 2, "max_length": 40, "subsampling": 2}
 CHOICES: dict[str, tuple[Any, ...]] = {
@@ -115,3 +118,18 @@ def test_weights_of_low_rank_are_read(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_weights(build_model(config), path)
     check_sizes(config, path)
+
+
+def test_weights_under_several_names_are_stored_once_and_come_back_under_all(toy_run: Run, tmp_path: Path) -> None:
+    model = toy_run.model
+    assert len(distinct(model)) < len(model.state_dict())
+    save_weights(model, tmp_path / "w.safetensors")
+    torch.manual_seed(9)
+    other = build_model(toy_run.config.model)
+    load_weights(other, tmp_path / "w.safetensors")
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_weight_files_are_readable_for_whoever_may_read_the_others(toy_run: Run) -> None:
+    modes = {name: (toy_run.folder / name).stat().st_mode for name in ("model.safetensors", "config.yaml", "manifest.json")}
+    assert len(set(modes.values())) == 1, modes
