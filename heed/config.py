@@ -97,6 +97,11 @@ class TrainConfig(Settings):
     minutes: float | None = Field(default=None, gt=0, description="stop after this time; alone, it also sets the number of steps that fits")
     batch_tokens: int = Field(default=2048, ge=1, description="padded tokens of the longest side in one micro-batch")
     accumulate: int = Field(default=1, ge=1, description="micro-batches per update")
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="threads of the CPU that training takes; default: all; fewer where others compute too",
+    )
     curriculum: bool = Field(
         default=False, description="the first epoch goes through the examples as they stand in the file: from easy to hard, say"
     )

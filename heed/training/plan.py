@@ -59,9 +59,10 @@ def make_plan(recipe: str | Mapping[str, Any], settings: Mapping[str, Any]) -> P
             trainer = Trainer(prepare(config, folder, log.say), log)
             largest, groups = _groups(trainer)
             log.say(f"trying up to {1 + WARM + MOST_TIMED} updates in a folder that is thrown away")
-            trainer.update(largest)  # which needs most memory, and warms up
-            seconds = _timed(trainer, cycle(groups))
-            trainer.validate()
+            with trainer.threads():
+                trainer.update(largest)  # which needs most memory, and warms up
+                seconds = _timed(trainer, cycle(groups))
+                trainer.validate()
             place = save_checkpoint(folder / "checkpoints", trainer.model, trainer.optimizer, trainer.progress)
             _answer(trainer)
         size = sum(path.stat().st_size for path in place.iterdir()) / 2**20

@@ -136,6 +136,16 @@ class Trainer:
         else:
             self.log.say(f"not used: {best}: {problem}; the best weights stay those of {self.run.folder}")
 
+    @contextlib.contextmanager
+    def threads(self) -> Iterator[None]:
+        """Take as many threads as train.threads says, and afterwards as many as before."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.config.threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
     def fit(self, stop: Stop | None = None) -> None:
         """Train until the steps, the minutes or the patience are used up, then keep the best weights.
 
@@ -146,7 +156,7 @@ class Trainer:
             Interrupted: SIGINT or SIGTERM arrived; the step was finished and a checkpoint written.
         """
         self._stop = stop
-        with self._listening(), _explaining_lack_of_memory(self.run.folder):
+        with self.threads(), self._listening(), _explaining_lack_of_memory(self.run.folder):
             self.started = time.monotonic() - self.progress.seconds
             if self.progress.step == 0:
                 save_checkpoint(self.folder, self.model, self.optimizer, self.progress)

@@ -1,5 +1,6 @@
 """GPT-2, Llama, Mistral and Qwen2 from transformers through the production converter, and back."""
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from transformers import (
 )
 
 from heed.convert import export_folder, import_folder
-from heed.run import Run, distinct
+from heed.run import Run, distinct, resolve
+from heed.training.prepare import prepare
 
 GREEDY: dict[str, Any] = {"sample": False, "beams": 1, "precision": "float32"}
 PROMPTS = [*SENTENCES[:3], "fox", "über"]
@@ -188,6 +190,22 @@ def test_a_model_that_was_trained_further_still_has_a_form_there(case: Case, tmp
     with torch.inference_mode():
         expected = again(foreign).logits[..., [ids[i] for i in known]]
         torch.testing.assert_close(run.model(ours)[..., known], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_starts_from_an_import_goes_back_to_the_family_it_came_from(tmp_path: Path) -> None:
+    folder = save(*KINDS["mistral"](), tmp_path / "theirs")
+    generation = json.loads((folder / "generation_config.json").read_text()) | {"top_k": 7}
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    import_folder(folder, tmp_path / "run")
+    (tmp_path / "texts.txt").write_text("".join(f"{text}\n" for text in SENTENCES), encoding="utf-8")
+    source = str(tmp_path / "run")
+    for name in ("first", "second"):
+        data = {"train": str(tmp_path / "texts.txt"), "valid": str(tmp_path / "texts.txt"), "allow_leaks": True}
+        settings = resolve({"task": "text_generation", "init": source, "data": data, "train": {"tensorboard": False}})
+        prepare(settings, tmp_path / name, lambda _: None).run.save()
+        source = str(tmp_path / name)
+    assert export_folder(source, tmp_path / "back").kind == "MistralForCausalLM"
+    assert json.loads((tmp_path / "back" / "generation_config.json").read_text()) == generation
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

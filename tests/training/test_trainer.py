@@ -113,6 +113,19 @@ def test_the_gradient_of_an_update_is_that_of_the_mean_loss_per_token(make_train
         torch.testing.assert_close(gradient, parameter.grad, rtol=1e-4, atol=1e-6)
 
 
+def test_training_takes_the_threads_it_is_given_and_gives_them_back(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, seen, update = make_trainer(train={"threads": 3, "steps": 2}), [], Trainer.update
+
+    def noting(self: Trainer, group: list[Any]) -> None:
+        seen.append(torch.get_num_threads())
+        update(self, group)
+
+    monkeypatch.setattr(Trainer, "update", noting)
+    trainer.fit()
+    assert seen == [3, 3]
+    assert torch.get_num_threads() == 1
+
+
 def test_gradients_are_clipped_to_the_norm_and_logged_before_clipping(make_trainer: MakeTrainer) -> None:
     free, clipped = make_trainer(train={"clip": 0.0}), make_trainer(train={"clip": 0.01})
     for trainer in (free, clipped):
