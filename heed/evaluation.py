@@ -44,12 +44,13 @@ class Evaluation:
     decode: dict[str, Any]  # the settings of decoding that count
 
     def to_json(self) -> dict[str, Any]:
-        """Return scores by name, and under `cost` what they took."""
+        """Return scores by name, and under `cost` what they took; tokens count where an answer, unlike a class, is more than one."""
+        tokens = {} if self.n_tokens == self.n_examples else {"tokens_per_second": round(self.n_tokens / max(self.seconds, 1e-9), 1)}
         cost = {
             "examples": self.n_examples,
             "seconds": round(self.seconds, 3),
             "examples_per_second": round(self.n_examples / max(self.seconds, 1e-9), 2),
-            "tokens_per_second": round(self.n_tokens / max(self.seconds, 1e-9), 1),
+            **tokens,
             "peak_memory_mib": round(self.memory_mib, 1),
             "precision": self.precision,
             "machine": describe_machine(),
@@ -264,9 +265,10 @@ def score_lines(content: dict[str, Any]) -> list[str]:
     for one in content.get("by_prefix", []):
         lines += [f"{one['prefix'] or 'no prefix'}  ({one['n']:,} examples)", *(f"  {line}" for line in _aligned_scores(one))]
     cost = content["cost"]
+    tokens = f"{cost['tokens_per_second']:,.0f} tokens/s, " if "tokens_per_second" in cost else ""
     lines.append(
-        f"{cost['examples']:,} examples in {cost['seconds']:.1f} s: {cost['examples_per_second']:,.0f} examples/s, "
-        f"{cost['tokens_per_second']:,.0f} tokens/s, peak memory {cost['peak_memory_mib']:,.0f} MiB"
+        f"{cost['examples']:,} examples in {cost['seconds']:.1f} s: {cost['examples_per_second']:,.0f} examples/s, {tokens}"
+        f"peak memory {cost['peak_memory_mib']:,.0f} MiB"
     )
     for one in content.get("noise", []):
         score = next((name for name, value in one.items() if isinstance(value, dict)), "")

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -87,6 +88,14 @@ def test_what_measuring_cost_is_written_beside_the_scores(copied: Run, toy_data:
     assert cost["examples"] == 12
     assert cost["peak_memory_mib"] > 0
     assert {"processor", "threads", "torch"} <= cost["machine"].keys()
+
+
+@pytest.mark.parametrize(("n_tokens", "told"), [(12, False), (31, True)])
+def test_tokens_a_second_are_told_where_an_answer_is_more_than_one(copied: Run, n_tokens: int, told: bool) -> None:
+    found = evaluate_examples(copied, toy_pairs(12, 12), copied.config.decode)
+    content = dataclasses.replace(found, n_tokens=n_tokens, seconds=2.0).to_json()
+    assert content["cost"].get("tokens_per_second") == (n_tokens / 2 if told else None)
+    assert any("6 examples/s, " in line and ("tokens/s" in line) is told for line in score_lines(content))
 
 
 def test_telling_examples_are_the_best_the_middle_and_the_worst(copied: Run, toy_data: ToyData) -> None:

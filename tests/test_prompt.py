@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_runs import TINY_TEXTS, toy_texts, write_rows
+from toy_runs import toy_texts, write_rows
 
 import heed
 from heed.config import DecodeConfig
@@ -40,15 +40,6 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "decode": {"precision": "float32", "max_length": 12, "temperature": 0.9},
     }
     return heed.train(recipe, to=folder / "run", quiet=True)
-
-
-@pytest.fixture(scope="module")
-def pair_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Return a run that judges two texts together."""
-    folder, texts = tmp_path_factory.mktemp("pairs"), toy_texts(60)
-    rows = [{"text": one["text"], "text_pair": other["text"], "label": one["label"]} for one, other in zip(texts, texts[::-1], strict=True)]
-    files = {name: str(write_rows(folder / f"{name}.tsv", some)) for name, some in (("train", rows[:45]), ("valid", rows[45:]))}
-    return heed.train({**TINY_TEXTS, "data": files}, to=folder / "run", quiet=True)
 
 
 class Session:

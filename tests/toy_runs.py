@@ -166,6 +166,15 @@ def toy_run(toy_data: ToyData, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return heed.train(settings, to=tmp_path_factory.mktemp("runs") / "toy", quiet=True)
 
 
+@pytest.fixture(scope="session")
+def pair_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return a run that judges two texts together; tests leave it as it is."""
+    folder, texts = tmp_path_factory.mktemp("pairs"), toy_texts(60)
+    rows = [{"text": one["text"], "text_pair": other["text"], "label": one["label"]} for one, other in zip(texts, texts[::-1], strict=True)]
+    files = {name: str(write_rows(folder / f"{name}.tsv", some)) for name, some in (("train", rows[:45]), ("valid", rows[45:]))}
+    return heed.train({**TINY_TEXTS, "data": files}, to=folder / "run", quiet=True)
+
+
 @pytest.fixture
 def run_copy(toy_run: Run, tmp_path: Path) -> Path:
     """Return a copy of the toy run's folder that a test may spoil."""

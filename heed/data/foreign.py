@@ -16,7 +16,7 @@ from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 
 from heed.data.text import GIVEN_CHARACTER, SURROGATE, byte_values, join_surrogates, starts_of_words
-from heed.data.vocabulary import SPECIALS, Vocabulary, for_the_eye
+from heed.data.vocabulary import SPECIALS, ForeignVocabulary, for_the_eye
 from heed.errors import CheckpointError, ConfigError
 
 SPACE = "▁"  # stands for a space in SentencePiece-like vocabularies
@@ -43,7 +43,7 @@ class Frame:
     mask: int | None = None
 
 
-class ForeignTokenizer(Vocabulary):
+class ForeignTokenizer(ForeignVocabulary):
     """A tokenizer of another maker between text and heed's ids; a `Part` that is saved as one JSON file.
 
     Tokens that stand for nothing else ("[MASK]", "<|user|>") are found in text, as their maker finds them; but to an encoder, which tells
@@ -68,18 +68,16 @@ class ForeignTokenizer(Vocabulary):
         frame: Frame | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
+        super().__init__(specials, n_foreign)
         self.pipeline = dict(pipeline)
         self.backend = Backend.from_str(json.dumps(self.pipeline))
         self.backend.no_truncation()
         self.backend.no_padding()
-        self.specials = list(specials)
         self.frame = frame or Frame()
         self.settings = dict(settings or {})
         self.bos_id = self.frame.begin
         self.begins_texts, self.ends_texts = self.frame.begins_texts, self.frame.ends_texts
         self.separators = self.frame.separators
-        known = set(self.specials)
-        self.ids: list[int | None] = [*self.specials, *(index for index in range(n_foreign) if index not in known)]
         self._ours = self._numbers(n_foreign)
 
     def _numbers(self, n_foreign: int) -> NDArray[np.int64]:
@@ -92,16 +90,6 @@ class ForeignTokenizer(Vocabulary):
             if foreign is not None:
                 ours[foreign] = self.unk_id
         return ours
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of heed ids, special tokens included."""
-        return len(self.ids)
-
-    @property
-    def absent(self) -> list[int]:
-        """Heed ids that the foreign vocabulary lacks: nothing is ever written with them."""
-        return [index for index, foreign in enumerate(self.ids) if foreign is None]
 
     @property
     def mask_id(self) -> int:

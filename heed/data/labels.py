@@ -133,7 +133,7 @@ def _check_enough(counts: Mapping[str, int], n_rows: int, single: bool) -> None:
     if single and len(counts) < 2:
         (label,) = counts
         raise DataError(
-            f"all {n_rows} rows have the label {_shortened(label)!r}; a classifier needs at least two: add rows with another label, "
+            f"every training row has the label {_shortened(label)!r}; a classifier needs at least two: add rows with another label, "
             "or name the column that holds the labels with data.columns.label=NAME"
         )
 

@@ -7,7 +7,9 @@ BAND_HZ around it, the usual filter of a receiver for Morse code. (The key is do
 tone itself is some 3.5 decibels above that noise.) Left out: several stations at once, chirp, and drifting tones.
 """
 
+import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -32,13 +34,18 @@ WORDS_A_MINUTE = (10.0, 35.0)
 TONE_HZ = (450.0, 850.0)
 RISE_SECONDS = 0.004  # of a keyed tone, so that it does not click
 CLEAR_DECIBELS = (15.0, 25.0)  # of the first N_CLEAR training messages, from which the code is learned before it is heard in noise
-NOISY_DECIBELS, NOISY_SHARE = (-2.0, 6.0), 0.85  # of the others
+NOISY_DECIBELS, NOISY_SHARE = (-2.0, 5.0), 0.9  # of the others
 FAIR_DECIBELS = (6.0, 20.0)  # of the rest
-SHORT_SHARE, SHORT_CHARACTERS = 0.4, 3  # of the training messages: the timing of single letters is learned from these first
+SHORT_CHARACTERS = 3  # at most, of short training messages: the timing of single letters is learned from these first
+N_OFTEN_SHORT, OFTEN_SHORT, SELDOM_SHORT = (
+    2000,
+    0.4,
+    0.1,
+)  # the first so many training messages, and the share of short ones in them, and later
 TEST_DECIBELS = 0.0
 FADING_DECIBELS = 8.0  # deepest
 PAUSE_SECONDS = (0.2, 0.8)  # of noise alone before and behind a message
-N_CLEAR, N_TRAIN, N_HELD_OUT = 1300, 6000, 200
+N_CLEAR, N_TRAIN, N_HELD_OUT = 1000, 10_000, 200
 LONGEST_CHARACTERS = 12
 
 # What operators say to each other again and again: abbreviations and the Q code (ITU-R M.1172).
@@ -62,11 +69,12 @@ class Hand:
     jitter: float  # standard deviation of the logarithm of a length
 
     @classmethod
-    def drawn(cls, draw: np.random.Generator) -> "Hand":
-        """Draw an operator."""
+    def drawn(cls, draw: np.random.Generator, *, quick: bool = False) -> "Hand":
+        """Draw an operator: as many of one speed as of another, or of quick ones so many more that each speed is heard for as long."""
         low, high = WORDS_A_MINUTE
+        speed = math.sqrt(draw.uniform(low**2, high**2)) if quick else float(draw.uniform(low, high))
         return cls(
-            words_a_minute=float(draw.uniform(low, high)),
+            words_a_minute=speed,
             tone_hz=float(draw.uniform(*TONE_HZ)),
             dash=float(draw.uniform(2.7, 3.4)),
             letter_gap=float(draw.uniform(2.7, 3.8)),
@@ -185,8 +193,12 @@ def messages(n: int, seed: str, taken: Sequence[str] = ()) -> list[str]:
 
 
 def shortened(texts: Sequence[str], draw: Random) -> list[str]:
-    """Return messages, SHORT_SHARE of which are cut to a few characters."""
-    return [text[: draw.randint(1, SHORT_CHARACTERS)].strip() if draw.random() < SHORT_SHARE else text for text in texts]
+    """Return messages, some of which are cut to a few characters, more of the first than of the others."""
+    shares = (OFTEN_SHORT if i < N_OFTEN_SHORT else SELDOM_SHORT for i in range(len(texts)))
+    return [
+        text[: draw.randint(1, SHORT_CHARACTERS)].strip() if draw.random() < share else text
+        for text, share in zip(texts, shares, strict=True)
+    ]
 
 
 def write_morse(folder: Path, *, seed: int = 1, n_train: int = N_TRAIN, n_held_out: int = N_HELD_OUT) -> dict[str, Path]:
@@ -198,7 +210,7 @@ def write_morse(folder: Path, *, seed: int = 1, n_train: int = N_TRAIN, n_held_o
     Raises:
         MissingExtra: soundfile is not installed.
     """
-    wanted = {"seed": seed, "train": n_train, "held_out": n_held_out, "version": 8}
+    wanted = {"seed": seed, "train": n_train, "held_out": n_held_out, "version": 9}
     paths = {name: folder / f"{name}.tsv" for name in ("train", "valid", "test")}
     mark = folder / "morse.json"
     if mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) == wanted:
@@ -226,11 +238,13 @@ def _write_split(path: Path, texts: Sequence[str], draw: np.random.Generator, *,
     recordings.mkdir(parents=True, exist_ok=True)
     rows = ["audio\ttext\tspeed\tlevel"]
     for number, text in enumerate(texts, start=1):
-        hand = Hand.drawn(draw)
+        hand = Hand.drawn(draw, quick=level is None)
         noisy = NOISY_DECIBELS if draw.random() < NOISY_SHARE else FAIR_DECIBELS
         decibels = float(draw.uniform(*(CLEAR_DECIBELS if number <= N_CLEAR else noisy))) if level is None else level
         name = f"{number:05}.wav"
-        soundfile.write(recordings / name, transmitted(text, hand, decibels, draw), SAMPLE_RATE, subtype="PCM_16")
+        content = io.BytesIO()  # into a file, soundfile waits for the disk: 10 ms a message, three times what drawing it takes
+        soundfile.write(content, transmitted(text, hand, decibels, draw), SAMPLE_RATE, format="WAV", subtype="PCM_16")
+        (recordings / name).write_bytes(content.getvalue())
         rows.append(f"{path.stem}/{name}\t{text}\t{hand.words_a_minute:.1f}\t{decibels:.1f}")
     with replacing(path) as draft:
         draft.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")

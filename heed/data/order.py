@@ -23,8 +23,14 @@ def batches(lengths: Lengths, budget: int, *, seed: int, epoch: int, curriculum:
             places (Bengio et al. 2009).
     """
     draw = np.random.default_rng([seed, epoch])
-    n_blocks = max(1, int(lengths.max(axis=1).sum()) // (BATCHES_IN_ORDER * budget)) if curriculum and epoch == 0 and len(lengths) else 1
-    return [rows for block in np.array_split(np.arange(len(lengths)), n_blocks) for rows in _divided(lengths, block, budget, draw)]
+    parts = blocks(lengths, budget, in_order=curriculum and epoch == 0)
+    return [rows for block in parts for rows in _divided(lengths, block, budget, draw)]
+
+
+def blocks(lengths: Lengths, budget: int, *, in_order: bool) -> list[Rows]:
+    """Return the parts of the data that come one after the other: all of it, or `in_order` some BATCHES_IN_ORDER batches each."""
+    n_blocks = max(1, int(lengths.max(axis=1).sum()) // (BATCHES_IN_ORDER * budget)) if in_order and len(lengths) else 1
+    return np.array_split(np.arange(len(lengths)), n_blocks)
 
 
 def _divided(lengths: Lengths, rows: Rows, budget: int, draw: np.random.Generator) -> list[Rows]:

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models
 
 from heed.data.text import SURROGATE
-from heed.data.vocabulary import SPECIALS, Vocabulary
+from heed.data.vocabulary import SPECIALS, ForeignVocabulary
 from heed.errors import CheckpointError
 
 SPACE = "▁"
@@ -75,7 +75,7 @@ def _length_of_character(first: int) -> int:
     return 1 if first < 0xC0 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
 
 
-class PieceTokenizer(Vocabulary):
+class PieceTokenizer(ForeignVocabulary):
     """Sub-words of a SentencePiece unigram model, numbered by a list that may hold other pieces too, such as those of the other language.
 
     What the model does not cover is looked up in the list as it stands, so that characters of the other language are known as well.
@@ -103,24 +103,13 @@ class PieceTokenizer(Vocabulary):
         specials: Sequence[int | None],
         original: str,
     ) -> None:
+        super().__init__(specials, len(names))
         self.pieces, self.unknown = list(pieces), unknown
         self.charsmap, self._replacements = charsmap, Replacements(base64.b64decode(charsmap, validate=True))
-        self.names, self.specials, self.original = list(names), list(specials), original
+        self.names, self.original = list(names), original
         self.backend = Backend(models.Unigram(self.pieces, unk_id=unknown, byte_fallback=False))
-        known = set(self.specials)
-        self.ids: list[int | None] = [*self.specials, *(index for index in range(len(self.names)) if index not in known)]
         self.vocabulary = [None if index is None else self.names[index] for index in self.ids]  # of heed's ids
         self._numbers = {piece: i for i, piece in enumerate(self.vocabulary) if piece is not None and i >= len(SPECIALS)}
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of ids, special tokens included."""
-        return len(self.ids)
-
-    @property
-    def absent(self) -> list[int]:
-        """Ids that the foreign vocabulary lacks: nothing is ever written with them."""
-        return [index for index, foreign in enumerate(self.ids) if foreign is None]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, as `encode` does."""

@@ -63,6 +63,30 @@ class Vocabulary:
         return int(index)
 
 
+class ForeignVocabulary(Vocabulary):
+    """A vocabulary of another maker under heed's ids: the special tokens first, then all its other tokens in its own order.
+
+    Attributes:
+        specials: the foreign ids of padding, begin, end and unknown; None for one that there is not.
+        ids: the foreign id of each of heed's.
+    """
+
+    def __init__(self, specials: Sequence[int | None], n_foreign: int) -> None:
+        self.specials = list(specials)
+        known = set(self.specials)
+        self.ids: list[int | None] = [*self.specials, *(index for index in range(n_foreign) if index not in known)]
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of heed's ids, special tokens included."""
+        return len(self.ids)
+
+    @property
+    def absent(self) -> list[int]:
+        """Heed's ids that the foreign vocabulary lacks: nothing is ever written with them."""
+        return [index for index, foreign in enumerate(self.ids) if foreign is None]
+
+
 def for_the_eye(text: str) -> str:
     """Return a token as it is shown: "▁" is a space, "\\n" a line end."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text.replace(" ", "▁"))

@@ -119,7 +119,7 @@ def stream(
     banned = _Banned.of(never, (), prefix.device)
     watchers = None if watch is None else [watch(0)]
     for draw in _draws(model, state, prefix, points, limits=limits, end=end, options=options, never=banned, watchers=watchers):
-        if draw.tokens[0] != end:
+        if draw.tokens[0] != end and draw.log_p[0] > NEVER:
             yield draw.tokens[0]
 
 

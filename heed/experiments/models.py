@@ -216,12 +216,17 @@ def _head(config: RunConfig) -> dict[str, Any]:
     data = config.data
     test = data.test or f"fold {data.fold} of {data.folds} of the training data"
     return {
-        "title": f"Which kind of model for {Path(str(data.train)).parent.name}/{Path(str(data.train)).name}?",
+        "title": f"Which kind of model for {named(str(data.train))}?",
         "date": datetime.date.today().isoformat(),
         "machine": describe_machine(),
         "data": {"train": data.train, "test": test, "classes": {}},
         "verdict": [UNFINISHED],
     }
+
+
+def named(source: str) -> str:
+    """Name a data file by its folder, where it is in one that has a name, and itself."""
+    return "/".join([part for part in Path(source).parts if part not in ("/", "..")][-2:])
 
 
 def notes(config: RunConfig, n_networks: int) -> list[str]:

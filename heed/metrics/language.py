@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from heed.errors import DataError
-from heed.metrics.intervals import Comparison, Floats, Score, ScoreFunction, interval, paired_bootstrap, resampled_sums
+from heed.metrics.foretold import ForetoldMetrics
+from heed.metrics.intervals import Comparison, Floats, Score, ScoreFunction, paired_bootstrap
 from heed.metrics.ratios import mean_score
-from heed.metrics.rows import Rows
 
 # Where a text's counts stand in its row: -log p (natural), tokens, bytes, unknown tokens.
 COLUMNS: dict[str, list[int]] = {"perplexity": [0, 1], "bits_per_byte": [0, 2]}
@@ -65,11 +65,10 @@ def unknown_remarks(scores: Mapping[str, Any]) -> list[str]:
     return [f"{stand} unknown to the model, which need not foretell which one: perplexity and bits per byte are too good"]
 
 
-class LanguageMetrics:
+class LanguageMetrics(ForetoldMetrics):
     """Gather how likely texts are, keeping four numbers for each."""
 
-    def __init__(self) -> None:
-        self._rows = Rows(N_COLUMNS)
+    what, functions, columns, n_columns = "language", SCORE_FUNCTIONS, COLUMNS, N_COLUMNS
 
     def add(self, log_p: Sequence[float], tokens: Sequence[int], n_bytes: Sequence[int], unknown: Sequence[int]) -> None:
         """Count texts: the natural log p of each, its tokens, its bytes in UTF-8, and how many of the tokens are unknown.
@@ -77,22 +76,7 @@ class LanguageMetrics:
         Raises:
             DataError: a log p is not finite.
         """
-        rows = np.array([[-p for p in log_p], tokens, n_bytes, unknown], dtype=np.float64).T
-        if not np.isfinite(rows).all():
-            row = int(np.argmin(np.isfinite(rows).all(axis=1)))
-            raise DataError(f"language metrics: text {self.n + row + 1} has log p {log_p[row]}; the weights are damaged or diverged")
-        self._rows.add(rows)
-
-    @property
-    def n(self) -> int:
-        """Texts so far."""
-        return len(self._rows)
-
-    @property
-    def statistics(self) -> dict[str, Floats]:
-        """The counts behind every score, name -> (N, 2): what `bootstrap` takes with `SCORE_FUNCTIONS[name]`."""
-        table = self._rows.table
-        return {name: table[:, columns] for name, columns in COLUMNS.items()}
+        self._add(log_p, [[-p for p in log_p], tokens, n_bytes, unknown])
 
     def scores(self, *, resamples: int = 1000, seed: int = 0) -> LanguageScores:
         """Score what was added, each score with its 95 % bootstrap interval over texts.
@@ -103,8 +87,7 @@ class LanguageMetrics:
         table = self._rows.table
         if not len(table):
             raise DataError("language metrics: there are no texts to score; expected at least one; check the data file and its filters")
-        sums = resampled_sums(table, resamples=resamples, seed=seed)
-        scores = {name: interval(function(sums[:, COLUMNS[name]])) for name, function in SCORE_FUNCTIONS.items()}
+        scores = self._intervals(table, resamples=resamples, seed=seed)
         _, n_tokens, n_bytes, n_unknown = (round(float(total)) for total in table.sum(axis=0))
         return LanguageScores(scores, len(table), n_tokens, n_bytes, n_unknown)
 

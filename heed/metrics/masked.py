@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 
 from heed.errors import DataError
-from heed.metrics.intervals import Comparison, Floats, Score, ScoreFunction, interval, paired_bootstrap, resampled_sums
+from heed.metrics.foretold import ForetoldMetrics
+from heed.metrics.intervals import Comparison, Floats, Score, ScoreFunction, paired_bootstrap
 from heed.metrics.language import perplexity_score
 from heed.metrics.ratios import mean_score
-from heed.metrics.rows import Rows
 
 # Where a text's counts stand in its row: tokens named right, -log p (natural), hidden tokens.
 COLUMNS: dict[str, list[int]] = {"accuracy": [0, 2], "perplexity": [1, 2]}
 N_COLUMNS = 3
-
 
 SCORE_FUNCTIONS: dict[str, ScoreFunction] = {"accuracy": mean_score, "perplexity": perplexity_score}
 
@@ -38,11 +37,10 @@ class MaskedScores:
         return {**{name: score.to_json() for name, score in self.scores.items()}, "n": self.n, "hidden_tokens": self.n_hidden}
 
 
-class MaskedMetrics:
+class MaskedMetrics(ForetoldMetrics):
     """Gather how hidden tokens were foretold, keeping three numbers for each text."""
 
-    def __init__(self) -> None:
-        self._rows = Rows(N_COLUMNS)
+    what, functions, columns, n_columns = "masked", SCORE_FUNCTIONS, COLUMNS, N_COLUMNS
 
     def add(self, right: Sequence[int], log_p: Sequence[float], hidden: Sequence[int]) -> None:
         """Count texts: how many hidden tokens of each were named right, the natural log p of all, and how many there are.
@@ -50,22 +48,7 @@ class MaskedMetrics:
         Raises:
             DataError: a log p is not finite.
         """
-        rows = np.array([right, [-p for p in log_p], hidden], dtype=np.float64).T
-        if not np.isfinite(rows).all():
-            row = int(np.argmin(np.isfinite(rows).all(axis=1)))
-            raise DataError(f"masked metrics: text {self.n + row + 1} has log p {log_p[row]}; the weights are damaged or diverged")
-        self._rows.add(rows)
-
-    @property
-    def n(self) -> int:
-        """Texts so far."""
-        return len(self._rows)
-
-    @property
-    def statistics(self) -> dict[str, Floats]:
-        """The counts behind every score, name -> (N, 2): what `bootstrap` takes with `SCORE_FUNCTIONS[name]`."""
-        table = self._rows.table
-        return {name: table[:, columns] for name, columns in COLUMNS.items()}
+        self._add(log_p, [right, [-p for p in log_p], hidden])
 
     def scores(self, *, resamples: int = 1000, seed: int = 0) -> MaskedScores:
         """Score what was added, each score with its 95 % bootstrap interval over texts.
@@ -77,9 +60,7 @@ class MaskedMetrics:
         n_hidden = round(float(table[:, 2].sum()))
         if not n_hidden:
             raise DataError("masked metrics: there are no hidden tokens to score; expected texts that hold some; check the data file")
-        sums = resampled_sums(table, resamples=resamples, seed=seed)
-        scores = {name: interval(function(sums[:, COLUMNS[name]])) for name, function in SCORE_FUNCTIONS.items()}
-        return MaskedScores(scores, len(table), n_hidden)
+        return MaskedScores(self._intervals(table, resamples=resamples, seed=seed), len(table), n_hidden)
 
     def compare(self, other: "MaskedMetrics", *, resamples: int = 1000, seed: int = 0) -> dict[str, Comparison]:
         """Test on the same texts whether another model (b) differs from this one (a), score by score.

@@ -1,6 +1,6 @@
 """Tensors only: attention, positions, blocks, models and losses. Sees no text, files or devices."""
 
-from heed.model.attention import Attention, attend, attention_weights, causal_mask, padding_mask, record_attention
+from heed.model.attention import Attention, attend, attention_weights, causal_mask, padding_mask, record_attention, same_text_mask
 from heed.model.block import Block, FeedForward, Stack
 from heed.model.cache import DecoderState, KVCache
 from heed.model.config import ModelConfig
@@ -39,6 +39,7 @@ __all__ = [
     "mermaid",
     "padding_mask",
     "record_attention",
+    "same_text_mask",
     "sinusoid_table",
     "vocabulary_loss",
 ]

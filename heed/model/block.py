@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from heed.model.approximations import build_mix
-from heed.model.attention import Attention, Mix, padding_mask
+from heed.model.attention import Attention, Mix, padding_mask, same_text_mask
 from heed.model.cache import LayerCache
 from heed.model.config import ModelConfig
 from heed.model.dropout import Dropout
@@ -185,6 +185,7 @@ class Stack(nn.Module):
         memory_mask: Tensor | None = None,
         *,
         positions: Tensor | None = None,
+        texts: Tensor | None = None,
         caches: Sequence[LayerCache] | None = None,
     ) -> Tensor:
         """Pass x (B, T, D) through all blocks.
@@ -194,12 +195,16 @@ class Stack(nn.Module):
             memory: (B, S', D), looked at by the cross-attention of a decoder.
             memory_mask: (B, S'), True = real.
             positions: (B, T), places of the tokens, read by rotary positions; default those after the cached ones.
+            texts: (B, T), the number of the text that each token is of, where texts that do not see each other stand behind one another;
+                for attention over all pairs, without caches.
             caches: one per block, of the tokens before x.
         Returns:
             (B, T, D).
         """
         n_past = 0 if caches is None else caches[0].past.length
         attn_mask = None if mask is None else padding_mask(mask)
+        if texts is not None:
+            attn_mask = same_text_mask(texts) if attn_mask is None else attn_mask & same_text_mask(texts)
         cross_mask = None if memory_mask is None else padding_mask(memory_mask)
         turn = None if self.rotary is None else self.rotary(n_past, n_past + x.size(1), positions, x.device)
         bias = None if self.relative is None else self.relative.of_span(n_past, n_past + x.size(1), x.device)

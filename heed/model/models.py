@@ -224,6 +224,16 @@ class Causal(nn.Module):
         positions = None if mask is None else places(mask)
         return for_head(self.stack(self.stem(inputs, 0, positions), mask, positions=positions), self.config)
 
+    def hidden_of_texts(self, inputs: Tensor, places: Tensor) -> Tensor:
+        """Do what `hidden` does where several texts stand behind one another in a row, none of which sees another.
+
+        Args:
+            inputs: ids (B, T).
+            places: (B, T), the place of each token in its text: 0 where one begins, and for padding.
+        """
+        texts = (places == 0).cumsum(-1)
+        return for_head(self.stack(self.stem(inputs, 0, places), positions=places, texts=texts), self.config)
+
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """Score the token after each of inputs (B, T); returns logits (B, T, V)."""
         logits: Tensor = self.head(self.hidden(inputs, mask))

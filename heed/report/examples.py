@@ -175,13 +175,22 @@ def _texts(example: Mapping[str, Any], answered: Mapping[str, Any], keys: Keys) 
     said = figure(answered.get("text", ""))
     inputs = [_input(name, example[name], keys, answered) for name in keys.inputs if name in example]
     remarks = [_plain("remark", name, value) for name, value in example.items() if name not in (*keys.inputs, *keys.outputs)]
-    wanted = [_reference(_spaced(name, example[name], keys)) for name in keys.outputs if name in example and name not in keys.inputs]
+    wanted = [name for name in keys.outputs if name in example and name not in keys.inputs]
     if not wanted:
         return [*inputs, *([Text("answer", "answer", escape(_cut(said)))] if said else []), *remarks]
-    tags = listed(answered.get("tags"))
-    remarks = [_plain("answer", "in the text", said), *remarks] if tags else remarks
-    reference, answer = tag_differences(wanted[0].split(), [figure(tag) for tag in tags]) if tags else differences(wanted[0], said)
+    remarks = [_plain("answer", "in the text", said), *remarks] if listed(answered.get("tags")) else remarks
+    reference, answer = _compared(_spaced(wanted[0], example[wanted[0]], keys), answered)
     return [*inputs, Text("reference", "reference", reference or NOTHING), Text("answer", "answer", answer or NOTHING), *remarks]
+
+
+def _compared(value: object, answered: Mapping[str, Any]) -> tuple[Markup, Markup]:
+    """Mark what differs between what the answer should have been and what it is: tag by tag, label by label, or word by word."""
+    tags = [figure(tag) for tag in listed(answered.get("tags"))]
+    if tags:
+        return tag_differences(_reference(value).split(), tags)
+    if isinstance(value, list) and "labels" in answered:
+        return label_differences([figure(one) for one in value], [figure(one) for one in listed(answered["labels"])])
+    return differences(_reference(value), figure(answered.get("text", "")))
 
 
 def _reference(value: object) -> str:
@@ -245,6 +254,16 @@ def tag_differences(wanted: Sequence[str], said: Sequence[str]) -> tuple[Markup,
     """Mark in two rows of tags those that differ from the one of the same word, as `differences` does."""
     alike = [a == b for a, b in zip_longest(wanted, said)]
     return _row_of_tags("del", wanted, alike), _row_of_tags("ins", said, alike)
+
+
+def label_differences(wanted: Sequence[str], said: Sequence[str]) -> tuple[Markup, Markup]:
+    """Mark the labels that the other side does not have, in whatever order they stand there, as `differences` does."""
+    return _row_of_labels("del", wanted, said), _row_of_labels("ins", said, wanted)
+
+
+def _row_of_labels(element: str, labels: Sequence[str], others: Sequence[str]) -> Markup:
+    marked = Markup(f"<{element}>{{}}</{element}>")
+    return Markup(", ").join(label if label in others else marked.format(label) for label in labels)
 
 
 def _row_of_tags(element: str, tags: Sequence[str], alike: Sequence[bool]) -> Markup:

@@ -31,7 +31,7 @@ from heed.tasks.inheritance import check_cutting, check_stack, taken_settings
 class RunConfig(Settings):
     """Every setting of a run."""
 
-    seed: int = Field(default=1, ge=0, description="governs weights, order, dropout and the split of validation data")
+    seed: int = Field(default=1, ge=0, lt=2**63, description="governs weights, order, dropout and the split of validation data")
     init: str | None = Field(
         default=None, description="a run folder to start from: its model settings, what cuts its examples, and every weight that fits"
     )

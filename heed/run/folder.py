@@ -81,6 +81,10 @@ def _is_replaceable(folder: Path, *, force: bool) -> bool:
         raise ConfigError(f"{folder}: exists already and is never overwritten; choose another --to{way_out}")
     if not is_run:
         raise ConfigError(f"{folder}: is not a run folder, so --force does not delete it; choose another --to")
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise ConfigError(
+            f"{folder}: is the folder you are in, or holds it, so it cannot be replaced; go to another, or choose another --to"
+        )
     return True
 
 

@@ -17,7 +17,8 @@ FEW = 1000  # rows below which scores hang on the draw
 
 def classification_advice(scores: Mapping[str, Any], data: Mapping[str, Any], settings: Settings) -> list[str]:
     """Return advice on a classifier, most pressing first."""
-    found = [*scores.get("remarks", []), *_classes(scores, data, settings), *_data(data), *_calibration(scores), *_size(scores, data)]
+    of_data = [*_classes(scores, data, settings), *_data(data, settings)]
+    found = [*scores.get("remarks", []), *of_data, *_calibration(scores), *_size(scores, data)]
     return found or ["Nothing in these numbers asks for a change; more or other training data is the surest next step."]
 
 
@@ -45,7 +46,7 @@ def _confused(name: str, labels: list[str], row: list[int]) -> Iterator[str]:
             yield f"{most:,} of {sum(row):,} {name!r} were taken for {other!r}: read some of them below; their labels may overlap."
 
 
-def _data(data: Mapping[str, Any]) -> Iterator[str]:
+def _data(data: Mapping[str, Any], settings: Settings) -> Iterator[str]:
     train = data.get("train", {})
     rows, counts = max(1, train.get("rows", 1)), train.get("counts", {})
     if counts.get("contradictions", 0) >= FAULTY * rows:
@@ -56,9 +57,14 @@ def _data(data: Mapping[str, Any]) -> Iterator[str]:
     n_long, limit = data.get("too_long", 0), data.get("max_length")
     if n_long >= LONG * rows and data.get("long_examples") == "cut":
         yield f"{n_long:,} training texts are cut at {limit} tokens: try task.long_texts=windows, or a larger data.max_length."
-    unknown = data.get("vocabulary", {}).get("unknown_share_valid", 0.0)
+    vocabulary = data.get("vocabulary", {})
+    unknown = vocabulary.get("unknown_share_valid", 0.0)
     if unknown >= UNKNOWN:
-        yield f"{unknown:.0%} of the words in the validation texts are not known: try task.tokens=subwords, or a larger task.vocab_size."
+        full = vocabulary.get("size", 0) >= getattr(settings, "vocab_size", 0)  # or a larger one would hold no more
+        yield (
+            f"{unknown:.0%} of the {getattr(settings, 'tokens', 'words')} in the validation texts are not known: try task.tokens=subwords"
+            f"{', or a larger task.vocab_size' if full else ''}."
+        )
 
 
 def _calibration(scores: Mapping[str, Any]) -> Iterator[str]:

@@ -1,4 +1,8 @@
-"""How much each word of a text spoke for an answer: gradient times input (Simonyan et al. 2013; Denil et al. 2014)."""
+"""How much each word of a text spoke for an answer: integrated gradients (Sundararajan et al. 2017).
+
+Gradient times input alone says little here: layer norms hide the scale of an input, so that what it says hardly goes with what becomes of
+the answer when a word is left out.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,35 +17,62 @@ from heed.model.models import Encoder
 from heed.model.stems import TokenStem
 from heed.model.windows import Windows
 
+PATH_STEPS = 16  # places between the average word of a text and each word itself where gradients are taken
 
-def token_weights(model: Encoder, windows: Windows, *, n_tokens: int, label: int) -> Tensor:
-    """Return gradient times input of one class's logit for each token of a text (S,), summed over its windows.
 
+def token_weights(model: Encoder, windows: Windows, *, n_tokens: int, label: int, alone: bool) -> Tensor:
+    """Return how much each token of a text (S,) added to the lead of a class, summed over its windows.
+
+    That is what is gained on the way from the average word of the text to the token itself, while the others go the same way.
     What the n-grams of model.n_grams say is added as it is: a linear score needs no gradient to be divided.
 
     Args:
         windows: of one text, on the model's device; what frames them has the place -1.
+        alone: the class is judged by its own logit, rather than by how far that is above the mean of the others.
     """
-    assert isinstance(model.stem, TokenStem)
-    embedded: list[Tensor] = []
-
-    def keep(module: torch.nn.Module, arguments: Any, out: Tensor) -> Tensor:
-        embedded.append(out.detach().requires_grad_())
-        return embedded[-1]
-
-    hook = model.stem.embedding.register_forward_hook(keep)
-    try:
-        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # cuDNN's LSTMs have no gradient when answering
-            logit = model.eval().classify(windows.ids, windows.mask)[:, label].mean()
-    finally:
-        hook.remove()
-    (gradient,) = torch.autograd.grad(logit, embedded[0])
-    told = (gradient * embedded[0]).sum(-1).detach()
+    shares = [(step + 0.5) / PATH_STEPS for step in range(PATH_STEPS)]
+    told = torch.stack([_gain(model, windows, share, label=label, alone=alone) for share in shares]).mean(0)
     if model.n_grams is not None:
-        told = told + model.n_grams.by_token(windows.ids, windows.mask)[..., label].detach() / len(told)
+        told = told + _lead(model.n_grams.by_token(windows.ids, windows.mask).detach(), label, alone) / len(told)
     places, told = windows.places.cpu(), told.cpu()  # (N, W) each
     real = places >= 0
     return torch.zeros(n_tokens).index_add(0, places[real], told[real].float())
+
+
+def _gain(model: Encoder, windows: Windows, share: float, *, label: int, alone: bool) -> Tensor:
+    """Return for each token (N, W) how fast the lead of a class grows at a share of the way from the average word, times the whole way."""
+    assert isinstance(model.stem, TokenStem)
+    reached: list[Tensor] = []
+    way: list[Tensor] = []
+
+    def go(module: torch.nn.Module, arguments: Any, out: Tensor) -> Tensor:
+        average = _average(model, windows, out.detach())
+        way.append(out.detach() - average)
+        reached.append((average + share * way[0]).requires_grad_())
+        return reached[0]
+
+    hook = model.stem.embedding.register_forward_hook(go)
+    try:
+        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # cuDNN's LSTMs have no gradient when answering
+            lead = _lead(model.eval().classify(windows.ids, windows.mask).float(), label, alone).mean()
+    finally:
+        hook.remove()
+    (gradient,) = torch.autograd.grad(lead, reached[0])
+    return (gradient * way[0]).sum(-1).detach()
+
+
+def _average(model: Encoder, windows: Windows, embedded: Tensor) -> Tensor:
+    """Return the mean of a text's embedded tokens (D,); that of the vocabulary where they are all the same."""
+    assert isinstance(model.stem, TokenStem)
+    real = windows.places >= 0
+    ids = windows.ids[real]
+    return (embedded[real] if (ids != ids[0]).any() else model.stem.embedding.weight.detach()).mean(0)
+
+
+def _lead(scores: Tensor, label: int, alone: bool) -> Tensor:
+    """Return how far the scores (..., C) of a class are above the mean of the others; where it is judged alone, they themselves."""
+    own = scores[..., label]
+    return own if alone else own - (scores.sum(-1) - own) / (scores.size(-1) - 1)
 
 
 def word_weights(

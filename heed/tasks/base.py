@@ -13,6 +13,7 @@ from torch import Tensor
 
 from heed.config import DRAWING, DecodeConfig, Settings
 from heed.data.batch import Batch
+from heed.data.layout import Layout
 from heed.data.parts import Part
 from heed.data.rows import Example
 from heed.data.store import Encoded
@@ -108,7 +109,7 @@ class Task(ABC):
     counts_tokens: ClassVar[bool] = True  # whether the units of the loss are tokens
     continues: ClassVar[bool] = False  # whether an answer goes on where its (one) input ends, so that both joined are an input again
     reads: frozenset[str] = frozenset(DecodeConfig.model_fields)  # settings of decoding that its answers depend on
-    window: ClassVar[int | None] = None  # examples held in memory at a time while answering, where they are larger than text
+    window: ClassVar[int | None] = None  # examples held in memory at a time, where they are larger than text
     undivided: ClassVar[tuple[str, str]] = ("different input", "different inputs")  # one, and several, of what `together` tells apart
     settings: ClassVar[type[Settings]]
     heirlooms: ClassVar[tuple[str, ...]] = ("tokenizer",)  # parts that are taken over from the run that `init` names
@@ -258,6 +259,11 @@ class Task(ABC):
     def long_examples(self) -> str:
         """Say what `fitted` does to examples beyond max_length."""
         return "left out"
+
+    @property
+    def layout(self) -> Layout:
+        """How examples become rows of the batches that are learned and validated on; answers and scores have rows of their own."""
+        return Layout()
 
     def n_places(self, encoded: Mapping[str, Tensor]) -> int:
         """Return how many places of a sequence the model sees at once when it answers."""

@@ -15,24 +15,22 @@ import torch
 from torch import Tensor
 
 from heed.config import DecodeConfig, Settings
-from heed.data.audio import Wave, at_rate, from_hops, read_audio, to_hops
+from heed.data.audio import Wave, at_rate, read_audio, to_hops
 from heed.data.batch import Batch
-from heed.data.feature_settings import FeatureSettings
 from heed.data.features import Features
 from heed.data.foreign import ForeignTokenizer
+from heed.data.kept_recordings import KeptRecordings
 from heed.data.ngrams import Ngrams
-from heed.data.noise import NoiseSource, disturbed, mixed_examples
+from heed.data.noise import NoiseSource, mixed_examples
 from heed.data.parts import Part
 from heed.data.recordings import Durations, Recordings
 from heed.data.rows import Example
-from heed.data.spec_augment import spec_augment
 from heed.data.spelling import Spelling
 from heed.data.spoken import SpokenSurvey, survey_spoken
 from heed.data.store import Encoded
 from heed.data.text import Tokenizer
 from heed.data.transcripts import NORMALISATIONS, normalised
-from heed.data.vocal_tract import stretch_frequencies
-from heed.data.whisper import WhisperFeatures, WhisperSettings
+from heed.data.whisper import WhisperFeatures
 from heed.data.words import Words
 from heed.decode.ctc import n_needed
 from heed.errors import ConfigError, DataError
@@ -42,6 +40,7 @@ from heed.model.losses import LossSum, ctc_loss, vocabulary_loss
 from heed.model.models import Encoder, Model, Seq2Seq
 from heed.tasks.base import RANKING, WRITING, Answer, Metrics, Task
 from heed.tasks.listening import LanguageModel, Listener, Transcriber, recording_picture
+from heed.tasks.speech_augmentation import changed_features, changed_recording, changes_recordings, noise_source
 from heed.tasks.speech_settings import SpeechRecognitionSettings
 
 if TYPE_CHECKING:
@@ -58,32 +57,6 @@ KEPT_BYTES = 1 << 27  # of recordings between being checked and being encoded: a
 
 # Settings of decoding that the search over CTC's labels reads.
 HEARING = RANKING | {"beams", "language_model", "language_weight", "label_bonus", "hot_words", "hot_word_boost"}
-
-
-class KeptRecordings:
-    """Recordings that were decoded once and will be wanted again, (T, hop) each, in a memory of so many bytes."""
-
-    def __init__(self, n_bytes: int) -> None:
-        self.n_free = n_bytes
-        self._hops: dict[str, Tensor] = {}
-
-    def has_room(self, n_bytes: float) -> bool:
-        """Tell whether so much more may be kept."""
-        return n_bytes <= self.n_free
-
-    def add(self, path: str, hops: Tensor) -> None:
-        """Keep the recording of a path, which is not kept yet."""
-        self._hops[path] = hops
-        self.n_free -= hops.nbytes
-
-    def find(self, source: object) -> Tensor | None:
-        """Return a recording that is kept; None for others."""
-        return self._hops.get(source) if isinstance(source, str) else None
-
-    def drop(self, source: object) -> None:
-        """Keep a recording no longer, if it was kept."""
-        if isinstance(source, str) and (hops := self._hops.pop(source, None)) is not None:
-            self.n_free += hops.nbytes
 
 
 class SpeechRecognition(Task):
@@ -189,33 +162,9 @@ class SpeechRecognition(Task):
 
     def _fitted_features(self, examples: Iterable[Example], n_examples: int) -> Features | WhisperFeatures:
         if self.config.features == "whisper":
-            return WhisperFeatures(self._whisper_settings())
+            return WhisperFeatures(self.config.whisper_settings())
         step = -(-n_examples // STATISTICS_ROWS)  # evenly over the data, which may be sorted by speaker
-        return Features.fit(self._feature_settings(), (self._hops(example) for example in islice(examples, 0, None, step)))
-
-    def _whisper_settings(self) -> WhisperSettings:
-        rate = cast(int, self.config.sample_rate)
-        n_fft, hop = (round(rate * ms / 1000) for ms in (self.config.frame_ms, self.config.hop_ms))
-        return WhisperSettings(rate, n_fft, hop, self.config.n_mels, round(self.config.piece_seconds))
-
-    def _feature_settings(self) -> FeatureSettings:
-        config = self.config
-        return FeatureSettings(
-            sample_rate=cast(int, config.sample_rate),
-            frame_ms=config.frame_ms,
-            hop_ms=config.hop_ms,
-            window=config.window,
-            kind=cast(Any, config.features),
-            n_mels=config.n_mels,
-            n_mfcc=config.n_mfcc,
-            lowest_hz=config.lowest_hz,
-            highest_hz=config.highest_hz,
-            deltas=config.deltas,
-            zero_crossings=config.zero_crossings,
-            spectral_entropy=config.spectral_entropy,
-            range_db=config.range_db,
-            normalise=cast(Any, config.normalise),
-        )
+        return Features.fit(self.config.feature_settings(), (self._hops(example) for example in islice(examples, 0, None, step)))
 
     @property
     def tokenizer(self) -> Transcriber:
@@ -351,45 +300,20 @@ class SpeechRecognition(Task):
     @property
     def augments(self) -> bool:
         """Whether training recordings are changed."""
-        config = self.config
-        changes = (config.speed, config.volume_db, config.equaliser_db, config.noise_share, config.silence_share, config.quiet_seconds)
-        return any(changes)
+        return changes_recordings(self.config)
 
     def augmented(self, encoded: Encoded, draw: np.random.Generator) -> Encoded:
         """Play a recording at another speed and level, by another microphone, with quiet around it and noise in it; or nothing at all."""
-        config = self.config
-        wave = from_hops(encoded["audio"].numpy())
-        if draw.random() < config.silence_share:
-            hushed = self._noise.alone(len(wave), draw)
-            return {"audio": self._as_hops(hushed), "text": encoded["text"][:0]}
-        changed = disturbed(
-            wave,
-            draw,
-            speed=config.speed,
-            volume_db=config.volume_db,
-            equaliser_db=config.equaliser_db,
-            sample_rate=cast(int, config.sample_rate),
-            noise=self._noise if draw.random() < config.noise_share else None,
-            noise_db=(config.noise_db[0], config.noise_db[1]),
-            quiet=round((config.quiet_seconds or 0.0) * cast(int, config.sample_rate)),
-            room=self._noise,
-        )
-        return {**encoded, "audio": self._as_hops(changed)}
-
-    def _as_hops(self, wave: np.ndarray[Any, Any]) -> Tensor:
-        return torch.from_numpy(to_hops(wave, self.features.hop))
+        return changed_recording(encoded, draw, self.config, self._noise)
 
     @cached_property
     def _noise(self) -> NoiseSource:
-        try:
-            return NoiseSource.named(self.config.noise, cast(int, self.config.sample_rate))
-        except DataError as error:
-            raise DataError(f"task.noise: {error}") from error
+        return noise_source(self.config)
 
     def loss(self, model: Model, batch: Batch) -> LossSum:
         """Sum the loss over the labels of every transcript: CTC's, the decoder's, or both weighed."""
         heard, mask = self.features(batch["audio"], batch.mask("audio"))
-        heard = self._changed(heard, mask) if model.training else heard
+        heard = changed_features(heard, mask, self.config, self.features) if model.training else heard
         target, real = batch["text"], batch.mask("text")
         if isinstance(model, Encoder):
             logits, places = model.label_logits(heard, mask)
@@ -402,24 +326,6 @@ class SpeechRecognition(Task):
         heard_labels = ctc_loss(model.labels(memory), places, target, real)
         share = self.config.ctc_weight
         return LossSum(share * heard_labels.total + (1 - share) * written.total, written.units, written.right)
-
-    def _changed(self, heard: Tensor, mask: Tensor) -> Tensor:
-        """Return features (B, T, F) as training hears them: from other vocal tracts, and with parts hidden."""
-        config = self.config
-        if config.vocal_tract:
-            assert isinstance(self.features, Features)
-            heard = stretch_frequencies(heard, config.vocal_tract, self.features.settings)
-        if not (config.frequency_masks or config.time_masks):
-            return heard
-        width = max(1, round(config.frequency_width * heard.size(-1)))
-        return spec_augment(
-            heard,
-            mask,
-            n_frequency_masks=config.frequency_masks,
-            frequency_width=width,
-            n_time_masks=config.time_masks,
-            time_share=config.time_share,
-        )
 
     def _written(self, model: Seq2Seq, memory: Tensor, places: Tensor, target: Tensor, real: Tensor) -> LossSum:
         """Sum the decoder's cross-entropy of every label and of the end."""

@@ -1,11 +1,13 @@
 """What may be set about speech recognition, and which settings would do nothing beside others."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal, cast
 
 from pydantic import Field, model_validator
 
 from heed.config import Settings
+from heed.data.feature_settings import FeatureSettings
+from heed.data.whisper import WhisperSettings
 
 ENERGIES = ("vocal_tract", "range_db")
 # What belongs to other features than these.
@@ -104,6 +106,36 @@ class SpeechRecognitionSettings(Settings):
     piece_seconds: float = Field(
         default=30.0, ge=1, description="longer recordings are cut where they are quietest before they are answered"
     )
+
+    def whisper_settings(self) -> WhisperSettings:
+        """Return what the features of Whisper are told; raises ConfigError for what they cannot be."""
+        rate = self._settled_rate
+        n_fft, hop = (round(rate * ms / 1000) for ms in (self.frame_ms, self.hop_ms))
+        return WhisperSettings(rate, n_fft, hop, self.n_mels, round(self.piece_seconds))
+
+    def feature_settings(self) -> FeatureSettings:
+        """Return what all other features are told; raises ConfigError for what they cannot be."""
+        return FeatureSettings(
+            sample_rate=self._settled_rate,
+            frame_ms=self.frame_ms,
+            hop_ms=self.hop_ms,
+            window=self.window,
+            kind=cast(Any, self.features),
+            n_mels=self.n_mels,
+            n_mfcc=self.n_mfcc,
+            lowest_hz=self.lowest_hz,
+            highest_hz=self.highest_hz,
+            deltas=self.deltas,
+            zero_crossings=self.zero_crossings,
+            spectral_entropy=self.spectral_entropy,
+            range_db=self.range_db,
+            normalise=cast(Any, self.normalise),
+        )
+
+    @property
+    def _settled_rate(self) -> int:
+        assert self.sample_rate is not None
+        return self.sample_rate
 
     @model_validator(mode="after")
     def _fits_task(self) -> "SpeechRecognitionSettings":

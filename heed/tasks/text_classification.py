@@ -1,8 +1,7 @@
 """Text classification: a text (or two) in, its class out, or all labels that apply."""
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -22,7 +21,7 @@ from heed.data.labels import Labels, in_order
 from heed.data.parts import Part
 from heed.data.rows import Example
 from heed.data.store import Encoded
-from heed.data.text import Tokenizer, is_spaceless
+from heed.data.text import Tokenizer
 from heed.data.vectors import Vectors, matrix, read_vectors
 from heed.data.words import Preparation, Words
 from heed.errors import ConfigError, DataError
@@ -34,27 +33,16 @@ from heed.model.config import ModelConfig
 from heed.model.losses import LossSum, class_divergence, class_loss, decision_divergence, decision_loss
 from heed.model.models import Encoder, HierarchicalEncoder, Model
 from heed.model.stems import TokenStem
-from heed.model.windows import (
-    WINDOW_TOKENS,
-    Windows,
-    cut_pairs,
-    cut_windows,
-    first_windows,
-    framed_windows,
-    in_parts,
-    mean_of_windows,
-    shortened,
-)
+from heed.model.windows import WINDOW_TOKENS, in_parts, mean_of_windows
 from heed.tasks.advice import classification_advice
 from heed.tasks.attribution import token_weights, word_weights
 from heed.tasks.base import RANKING, Answer, Metrics, Task
+from heed.tasks.long_texts import LongTexts, with_ends
+from heed.tasks.text_augmentation import changed_text, changes_texts, text_augmenter
 from heed.tasks.text_settings import TextClassificationSettings
 
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？；\n])")
 CALIBRATED_SCORES = ("calibration_error_before", "coverage", "accuracy_when_answered")  # of a temperature or a threshold
 VOCABULARY_ROWS = 2000  # validation rows whose unknown words are counted
-OF_WINDOWS = ("long_texts", "overlap", "train_windows")  # settings that say how texts are cut
-LEAST_OF_PAIR = 3  # tokens of a window: one of each text, and the end between them
 ROUNDING = 1e-6  # within which a probability comes out again
 
 
@@ -195,8 +183,9 @@ class TextClassification(Task):
         """Set the sizes of the vocabulary and of the head."""
         if model.architecture != "encoder":
             raise ConfigError(f"model.architecture: text classification needs encoder, found {model.architecture}")
-        if model.positions == "learned" and self.max_length + self._n_framing > model.max_length:
-            frame = "a begin token" if self._n_framing == 1 else f"the {self._n_framing} tokens that stand around a text"
+        n_framing = self._long_texts.n_framing
+        if model.positions == "learned" and self.max_length + n_framing > model.max_length:
+            frame = "a begin token" if n_framing == 1 else f"the {n_framing} tokens that stand around a text"
             raise ConfigError(
                 f"data.max_length={self.max_length} and {frame} do not fit model.max_length={model.max_length}, the places that "
                 "learned positions know; raise the one or lower the other"
@@ -211,28 +200,11 @@ class TextClassification(Task):
                 "same way both times; set model.dropout=0.2 or task.drop_words=0.1, or leave it out"
             )
         self.by_sentence = model.hierarchical
-        self._check_windows()
+        self._long_texts.check(self.config)
         sizes: dict[str, Any] = {"vocab_size": self.tokenizer.vocab_size, "n_classes": len(self.labels.labels)}
         if self.vectors is not None:
             sizes |= {"d_embedding": self.vectors.dimension, "embedding_scale": False, "frozen_embedding": self.config.freeze_vectors}
         return model.replace(**sizes)
-
-    def _check_windows(self) -> None:
-        """Raise ConfigError where the settings of windows do not fit the model or the length of a window."""
-        if self.by_sentence:
-            ignored = next((name for name in OF_WINDOWS if self.config.changed(name)), None)
-            if ignored is not None:
-                raise ConfigError(f"task.{ignored} would be ignored with model.hierarchical=true, which reads whole texts; leave it out")
-            return
-        if not self._cuts and self.config.overlap >= self.max_length:
-            raise ConfigError(
-                f"task.overlap={self.config.overlap} does not fit data.max_length={self.max_length}, the tokens of a window; lower it"
-            )
-        if self.config.pair and self.max_length < LEAST_OF_PAIR:
-            raise ConfigError(
-                f"data.max_length={self.max_length} has no room for a token of each text and the end between them; make it {LEAST_OF_PAIR} "
-                "or more"
-            )
 
     def start(self, model: Model) -> None:
         """Copy the word vectors in."""
@@ -259,17 +231,7 @@ class TextClassification(Task):
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         if not self.by_sentence:
             return self.tokenizer.encode_batch(texts)
-        return [self._with_ends(text) for text in texts]
-
-    def _with_ends(self, text: str) -> list[int]:
-        """Return the ids of a text with an end after each sentence, and in sentences of more than data.max_length tokens after so many."""
-        sentences = [sentence for sentence in SENTENCE_END.split(text) if sentence.strip()]
-        pieces = (
-            ids[start : start + self.max_length]
-            for ids in self.tokenizer.encode_batch(sentences)
-            for start in range(0, len(ids), self.max_length)
-        )
-        return [token for piece in pieces for token in (*piece, Tokenizer.eos_id)]
+        return [with_ends(text, self.tokenizer, self.max_length) for text in texts]
 
     def target(self, label: str | list[str]) -> Tensor:
         """Return a label's number (), or 0 and 1 for each label (C,) where several may apply."""
@@ -282,57 +244,35 @@ class TextClassification(Task):
 
     def fitted(self, encoded: Encoded) -> Encoded | None:
         """Cut a long text, where that was asked for; of two texts the longer first."""
-        ids = encoded["text"]
-        if not self._cuts or ids.size(0) <= self.max_length:
-            return encoded
-        if not self.config.pair:
-            return {**encoded, "text": ids[: self.max_length]}
-        end = int((ids == Tokenizer.eos_id).int().argmax())
-        n_first, n_second = shortened(end, ids.size(0) - end - 1, self.max_length - 1)
-        return {**encoded, "text": torch.cat([ids[:n_first], ids[end : end + 1 + n_second]])}
-
-    @property
-    def _cuts(self) -> bool:
-        return self.config.long_texts == "truncate" and not self.by_sentence
+        ids = self._long_texts.fitted(encoded["text"])
+        return encoded if ids is encoded["text"] else {**encoded, "text": ids}
 
     @property
     def long_examples(self) -> str:
         """Say what becomes of texts beyond data.max_length."""
-        return "cut" if self._cuts else "read by their sentences" if self.by_sentence else "read in windows"
+        return self._long_texts.fate
 
     def n_places(self, encoded: Mapping[str, Tensor]) -> int:
         """Return how many tokens the model sees at once."""
-        return min(encoded["text"].size(0), self.max_length) + self._n_framing
+        return min(encoded["text"].size(0), self.max_length) + self._long_texts.n_framing
+
+    @property
+    def _long_texts(self) -> LongTexts:
+        """How texts are read that are longer than the model sees at once."""
+        return LongTexts.of(self.config, self.tokenizer, self.max_length, by_sentence=self.by_sentence)
 
     @property
     def augments(self) -> bool:
         """Whether training texts are changed."""
-        return bool(self.config.drop_words or self.config.swap_words or self.config.synonyms)
+        return changes_texts(self.config)
 
     def augmented(self, encoded: Encoded, draw: np.random.Generator) -> Encoded:
         """Leave out, swap and replace words."""
-        ids = encoded["text"].numpy()
-        ends = np.flatnonzero(ids == Tokenizer.eos_id)  # between two texts, and behind sentences; words do not cross them
-        parts = np.split(ids, np.sort(np.concatenate([ends, ends + 1])))
-        changed = [part if not len(part) or part[0] == Tokenizer.eos_id else self._augmenter(part, draw) for part in parts]
-        return {**encoded, "text": torch.from_numpy(np.concatenate(changed))}
+        return {**encoded, "text": changed_text(encoded["text"], draw, self._augmenter)}
 
     @cached_property
     def _augmenter(self) -> Augmenter:
-        synonyms = list(self._synonyms()) if self.config.synonyms is not None else []
-        replace = self.config.replace_words if synonyms else 0.0
-        return Augmenter(self.tokenizer.word_starts, synonyms, self.config.drop_words, self.config.swap_words, replace)
-
-    def _synonyms(self) -> Iterator[list[list[int]]]:
-        """Yield the groups of synonyms as ids, in each way in which they stand in texts."""
-        for group in read_synonyms(str(self.config.synonyms)):
-            words = [self.preparation(word) for word in group]
-            if self.config.tokens == "characters":  # any run of letters may be part of a longer word, but not in Chinese
-                words = [word for word in words if len(word) == 1 or is_spaceless(word)]
-            forms = [self.tokenizer.encode_batch(words)]
-            if isinstance(self.tokenizer, Tokenizer):
-                forms.append(self.tokenizer.encode_inside([word for word in words if is_spaceless(word)]))
-            yield from ([ids for ids in form if ids and Tokenizer.unk_id not in ids] for form in forms)
+        return text_augmenter(self.config, self.tokenizer, self.preparation)
 
     @property
     def passes(self) -> int:
@@ -386,30 +326,10 @@ class TextClassification(Task):
             found = model.classify(ids, mask, at_once=None if torch.is_grad_enabled() else WINDOW_TOKENS)
             return found.float(), torch.ones(len(batch), dtype=torch.long)
         assert isinstance(model, Encoder)
-        windows = self._windows(ids, mask, most)
+        windows = self._long_texts.windows(ids, mask, most)
         found = torch.cat([model.classify(part.ids, part.mask) for part in in_parts(windows)])
         n_windows = torch.bincount(windows.rows, minlength=len(batch))
         return mean_of_windows(found.float(), windows.rows, len(batch)), n_windows
-
-    def _windows(self, ids: Tensor, mask: Tensor, most: int | None) -> Windows:
-        """Cut texts into windows, each with a begin token and, where the tokenizer has it so, an end token."""
-        sizes = {"size": self.max_length, "overlap": 0 if self._cuts else self.config.overlap}
-        if self.config.pair:
-            ends = ((ids == Tokenizer.eos_id) & mask).int().argmax(1)
-            cut = cut_pairs(ids, mask, ends, **sizes, most=most)
-        else:
-            cut = cut_windows(ids, mask, **sizes, most=most)
-        cut = first_windows(cut) if self._cuts else cut
-        tokenizer = self.tokenizer
-        end = Tokenizer.eos_id if tokenizer.ends_texts else None
-        repeated = Tokenizer.eos_id if self.config.pair and tokenizer.separators > 1 else None
-        return framed_windows(cut, begin=tokenizer.bos_id, end=end, separator=repeated)
-
-    @property
-    def _n_framing(self) -> int:
-        """Tokens around those of a window: begin, and what else its tokenizer puts there."""
-        extra = self.tokenizer.separators - 1 if self.config.pair else 0
-        return 1 + int(self.tokenizer.ends_texts) + int(extra)
 
     def predict(self, model: Model, batch: Batch, options: DecodeConfig) -> list[Answer]:
         """Answer with the likeliest class, or all that are likelier than not."""
@@ -417,14 +337,8 @@ class TextClassification(Task):
         logits = logits.double() / self.calibration.temperature
         shares = (logits.sigmoid() if self.config.multi_label else logits.softmax(-1)).tolist()
         lengths = batch.mask("text").sum(1).tolist()
-        ways = [self._way(length, n) for length, n in zip(lengths, n_windows.tolist(), strict=True)]
+        ways = [self._long_texts.way(length, n) for length, n in zip(lengths, n_windows.tolist(), strict=True)]
         return [self._answer(row, way, options.n_best) for row, way in zip(shares, ways, strict=True)]
-
-    def _way(self, length: int, n_windows: int) -> dict[str, int]:
-        """Say of a text of so many tokens how it was read, if not at once and whole."""
-        if self._cuts:
-            return {"cut": length - self.max_length} if length > self.max_length else {}
-        return {"windows": n_windows} if n_windows > 1 else {}
 
     def _answer(self, shares: list[float], way: Mapping[str, int], n_best: int) -> Answer:
         names = self.labels.labels
@@ -512,7 +426,7 @@ class TextClassification(Task):
         return classification_advice(scores, data, self.config)
 
     def pictures(self, model: Model, example: Example, answer: Answer) -> dict[str, Any] | None:
-        """Return how much each word spoke for the answered class: gradient times input (Simonyan et al. 2013; Denil et al. 2014)."""
+        """Return how much each word spoke for the answered class: integrated gradients (Sundararajan et al. 2017)."""
         assert isinstance(model, Encoder)
         if self.by_sentence or (self.config.multi_label and not answer.details["labels"]):
             return None
@@ -522,8 +436,9 @@ class TextClassification(Task):
         label = answer.details["labels"][0] if self.config.multi_label else answer.text
         ids = encoded["text"]
         asked = collate([encoded]).to(next(model.parameters()).device)
-        windows = self._windows(asked["text"], asked.mask("text"), None)
-        weights = token_weights(model, windows, n_tokens=len(ids), label=self.labels.index(label))
+        windows = self._long_texts.windows(asked["text"], asked.mask("text"))
+        alone = self.config.multi_label
+        weights = token_weights(model, windows, n_tokens=len(ids), label=self.labels.index(label), alone=alone)
         words = list(word_weights(self.tokenizer, ids.tolist(), weights.tolist()))
         return {"words": [word for word, _ in words], "weights": [round(weight, 5) for _, weight in words], "label": label}
 

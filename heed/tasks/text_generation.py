@@ -3,9 +3,10 @@
 A document becomes ids with a begin token, and an end token where it ends. Long documents are divided into pieces of some
 PIECE_CONTEXTS contexts, which are held out, learned and scored as examples of their own, so that a single book can be split; each
 begins with the begin token. A piece is learned in consecutive windows of data.max_length tokens, in which every token is foretold once.
-Windows are rows of a batch: attention and positions begin anew in each, so that no text sees another. Nothing is packed behind one another
-in a row, because batches of like lengths leave little padding to save: 2 % of it with five thousand documents of some 20 tokens, and less
-with more. Only where an epoch has but a few batches is it more.
+Attention and positions begin anew in each, so that no text sees another. Windows are rows of a batch, beside others of their length, which
+leaves little padding: 2 % of it with five thousand documents of some 20 tokens, less with more, and more only where an epoch has but a few
+batches. With task.packed several stand behind one another in a row (`heed.data.layout.Packing`) and see each other no more than before:
+for batches that mix all lengths, and nearly all have one shape. Scores are of rows of their own.
 
 Beyond its context a model never goes: a longer prompt keeps its last data.max_length tokens, and an answer that reaches the end of the
 context goes on after its second half has been read again; answers say both. A longer text is scored in windows that overlap by
@@ -28,6 +29,7 @@ from heed.data.batch import Batch
 from heed.data.characters import Characters, spellings
 from heed.data.documents import CONTINUES, PIECE_CONTEXTS, divided
 from heed.data.foreign import ForeignTokenizer
+from heed.data.layout import Layout, Packing
 from heed.data.parts import Part
 from heed.data.rows import Example
 from heed.data.store import Encoded
@@ -62,6 +64,11 @@ class TextGenerationSettings(Settings):
     algorithm: Literal["bpe", "unigram"] = Field(default="bpe", description="how sub-words are learned")
     documents: Literal["file", "paragraphs"] = Field(
         default="file", description="what a document is: a file or a row of a table, or each of its paragraphs (blank lines between)"
+    )
+
+    packed: bool = Field(
+        default=False,
+        description="learn from several documents behind one another in each row, none of which sees another, so that rows are full",
     )
 
     @model_validator(mode="after")
@@ -165,17 +172,21 @@ class TextGeneration(Task):
         """Say what becomes of texts beyond data.max_length."""
         return "read in consecutive windows"
 
+    @property
+    def layout(self) -> Layout:
+        """How windows become rows of a batch."""
+        return Packing(self.max_length) if self.config.packed else Layout()
+
     def n_places(self, encoded: Mapping[str, Tensor]) -> int:
         """Return how many tokens the model sees at once."""
         return min(encoded["text"].size(0), self.max_length)
 
     def loss(self, model: Model, batch: Batch) -> LossSum:
-        """Sum the cross-entropy of every token given those before it."""
+        """Sum the cross-entropy of every token given those before it in its own text."""
         assert isinstance(model, Causal)
-        text = batch["text"]
-        hidden = model.hidden(text[:, :-1])  # padding is on the right, where no real token looks
+        hidden, wanted = _foretelling(model, batch)
         smoothing = self.label_smoothing if model.training else 0.0
-        head, wanted = model.head, text[:, 1:]
+        head = model.head
         return vocabulary_loss(
             hidden, head.weight, wanted, bias=head.bias, absent=head.absent, smoothing=smoothing, ignore=Tokenizer.pad_id
         )
@@ -379,6 +390,14 @@ class Likelihood(TextGeneration):
             row_of = rows[:, None].expand(chosen.shape)[chosen]
             total.index_add_(0, row_of, _log_p(model, hidden, part[:, 1:][chosen]))
         return total
+
+
+def _foretelling(model: Causal, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the vectors (B, T, D) from which the tokens of a batch, packed or not, are foretold, and these tokens (B, T)."""
+    if "places" in batch:
+        return model.hidden_of_texts(batch["text"], batch["places"]), batch["wanted"]
+    text = batch["text"]
+    return model.hidden(text[:, :-1]), text[:, 1:]  # padding is on the right, where no real token looks
 
 
 def _foretold_first(windows: Windows) -> Tensor:

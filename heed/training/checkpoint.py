@@ -50,8 +50,9 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     """Write `folder/step-N`, whole or not at all; raises TrainingError on a full disk."""
     folder.mkdir(parents=True, exist_ok=True)
     place = place_of(folder, progress.step)
-    draft = folder / f".{place.name}.draft"
-    shutil.rmtree(draft, ignore_errors=True)
+    draft, old = folder / f".{place.name}.draft", folder / f".{place.name}.old"
+    for left in (draft, old):
+        shutil.rmtree(left, ignore_errors=True)
     try:
         with explain_full_disk(place):
             draft.mkdir()
@@ -67,9 +68,11 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
             for path in draft.iterdir():
                 flush(path)
             flush(draft)
-            shutil.rmtree(place, ignore_errors=True)
+            if place.exists():  # of the same step; moved, which takes no time in which a kill would find neither
+                os.replace(place, old)
             os.replace(draft, place)
             flush(folder)
+        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise

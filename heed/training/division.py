@@ -72,7 +72,7 @@ def _hold_out(data: dict[str, Split], config: RunConfig, keep: Bools) -> str:
 
     data["train"] = Split(source.source, source.data, source.task, lambda row, one: bool(keep[row]) and not held_out(one))
     data["valid"] = Split(source.source, source.data, source.task, lambda row, one: bool(keep[row]) and held_out(one))
-    return f"{share:.1%} of the training examples, as there is no data.valid: chosen by a hash of their inputs and seed {seed}"
+    return f"about {share:.1%} of the training examples, as there is no data.valid: chosen by a hash of their inputs and seed {seed}"
 
 
 def _hold_out_together(data: dict[str, Split], seed: int, share: float, keep: Bools) -> str:

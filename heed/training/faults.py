@@ -1,11 +1,15 @@
 """What to do when a step fails: find where a number stopped being finite, and tell a lack of memory from other errors."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+
+from heed.errors import TrainingError
 
 # How torch's allocator for CPUs, oneDNN, C++ and CUDA's libraries word it; torch's allocator for GPUs has a class of its own.
 NO_MEMORY = (
@@ -19,6 +23,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+
+
+@contextmanager
+def explaining_lack_of_memory(folder: Path) -> Iterator[None]:
+    """Say in one line that memory ran out where no smaller batch helps: in the optimizer, in validation, in saving."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        what = str(error).partition("\n")[0][:120] or type(error).__name__  # Python's own has no words
+        raise TrainingError(
+            f"memory ran out ({what}); use a smaller model, or go on where there is more: heed train --resume {folder}"
+        ) from error
 
 
 def first_fault(model: nn.Module, compute: Callable[[], Tensor]) -> str | None:

@@ -14,7 +14,7 @@ from heed.training.muon import Muon
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig, precision: torch.dtype = torch.float32) -> torch.optim.AdamW:
-    """Return AdamW (Loshchilov & Hutter 2019) that decays matrices, but not embeddings, output heads, norms, biases and gates.
+    """Return AdamW (Loshchilov & Hutter 2019) that decays matrices, but not embeddings, heads of vocabularies, norms, biases and gates.
 
     With train.optimizer=muon those matrices are Muon's.
 

@@ -97,7 +97,7 @@ def _groups(trainer: Trainer) -> tuple[list[Rows], list[list[Rows]]]:
 
 
 def _answer(trainer: Trainer) -> None:
-    """Answer some long validation examples, as is done when training has ended."""
+    """Answer some validation examples, as is done when training has ended."""
     run = trainer.run
     trainer.model.eval()
     data = run.config.data

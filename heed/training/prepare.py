@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import heed
 from heed.adapters import Adapters
 from heed.config import DataConfig, read_yaml
-from heed.data.order import batches, padding_share
 from heed.data.read import hash_files
 from heed.data.rows import Example
 from heed.data.store import Encoded, Store, write_store
@@ -27,7 +26,7 @@ from heed.training.division import divide, splits
 from heed.training.origin import Origin
 from heed.training.summary import SPLIT_WORDS, summary
 
-CHUNK = 1000  # examples encoded at a time
+CHUNK = 1000  # examples encoded at a time, where the task does not hold fewer
 LOSS_METRICS = ("loss", "accuracy", "perplexity")  # what validating yields without generating answers
 
 Say = Callable[[str], None]
@@ -48,6 +47,7 @@ def prepare(config: RunConfig, folder: Path, say: Say) -> Prepared:
     task = config.build_task()
     check_metric(config, task)
     task.check_columns(config.data.columns, config.data.group)
+    task.layout.check_budget(config.train.batch_tokens)
     origin = None if config.init is None else Origin.open(config.init, own_task=config.task["name"])
     data = splits(config, task)
     say(f"reading {data['train'].source}")
@@ -225,13 +225,14 @@ def _length(encoded: Encoded, pieces: Sequence[Encoded]) -> int:
 
 def _encoded(task: Task, numbered: Iterable[tuple[int, Example]]) -> Iterator[tuple[int, Encoded]]:
     stream = iter(numbered)
-    while chunk := list(islice(stream, CHUNK)):
+    while chunk := list(islice(stream, task.window or CHUNK)):
         yield from zip((number for number, _ in chunk), task.encode_all([example for _, example in chunk], training=True), strict=True)
 
 
 def _figures(run: Run, train: Store, valid: Store, n_test: int | None) -> dict[str, Any]:
     lengths, config = train.lengths(), run.config.train
-    division = batches(lengths, config.batch_tokens, seed=run.config.seed, epoch=0, curriculum=config.curriculum)
+    layout = run.task.layout
+    division = layout.batches(lengths, config.batch_tokens, seed=run.config.seed, epoch=0, curriculum=config.curriculum)
     names = [key for key, kind in train.keys.items() if not kind["scalar"]]
     longest = dict(zip(names, lengths.max(axis=0).tolist(), strict=True))
     tokens = dict(zip(names, lengths.sum(axis=0).tolist(), strict=True))
@@ -240,6 +241,6 @@ def _figures(run: Run, train: Store, valid: Store, n_test: int | None) -> dict[s
         "tokens": {name: count for name, count in tokens.items() if longest[name] != 1},  # a key that is never longer is no sequence
         "longest": {name: count for name, count in longest.items() if count != 1},
         "batches": len(division),
-        "padding": round(padding_share(lengths, division), 4),
+        "padding": round(layout.padding_share(lengths, division), 4),
         "heed": heed.__version__,
     }

@@ -6,19 +6,17 @@ follows from (seed, step) and every batch from (seed, epoch), so a resumed run g
 
 import contextlib
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from heed.data.batch import Batch, collate
-from heed.data.order import Rows, batches, sequential_batches
+from heed.data.batch import Batch
+from heed.data.order import Rows
 from heed.data.store import Store
 from heed.device import choose_device, choose_precision, give_back_memory, tidy_memory
 from heed.errors import TrainingError
@@ -41,26 +39,14 @@ from heed.training.checkpoint import (
     save_checkpoint,
 )
 from heed.training.division import validation_rows
-from heed.training.faults import first_fault, is_out_of_memory
+from heed.training.faults import explaining_lack_of_memory, first_fault, is_out_of_memory
 from heed.training.log import TrainingLog
 from heed.training.optim import build_optimizer, learning_rate
-from heed.training.prepare import LOSS_METRICS, Prepared
-
-CALIBRATION_STEPS = 20  # updates timed before the number of steps that fit into train.minutes is fixed
-MOST_EVALUATIONS = 20
-DEFAULT_EPOCHS, FEWEST_STEPS, MOST_STEPS = 10, 1000, 20_000  # when neither steps, epochs nor minutes are asked for
-EVALUATION_SHARE = 0.93  # of train.minutes, what is left for updates when validation and the last checkpoint are paid for
-
+from heed.training.prepare import Prepared
+from heed.training.signals import StopSignal
+from heed.training.timetable import Timetable
 
 Stop = Callable[[int, float], bool]
-
-
-class Interrupted(Exception):
-    """A signal asked training to stop; the checkpoint is written."""
-
-    def __init__(self, number: int, step: int, folder: Path) -> None:
-        super().__init__(f"{signal.Signals(number).name} after step {step:,}; nothing is lost, go on with: heed train --resume {folder}")
-        self.exit_code = 128 + number
 
 
 @dataclass
@@ -106,9 +92,10 @@ class Trainer:
                 module.recompute = self.config.recompute
         self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = build_optimizer(self.model, self.config, self.precision)
-        self.progress = Progress(total_steps=self._planned_steps())
+        self.timetable = Timetable(self.config, updates_per_epoch=len(self.epoch(0)))
+        self.progress = Progress(total_steps=self.timetable.planned_steps())
         self.folder = self.run.folder / "checkpoints"
-        self.stop_signal: int | None = None
+        self.stop_signal = StopSignal()
         self._drawn = 0  # seed of the present step
         self._stop: Stop | None = None
         self._stopped = False
@@ -156,7 +143,7 @@ class Trainer:
             Interrupted: SIGINT or SIGTERM arrived; the step was finished and a checkpoint written.
         """
         self._stop = stop
-        with self.threads(), self._listening(), _explaining_lack_of_memory(self.run.folder):
+        with self.threads(), self.stop_signal.noted(self.log.say), explaining_lack_of_memory(self.run.folder):
             self.started = time.monotonic() - self.progress.seconds
             if self.progress.step == 0:
                 save_checkpoint(self.folder, self.model, self.optimizer, self.progress)
@@ -167,7 +154,7 @@ class Trainer:
                 self._after_update()
             if self.progress.step not in self.progress.evaluated:
                 self._evaluate()
-            self._obey_signal()
+            self.stop_signal.obey(self.progress.step, self.run.folder)
         self._finish()
 
     def update(self, group: list[Rows]) -> None:
@@ -253,13 +240,13 @@ class Trainer:
 
     def epoch(self, number: int) -> list[list[Rows]]:
         """Return the micro-batches of each update of an epoch."""
-        division = batches(
+        division = self.task.layout.batches(
             self.lengths, self.config.batch_tokens, seed=self.run.config.seed, epoch=number, curriculum=self.config.curriculum
         )
         return [division[i : i + self.config.accumulate] for i in range(0, len(division), self.config.accumulate)]
 
     def _batch(self, store: Store, rows: Rows) -> Batch:
-        return collate([store[int(row)] for row in rows], store.rows[rows].tolist()).to(self.device)
+        return self.task.layout.collate([store[int(row)] for row in rows], store.rows[rows].tolist()).to(self.device)
 
     def _training_batch(self, rows: Rows) -> Batch:
         """Lay training examples side by side, as often as the task passes them, each changed as its augmentation does at this step."""
@@ -267,7 +254,7 @@ class Trainer:
         if self.task.augments:
             seeds = [[self._drawn, int(row), number] for number in range(self.task.passes) for row in rows]
             examples = [self.task.augmented(one, np.random.default_rng(seed)) for one, seed in zip(examples, seeds, strict=True)]
-        return collate(examples, self.train_data.rows[rows].tolist() * self.task.passes).to(self.device)
+        return self.task.layout.collate(examples, self.train_data.rows[rows].tolist() * self.task.passes).to(self.device)
 
     def _scale_gradients(self, units: float) -> float:
         """Divide the summed gradients by the units, clip them, and return their norm before clipping."""
@@ -319,7 +306,7 @@ class Trainer:
         logged = step % self.config.log_every == 0 or step == 1
         line = {
             "step": step,
-            "epoch": self.progress.epoch + self.progress.group / self._updates_per_epoch(),
+            "epoch": self.progress.epoch + self.progress.group / self.timetable.updates_per_epoch,
             **totals.figures(),
             "grad_norm": norm,
             "lr": rate,
@@ -336,18 +323,11 @@ class Trainer:
     def _after_update(self) -> None:
         step = self.progress.step
         self._calibrate(step)
-        evaluate_every = self._evaluate_every()
-        evaluated = step % evaluate_every == 0
-        if evaluated:
+        if self.timetable.validates(step, self.progress.total_steps):
             self._evaluate()
-        elif step % (self.config.checkpoint_every or evaluate_every) == 0 or self.stop_signal is not None:
+        elif self.timetable.saves(step, self.progress.total_steps) or self.stop_signal.number is not None:
             self._checkpoint()
-        self._obey_signal()
-
-    def _obey_signal(self) -> None:
-        """Stop where a signal asked to; the checkpoint is written."""
-        if self.stop_signal is not None:
-            raise Interrupted(self.stop_signal, self.progress.step, self.run.folder)
+        self.stop_signal.obey(step, self.run.folder)
 
     def _evaluate(self) -> None:
         """Score the validation data, remember the best, and write a checkpoint."""
@@ -381,22 +361,25 @@ class Trainer:
         """Return loss, accuracy and, when the best weights are chosen by a score, the task's scores on the validation data."""
         self.model.eval()
         totals = Totals()
-        for rows in self._parts(sequential_batches(self.valid_data.lengths(), self.config.batch_tokens)):
+        for rows in self._parts(self.task.layout.sequential_batches(self.valid_data.lengths(), self.config.batch_tokens)):
             batch = self._batch(self.valid_data, rows)
             totals.add(self._loss(batch), batch)
         figures = totals.figures()
         figures["perplexity"] = math.exp(min(100.0, figures["loss"]))
         if self.config.best_metric not in figures:
-            figures |= self._task_scores()
+            figures |= self._task_scores(figures)
         return figures
 
-    def _task_scores(self) -> dict[str, float]:
+    def _task_scores(self, figures: dict[str, float]) -> dict[str, float]:
         config = self.run.config
         options = config.decode.replace(beams=1, n_best=1)
         scores = evaluate_examples(self.run, validation_rows(self.run), options, resamples=1).scores.to_json()
         values = {name: score["value"] for name, score in scores.items() if isinstance(score, dict) and "value" in score}
         if self.config.best_metric not in values:
-            raise TrainingError(f"train.best_metric={self.config.best_metric} is not one of {', '.join([*LOSS_METRICS, *values])}")
+            raise TrainingError(
+                f"train.best_metric={self.config.best_metric}: the validation data give no such score, but "
+                f"{', '.join([*figures, *values])}; choose one of these, or validate on other data"
+            )
         return values
 
     def _is_better(self, figures: dict[str, float]) -> bool:
@@ -464,65 +447,11 @@ class Trainer:
     def _stopped_early(self) -> bool:
         return 0 < self.config.early_stopping <= self.progress.evaluations_without_better
 
-    def _planned_steps(self) -> int | None:
-        """Return how many updates were asked for; None when only minutes were."""
-        if self.config.steps is not None:
-            return self.config.steps
-        if self.config.epochs is not None:
-            return max(1, round(self.config.epochs * self._updates_per_epoch()))
-        return None if self.config.minutes is not None else min(max(DEFAULT_EPOCHS * self._updates_per_epoch(), FEWEST_STEPS), MOST_STEPS)
-
-    def _updates_per_epoch(self) -> int:
-        if not hasattr(self, "_epoch_updates"):
-            self._epoch_updates = len(self.epoch(0))
-        return self._epoch_updates
-
-    def _evaluate_every(self) -> int:
-        if self.config.evaluate_every is not None:
-            return self.config.evaluate_every
-        total = self.progress.total_steps
-        return max(self._updates_per_epoch(), math.ceil(total / MOST_EVALUATIONS) if total else 0)
-
     def _calibrate(self, step: int) -> None:
         """Fix the number of steps that fit into train.minutes, once their speed is known; from then on it is part of the run."""
-        if self.progress.total_steps is None and step >= CALIBRATION_STEPS and self.config.minutes is not None:
-            left = 60 * self.config.minutes * EVALUATION_SHARE - self.progress.seconds
-            self.progress.total_steps = max(step + 1, step + int(left / (self.progress.seconds / step)))
-            self.log.say(f"{self.progress.total_steps:,} steps fit into {self.config.minutes:g} minutes")
-
-    @contextlib.contextmanager
-    def _listening(self) -> Iterator[None]:
-        """Note SIGINT and SIGTERM so that the step can be finished; a second one stops at once."""
-
-        def note(number: int, frame: FrameType | None) -> None:
-            if self.stop_signal is not None:
-                raise KeyboardInterrupt
-            self.stop_signal = number
-            self.log.say(f"{signal.Signals(number).name}: finishing the step and writing a checkpoint; once more to stop at once")
-
-        try:
-            before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread: signals go elsewhere
-            before = {}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _explaining_lack_of_memory(folder: Path) -> Iterator[None]:
-    """Say in one line that memory ran out where no smaller batch helps: in the optimizer, in validation, in saving."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise TrainingError(
-            f"memory ran out ({str(error).splitlines()[0][:120]}); use a smaller model, or go on where there is more: "
-            f"heed train --resume {folder}"
-        ) from error
+        if self.progress.total_steps is None and (fitting := self.timetable.fitting_steps(step, self.progress.seconds)) is not None:
+            self.progress.total_steps = fitting
+            self.log.say(f"{fitting:,} steps fit into {self.config.minutes:g} minutes")
 
 
 def _mix(seed: int, step: int) -> int:

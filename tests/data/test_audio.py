@@ -398,3 +398,12 @@ def test_real_recordings_are_read_as_librosa_reads_them(shared_data: Path) -> No
             wave = read_audio(file, sample_rate=asked)
             assert wave.sample_rate == (asked or rate)
             np.testing.assert_allclose(wave.samples, expected, atol=1e-5)
+
+
+def test_hops_are_the_same_however_many_are_rounded_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    wave = np.random.default_rng(1).uniform(-1.2, 1.2, 1003).astype(np.float32)
+    whole = to_hops(wave, 7)
+    monkeypatch.setattr("heed.data.audio.BLOCK_SAMPLES", 10)
+    np.testing.assert_array_equal(to_hops(wave, 7), whole)
+    expected = np.clip(np.rint(wave * 32768), -32768, 32767).astype(np.int16)
+    np.testing.assert_array_equal(whole.reshape(-1)[: len(wave)], expected)

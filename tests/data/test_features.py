@@ -1,6 +1,5 @@
-"""Features of speech: equal to their definitions and to librosa, row by row, batch or stream."""
+"""Features of speech: equal to their definitions and to librosa."""
 
-import json
 import math
 import warnings
 from dataclasses import replace
@@ -11,48 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from toy_waves import PLAIN, RATE, RICH, SMALL, close, hops_of, int16, noise, raw, tone
 
-from heed.data import features as module
 from heed.data.feature_settings import FeatureSettings, mel_of_hz
-from heed.data.features import (
-    DELTA_REACH,
-    FLOOR,
-    PRIOR_FRAMES,
-    Features,
-    FeatureStream,
-    cosines,
-    mel_filters,
-    window_values,
-)
-from heed.data.parts import load_parts, save_parts
-from heed.errors import CheckpointError, ConfigError, DataError
+from heed.data.features import FLOOR, Features, cosines, mel_filters, window_values
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import librosa
 import scipy.fft
 import scipy.signal
-
-RATE = 16_000
-PLAIN = FeatureSettings(RATE, normalise="none")
-# Small and odd: 8 bands of 100 samples that hop by 40, at a rate of 4 kHz.
-SMALL = FeatureSettings(4000, n_mels=8, lowest_hz=50, normalise="none")
-RICH = replace(SMALL, kind="mfcc", n_mfcc=5, deltas=2, zero_crossings=True, spectral_entropy=True)
-
-
-def tone(hz: float, n: int = RATE, rate: int = RATE, size: float = 0.9) -> np.ndarray[Any, Any]:
-    return size * np.sin(2 * np.pi * hz * np.arange(n) / rate + 0.1)
-
-
-def int16(wave: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.round(wave * 32767).astype(np.int16)
-
-
-def noise(n: int, seed: int = 0, size: float = 0.1) -> np.ndarray[Any, Any]:
-    return np.random.default_rng(seed).normal(0, size, n)
-
 
 SIGNALS = {
     "tone": int16(tone(1000)),
@@ -64,20 +31,6 @@ SIGNALS = {
     "click": np.eye(1, RATE, 5000)[0],
     "steps": int16(np.repeat(noise(RATE // 8), 8)),
 }
-
-
-def hops_of(wave: np.ndarray[Any, Any], hop: int) -> torch.Tensor:
-    """Cut a wave into hops (1, T, hop), the last filled up with zeros: a definition of its own."""
-    T = math.ceil(len(wave) / hop)
-    hops = np.zeros((T, hop), dtype=wave.dtype)
-    hops.reshape(-1)[: len(wave)] = wave
-    return torch.tensor(hops)[None]
-
-
-def raw(settings: FeatureSettings, wave: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    x, mask = Features(replace(settings, normalise="none"))(hops_of(wave, settings.hop))
-    assert mask.all()
-    return x[0].numpy()
 
 
 def in_one(wave: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -107,15 +60,6 @@ def librosa_log_mel(wave: np.ndarray[Any, Any], settings: FeatureSettings) -> np
 def frames_of(wave: np.ndarray[Any, Any], settings: FeatureSettings) -> list[np.ndarray[Any, Any]]:
     starts = range(0, len(wave) - settings.window_length + 1, settings.hop)
     return [wave[start : start + settings.window_length] for start in starts]
-
-
-def close(found: Any, expected: Any, limit: float) -> None:
-    found, expected = np.asarray(found), np.asarray(expected)
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= limit
-
-
-# Windows, filters, cosines
 
 
 @pytest.mark.parametrize(("name", "share"), [("hann", 0.5), ("hamming", 0.54)])
@@ -162,9 +106,6 @@ def test_filters_are_the_triangles_of_librosa(settings: FeatureSettings) -> None
 def test_cosines_are_the_orthonormal_dct(n: int, n_kept: int) -> None:
     values = np.random.default_rng(0).normal(size=(3, n))
     close(values @ cosines(n, n_kept).numpy(), scipy.fft.dct(values, type=2, norm="ortho")[:, :n_kept], 1e-12)
-
-
-# Features of a wave
 
 
 @pytest.mark.parametrize("name", SIGNALS)
@@ -303,297 +244,6 @@ def test_gradients_reach_the_samples_even_after_inference() -> None:
     assert 0 < hops.grad.abs().max() < math.inf
 
 
-# Rows, batches, lengths
-
-
-def test_a_second_has_98_frames() -> None:
-    assert raw(PLAIN, np.zeros(RATE)).shape == (98, 80)
-
-
-@pytest.mark.parametrize("settings", [SMALL, replace(SMALL, frame_ms=20), replace(SMALL, frame_ms=10), replace(SMALL, hop_ms=20)], ids=str)
-def test_the_number_of_frames_is_that_of_windows_that_fit(settings: FeatureSettings) -> None:
-    part = Features(settings)
-    for T in range(1, 9):
-        x, mask = part(torch.zeros(2, T, settings.hop))
-        fitting = len(range(0, T * settings.hop - settings.window_length + 1, settings.hop))
-        assert x.shape == (2, max(1, fitting), 8)
-        assert mask.all()
-        assert part.n_frames(torch.tensor([[0, T]])).tolist() == [[0, max(1, fitting)]]
-
-
-def test_nothing_has_no_frames() -> None:
-    x, mask = Features(RICH)(torch.zeros(2, 0, RICH.hop, dtype=torch.int16))
-    assert x.shape == (2, 0, 21)
-    assert mask.shape == (2, 0)
-    x, mask = Features(RICH)(torch.ones(2, 6, RICH.hop), torch.tensor([[True] * 6, [False] * 6]))
-    assert mask.sum(1).tolist() == [4, 0]
-    assert not x[1].any()
-    assert x.isfinite().all()
-
-
-def test_a_row_shorter_than_a_window_is_filled_up_with_zeros() -> None:
-    wave = noise(SMALL.hop)
-    close(raw(SMALL, wave), raw(SMALL, np.concatenate([wave, np.zeros(2 * SMALL.hop)])), 1e-6)
-
-
-@pytest.mark.parametrize("normalise", ["none", "utterance", "global", "running"])
-@pytest.mark.parametrize("base", [SMALL, RICH], ids=["plain", "rich"])
-def test_a_row_answers_in_a_batch_as_alone(normalise: Any, base: FeatureSettings) -> None:
-    part = Features.fit(replace(base, normalise=normalise), [noise(4000, seed=9)])
-    lengths = [1, 2, 3, 7, 20, 33]
-    waves = [torch.tensor(noise(n * base.hop, seed=n)).view(n, base.hop) for n in lengths]
-    hops = torch.full((len(lengths), 35, base.hop), torch.nan, dtype=torch.float64)
-    for row, wave in enumerate(waves):
-        hops[row, : len(wave)] = wave
-    x, mask = part(hops, torch.arange(35) < torch.tensor(lengths)[:, None])
-    raw_x, raw_mask = part.raw(hops, torch.arange(35) < torch.tensor(lengths)[:, None])
-    assert x.shape == (len(lengths), 33, part.n_features)
-    for row, wave in enumerate(waves):
-        for found, found_mask, alone in [(x, mask, part(wave[None])[0][0]), (raw_x, raw_mask, part.raw(wave[None])[0][0])]:
-            assert found_mask[row].tolist() == [True] * len(alone) + [False] * (33 - len(alone))
-            close(found[row, : len(alone)], alone, 1e-5)
-            assert not found[row, len(alone) :].any()
-
-
-def test_how_many_spectra_are_computed_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    hops = torch.tensor(noise(3 * 17 * SMALL.hop)).view(3, 17, SMALL.hop)
-    whole = Features(RICH)(hops)[0]
-    for at_once in (1, 6, 12, 44, 45, 46):
-        monkeypatch.setattr(module, "FRAMES_AT_ONCE", {"cpu": at_once})
-        close(Features(RICH)(hops)[0], whole, 1e-6)
-
-
-# Normalisation
-
-
-def test_statistics_are_those_of_all_frames_together() -> None:
-    settings = replace(RICH, normalise="global")
-    waves = [noise(n, seed=n, size=size) for n, size in [(5, 0.1), (100, 0.5), (4001, 1e-3), (2345, 0.1)]]
-    part = Features.fit(settings, (wave if len(wave) > 200 else torch.tensor(wave) for wave in [*waves, np.zeros(0)]))
-    frames = np.concatenate([raw(settings, wave).astype(np.float64) for wave in waves])
-    assert part.statistics is not None
-    assert part.statistics.frames == len(frames)
-    close(part.statistics.mean, frames.mean(0), 1e-5)
-    close(part.statistics.deviation, frames.std(0), 1e-5)
-    found = part(hops_of(waves[3], settings.hop))[0][0]
-    close(found, (raw(settings, waves[3]) - frames.mean(0)) / frames.std(0), 1e-3)
-
-
-def test_waves_and_their_hops_give_the_same_statistics() -> None:
-    settings = replace(SMALL, normalise="global")
-    wave = int16(noise(1000))
-    hops = hops_of(wave, settings.hop)[0]
-    assert (
-        Features.fit(settings, [wave]).to_json()
-        == Features.fit(settings, [hops]).to_json()
-        == Features.fit(settings, [hops.numpy()]).to_json()
-    )
-
-
-def test_statistics_of_loud_and_steady_features_keep_their_digits() -> None:
-    """A sum of squares in float32, or one minus the square of the mean, would lose a deviation this small beside its mean."""
-    settings = replace(SMALL, normalise="global")
-    waves = [tone(1000, 4000, 4000, size=0.5 + 1e-5 * n) for n in range(5)]
-    part = Features.fit(settings, waves)
-    assert part.statistics is not None
-    once = [Features(SMALL)._unnormalised(hops_of(wave, settings.hop), None)[0][0] for wave in waves]
-    close(part.statistics.deviation, torch.cat(once).std(0, correction=0), 1e-9)
-
-
-@pytest.mark.parametrize("normalise", ["none", "utterance"])
-def test_training_data_is_not_read_without_need(normalise: Any) -> None:
-    def unread() -> Any:
-        raise AssertionError
-        yield
-
-    assert Features.fit(replace(SMALL, normalise=normalise), unread()).statistics is None
-
-
-@pytest.mark.parametrize("waves", [[], [np.zeros(0)]])
-def test_no_audio_to_fit_is_refused(waves: list[Any]) -> None:
-    with pytest.raises(DataError, match="no audio"):
-        Features.fit(replace(SMALL, normalise="global"), waves)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_wave_that_is_not_finite_is_refused_by_its_number(value: float) -> None:
-    wave = noise(1000)
-    wave[500] = value
-    with pytest.raises(DataError, match=r"recording 2 .*NaN or infinite"):
-        Features.fit(replace(SMALL, normalise="running"), [noise(1000), wave])
-
-
-def test_utterances_have_mean_0_and_deviation_1() -> None:
-    hops = torch.tensor(noise(2 * 40 * RICH.hop)).view(2, 40, RICH.hop)
-    mask = torch.arange(40) < torch.tensor([[40], [23]])
-    x, frames = Features(replace(RICH, normalise="utterance"))(hops, mask)
-    for row, real in zip(x, frames, strict=True):
-        close(row[real].mean(0), np.zeros(21), 1e-5)
-        close(row[real].std(0, correction=0), np.ones(21), 1e-4)
-
-
-def test_running_normalisation_hears_the_past_behind_a_prior() -> None:
-    part = Features.fit(replace(RICH, normalise="running"), [noise(4000, seed=1), noise(4000, seed=2, size=0.01)])
-    wave = noise(60 * RICH.hop, size=0.3)
-    x = raw(RICH, wave).astype(np.float64)
-    assert part.statistics is not None
-    mean, deviation = np.array(part.statistics.mean), np.array(part.statistics.deviation)
-    # The prior as real frames: half of them a deviation above the mean, half below.
-    prior = np.concatenate([np.tile(mean + deviation, (PRIOR_FRAMES // 2, 1)), np.tile(mean - deviation, (PRIOR_FRAMES // 2, 1))])
-    heard = [np.concatenate([prior, x[: t + 1]]) for t in range(len(x))]
-    close(part(hops_of(wave, RICH.hop))[0][0], [(now - h.mean(0)) / h.std(0) for now, h in zip(x, heard, strict=True)], 1e-3)
-
-
-@pytest.mark.parametrize("normalise", ["global", "running"])
-def test_statistics_that_are_missing_are_asked_for(normalise: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"task.normalise={normalise} needs the statistics.*fit"):
-        Features(replace(SMALL, normalise=normalise))
-
-
-# Streams
-
-
-def streamed(part: Features, wave: torch.Tensor, cuts: list[int]) -> list[torch.Tensor]:
-    stream = FeatureStream(part)
-    return [*(stream.push(wave[begin:end]) for begin, end in pairwise([0, *sorted(cuts), len(wave)])), stream.finish()]
-
-
-STREAMED = [replace(base, normalise=normalise) for base in (SMALL, RICH) for normalise in ("none", "global", "running")]
-FITTED = [Features.fit(settings, [noise(4000, seed=3)]) for settings in STREAMED]
-
-
-@given(
-    part=st.sampled_from(FITTED),
-    length=st.integers(0, 1500),
-    shares=st.lists(st.floats(0, 1), max_size=8),
-    rounded=st.booleans(),
-)
-def test_a_stream_gives_the_features_of_the_whole_wave(part: Features, length: int, shares: list[float], rounded: bool) -> None:
-    wave = int16(noise(length, seed=length)) if rounded else noise(length, seed=length)
-    found = torch.cat(streamed(part, torch.tensor(wave), [int(share * length) for share in shares]))
-    expected = part(hops_of(wave, part.hop))[0][0]
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("settings", [SMALL, replace(SMALL, deltas=1), RICH], ids=lambda settings: f"{settings.deltas} deltas")
-@pytest.mark.parametrize("step", [1, 37, 100, 250])
-def test_a_stream_gives_each_frame_as_soon_as_it_is_known(settings: FeatureSettings, step: int) -> None:
-    stream, n_given = FeatureStream(Features(settings)), 0
-    for n in range(step, 1001, step):
-        n_given += len(stream.push(torch.zeros(step)))
-        complete = max(0, 1 + (n - settings.window_length) // settings.hop)
-        assert n_given == max(0, complete - DELTA_REACH * settings.deltas)
-
-
-def test_a_stream_is_ready_for_the_next_wave_after_the_end_of_one() -> None:
-    part = FITTED[-1]
-    stream, wave = FeatureStream(part), torch.tensor(noise(777))
-    first, second = (torch.cat([stream.push(wave), stream.finish()]) for _ in range(2))
-    assert torch.equal(first, second)
-    assert stream.finish().shape == (0, part.n_features)
-
-
-def held_bytes(stream: FeatureStream) -> int:
-    """Return how much memory the tensors of a stream keep alive, those they are a part of included."""
-    heard = stream._heard
-    held = [stream._samples, stream._frames, *([heard.total, heard.squares] if heard is not None else [])]
-    return sum(tensor.untyped_storage().nbytes() for tensor in held)
-
-
-def test_a_stream_remembers_no_more_after_long_than_after_short() -> None:
-    stream, held = FeatureStream(FITTED[-1]), []
-    for step in range(400):
-        stream.push(torch.tensor(noise(130, seed=step)))
-        held.append(held_bytes(stream))
-    assert max(held[200:]) <= max(held[10:200])
-    stream.push(torch.tensor(noise(50_000)))
-    assert held_bytes(stream) <= max(held)
-
-
-def test_a_stream_over_whole_utterances_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"task.normalise=utterance needs the whole.*task.normalise=running"):
-        FeatureStream(Features(replace(SMALL, normalise="utterance")))
-
-
-# Parts
-
-
-@pytest.mark.parametrize("part", [*FITTED, Features(replace(RICH, normalise="utterance", highest_hz=1999.5))], ids=range(7))
-def test_features_come_back_from_their_file(tmp_path: Path, part: Features) -> None:
-    save_parts(tmp_path, {"features": part})
-    again = load_parts(tmp_path)["features"]
-    assert isinstance(again, Features)
-    assert again.settings == part.settings
-    assert again.statistics == part.statistics
-    hops = torch.tensor(noise(30 * SMALL.hop)).view(1, 30, SMALL.hop)
-    assert torch.equal(again(hops)[0], part(hops)[0])
-    content = json.loads((tmp_path / "features.json").read_text(encoding="utf-8"))
-    assert content == {"kind": "features", **part.to_json()}
-
-
-def broken(*path: str, value: Any) -> dict[str, Any]:
-    """Return the file of good features with one value changed, or left out when it is `...`."""
-    content: dict[str, Any] = json.loads(json.dumps(FITTED[1].to_json()))
-    place = content
-    for key in path[:-1]:
-        place = place[key]
-    if value is ...:
-        del place[path[-1]]
-    else:
-        place[path[-1]] = value
-    return content
-
-
-FAULTS: list[tuple[tuple[str, ...], Any]] = [
-    (("settings",), ...),
-    (("settings",), None),
-    (("settings",), []),
-    (("settings", "hop_ms"), ...),
-    (("settings", "colour"), "red"),
-    (("settings", "sample_rate"), "16000"),
-    (("settings", "sample_rate"), 4000.5),
-    (("settings", "n_mels"), 8.0),
-    (("settings", "n_mels"), True),
-    (("settings", "n_mels"), 9),
-    (("settings", "n_mels"), 500),
-    (("settings", "zero_crossings"), 1),
-    (("settings", "window"), "flat"),
-    (("settings", "normalise"), "none"),
-    (("statistics",), ...),
-    (("statistics",), None),
-    (("statistics",), 7),
-    (("statistics", "mean"), ...),
-    (("statistics", "mean"), [0.0] * 7),
-    (("statistics", "mean"), ["0"] * 8),
-    (("statistics", "mean"), [True] * 8),
-    (("statistics", "mean"), [math.nan] * 8),
-    (("statistics", "mean"), [10**400] * 8),
-    (("statistics", "deviation"), [-0.1] * 8),
-    (("statistics", "deviation"), "11111111"),
-    (("statistics", "frames"), 0),
-    (("statistics", "frames"), 1.5),
-    (("statistics", "frames"), True),
-]
-
-
-@pytest.mark.parametrize(("path", "value"), FAULTS, ids=range(len(FAULTS)))
-def test_a_broken_file_is_refused_by_its_path(tmp_path: Path, path: tuple[str, ...], value: Any) -> None:
-    (tmp_path / "features.json").write_text(json.dumps({"kind": "features", **broken(*path, value=value)}))
-    with pytest.raises(CheckpointError, match=r"features\.json: not features of speech \(.*restore the run folder"):
-        load_parts(tmp_path)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("part", FITTED, ids=range(len(FITTED)))
-def test_a_gpu_gives_what_the_cpu_gives(part: Features) -> None:
-    hops, mask = torch.tensor(noise(2 * 30 * SMALL.hop)).view(2, 30, SMALL.hop), torch.arange(30) < torch.tensor([[30], [11]])
-    found, found_mask = part(hops.cuda(), mask.cuda())
-    assert found.is_cuda
-    close(found.cpu(), part(hops, mask)[0], 1e-5)
-    assert torch.equal(found_mask.cpu(), part(hops, mask)[1])
-    close(torch.cat(streamed(part, hops[0].flatten().cuda(), [50, 333])).cpu(), part(hops[:1])[0][0], 1e-5)
-
-
 @pytest.mark.parametrize("deltas", [0, 1])
 def test_energies_within_a_range_are_told_from_the_loudest_and_end_at_its_lowest(deltas: int) -> None:
     settings = replace(SMALL, deltas=0, spectral_entropy=True)
@@ -617,14 +267,3 @@ def test_a_range_makes_levels_alike_and_does_not_depend_on_the_rest_of_the_batch
     mask = torch.arange(29) < torch.tensor([[20], [29]])
     alone, _ = features(0.02 * loud)
     torch.testing.assert_close(features(padded, mask)[0][:1, : alone.size(1)], alone)
-
-
-def test_a_stream_has_no_loudest_yet() -> None:
-    with pytest.raises(ConfigError, match=r"task\.range_db needs the loudest of the whole utterance"):
-        FeatureStream(Features(replace(SMALL, range_db=40.0)))
-
-
-def test_features_of_a_run_that_is_older_than_a_setting_are_read() -> None:
-    content = FITTED[1].to_json()
-    del content["settings"]["range_db"]
-    assert Features.from_json(content).settings == FITTED[1].settings

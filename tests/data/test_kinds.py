@@ -28,26 +28,6 @@ def test_labels_are_the_same_text_from_numbers_and_from_text(tmp_path):
         assert labels(parquet) == ["1", "0", "-3"]
 
 
-@pytest.mark.parametrize(
-    ("value", "fault"),
-    [
-        ("null", "is null; expected a label"),
-        ("0.5", "is 0.5, of type float; expected a label: text or a whole number"),
-        ("NaN", "is nan, of type float; expected a label"),
-        ("Infinity", "is inf, of type float; expected a label"),
-        ('{"id": 1}', "is {'id': 1}, of type dict; expected a label"),
-        ('"　 "', "is empty"),
-        ('["a", "b"]', "is the list ['a', 'b']; expected one label; if an example can have several, set task.multi_label=true"),
-        ("[]", "is the list []; expected one label"),
-    ],
-)
-def test_what_is_no_label_is_a_fault_that_says_what_was_found(tmp_path, value, fault):
-    path = write(tmp_path / "a.jsonl", f'{{"text": "x", "class": {value}}}\n{{"text": "y", "class": 1}}\n')
-    rename = {"label": "class"}
-    assert f"{path}:1: column 'class' {fault}" in refusal(path, required=LABELLED, rename=rename)
-    assert read(path, required=LABELLED, rename=rename, bad_rows="skip") == [{"text": "y", "label": "1"}]
-
-
 def test_several_labels_are_the_same_list_from_lists_and_from_text(tmp_path):
     values = [["a", "b"], [], "a|b", " a | b ", "", " ", 3, [True, 2.0, " c "], ["b", "a", "b"], ["a|b"]]
     expected = [["a", "b"], [], ["a", "b"], ["a", "b"], [], [], ["3"], ["true", "2", "c"], ["b", "a"], ["a|b"]]
@@ -59,20 +39,39 @@ def test_several_labels_are_the_same_list_from_lists_and_from_text(tmp_path):
     assert labels(parquet, MULTI_LABELLED) == [["2", "1"], [], ["0"]]
 
 
+NO_LABEL = [
+    ("null", "is null; expected a label"),
+    ("0.5", "is 0.5, of type float; expected a label: text or a whole number"),
+    ("NaN", "is nan, of type float; expected a label"),
+    ("Infinity", "is inf, of type float; expected a label"),
+    ('{"id": 1}', "is {'id': 1}, of type dict; expected a label"),
+]
+NOT_ONE_LABEL = [
+    ('"　 "', "is empty"),
+    ('["a", "b"]', "is the list ['a', 'b']; expected one label; if an example can have several, set task.multi_label=true"),
+    ("[]", "is the list []; expected one label"),
+]
+NOT_SEVERAL_LABELS = [
+    ('["a", null]', "is ['a', None], of which one is null; expected a label"),
+    ('["a", ["b"]]', "is ['a', ['b']], of which one is ['b'], of type list; expected a label"),
+    ('["a", ""]', "is ['a', ''], of which one is empty"),
+    ('"a||b"', "is 'a||b', of which one is empty"),
+]
+
+
 @pytest.mark.parametrize(
-    ("value", "fault"),
+    ("kinds", "value", "fault"),
     [
-        ("null", "is null; expected a label"),
-        ("0.5", "is 0.5, of type float; expected a label"),
-        ('["a", null]', "is ['a', None], of which one is null; expected a label"),
-        ('["a", ["b"]]', "is ['a', ['b']], of which one is ['b'], of type list; expected a label"),
-        ('["a", ""]', "is ['a', ''], of which one is empty"),
-        ('"a||b"', "is 'a||b', of which one is empty"),
+        *((LABELLED, *fault) for fault in (*NO_LABEL, *NOT_ONE_LABEL)),
+        *((MULTI_LABELLED, *fault) for fault in (*NO_LABEL, *NOT_SEVERAL_LABELS)),
     ],
 )
-def test_what_are_no_labels_is_a_fault_that_says_what_was_found(tmp_path, value, fault):
-    path = write(tmp_path / "a.jsonl", f'{{"text": "x", "label": {value}}}\n')
-    assert f"{path}:1: column 'label' {fault}" in refusal(path, required=MULTI_LABELLED)
+def test_what_is_no_label_or_are_none_is_a_fault_that_says_what_was_found(tmp_path, kinds, value, fault):
+    path = write(tmp_path / "a.jsonl", f'{{"text": "x", "class": {value}}}\n{{"text": "y", "class": 1}}\n')
+    rename = {"label": "class"}
+    assert f"{path}:1: column 'class' {fault}" in refusal(path, required=kinds, rename=rename)
+    good = "1" if kinds == LABELLED else ["1"]
+    assert read(path, required=kinds, rename=rename, bad_rows="skip") == [{"text": "y", "label": good}]
 
 
 def test_columns_without_kinds_are_text(tmp_path):

@@ -70,9 +70,9 @@ def test_labels_that_are_given_wrongly_are_refused(names, fault):
 
 
 def test_one_class_is_enough_only_where_a_row_may_have_none():
-    with pytest.raises(DataError, match="all 3 rows have the label 'x'; a classifier needs at least two"):
+    with pytest.raises(DataError, match="every training row has the label 'x'; a classifier needs at least two"):
         fitted("x", "x", "x")
-    with pytest.raises(DataError, match="all 2 rows have the label 'x'"):
+    with pytest.raises(DataError, match="every training row has the label 'x'"):
         fitted("x", "x", given=["x", "y"])
     with pytest.raises(DataError, match="none of the 0 rows has a label"):
         fitted()

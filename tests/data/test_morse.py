@@ -11,6 +11,7 @@ from heed.data.morse import (
     CODE,
     LONGEST_CHARACTERS,
     SAMPLE_RATE,
+    WORDS_A_MINUTE,
     Hand,
     envelope,
     fading,
@@ -83,6 +84,16 @@ def test_messages_differ_fit_and_can_be_keyed() -> None:
     assert all(len(text) <= LONGEST_CHARACTERS and set(text) <= {*CODE, " "} and text == " ".join(text.split()) for text in first + second)
     assert messages(300, "1:train") == first
     assert messages(300, "2:train") != first
+
+
+def test_quick_hands_let_each_speed_be_heard_for_as_long() -> None:
+    draw = np.random.default_rng(7)
+    dots = np.array([Hand.drawn(draw, quick=True).dot_seconds for _ in range(20_000)])
+    middle = sum(WORDS_A_MINUTE) / 2
+    slow = dots[dots > 1.2 / middle].sum()
+    assert abs(slow / dots.sum() - 0.5) < 0.02
+    assert WORDS_A_MINUTE[0] <= 1.2 / dots.max()
+    assert 1.2 / dots.min() <= WORDS_A_MINUTE[1]
 
 
 def test_what_is_written_is_read_as_speech_and_written_once(tmp_path: Path) -> None:

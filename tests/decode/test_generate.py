@@ -15,6 +15,7 @@ from torch import Tensor
 from heed.config import DecodeConfig
 from heed.decode import Hypothesis, generate
 from heed.decode.filters import NEVER
+from heed.decode.generate import stream
 from heed.errors import TrainingError
 from heed.model import Causal, ModelConfig, Seq2Seq
 from heed.model.cache import DecoderState
@@ -381,3 +382,12 @@ def test_what_is_never_first_has_no_share_of_the_first_probability(translator: S
     first[list(banned)] = NEVER
     expected = first.log_softmax(-1)[best.ids[0]] + second.log_softmax(-1)[END]
     assert best.log_probability == pytest.approx(float(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize("options", [DecodeConfig(beams=1, max_length=4), DecodeConfig(sample=True, beams=1, max_length=4)])
+def test_where_every_answer_has_probability_0_a_stream_ends_at_the_last_possible_token(options: DecodeConfig) -> None:
+    def dead_end(past: list[int]) -> Tensor:
+        return torch.tensor([NEVER, NEVER, NEVER, 0.0]) if len(past) < 3 else torch.full((4,), NEVER)
+
+    assert generate(Recorder(dead_end), None, None, begin(1), end=END, options=options) == [[]]
+    assert list(stream(Recorder(dead_end), None, begin(1), end=END, options=options)) == [3, 3]

@@ -33,6 +33,7 @@ from heed.experiments.models import (
     corrected,
     judged_words,
     matched,
+    named,
     right_of,
     verdict,
     with_test_data,
@@ -224,6 +225,19 @@ def test_networks_and_baselines_are_judged_on_rows_that_chose_nothing(tmp_path: 
     assert not set(tested) & {*chosen_by, *trained}
     if given == ["valid"]:
         assert "given as data.valid, it chooses nothing here" in judged_words(asked, config)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("reviews.csv", "reviews.csv"),
+        ("../reviews.csv", "reviews.csv"),
+        ("/a.csv", "a.csv"),
+        ("/data/trec/train.jsonl", "trec/train.jsonl"),
+    ],
+)
+def test_the_title_names_a_file_by_its_folder_where_that_has_a_name(source: str, name: str) -> None:
+    assert named(source) == name
 
 
 def test_the_comparison_is_kept_as_json_and_as_a_page(compared: tuple[Path, dict[str, Any]]) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heed.model import attend, attention_weights, causal_mask, padding_mask
+from heed.model import attend, attention_weights, causal_mask, padding_mask, same_text_mask
+from heed.model.attention import RUN
 
 
 class Case(NamedTuple):
@@ -290,3 +291,21 @@ def test_causality_holds_to_the_bit_where_the_fused_kernel_works_in_tiles(attent
     edited[:, :, :, 333:] = torch.randn(3, 1, 2, 267, 8, dtype=dtype)
     before, after = attend(q, k, v, causal=True), attend(edited[0], edited[1], edited[2], causal=True)
     assert torch.equal(before[:, :, :333], after[:, :, :333])
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_texts_in_a_long_row_are_mixed_run_by_run_as_by_the_formula(attention_path: str, biased: bool) -> None:
+    T = 2 * RUN + 9
+    q, k, v = (torch.randn(2, n, T, 4, requires_grad=True) for n in (6, 3, 3))
+    bias = torch.randn(1, 6, T, T) if biased else None
+    numbers = torch.stack([torch.arange(T) // 50, torch.arange(T) // 7])
+    mask = same_text_mask(numbers)
+    mask[1, 0, 70:80] = False  # some queries are blind
+    keys, values = (x.repeat_interleave(2, dim=1) for x in (k, v))
+    expected = attention_weights(q, keys, mask & causal_mask(T, T), bias=bias) @ values
+    found = attend(q, k, v, mask, causal=True, bias=bias)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    upstream = torch.randn_like(found)
+    pairs = zip(*(torch.autograd.grad(one, (q, k, v), upstream) for one in (found, expected)), strict=True)
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)

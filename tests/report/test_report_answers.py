@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from heed.report.examples import MOST_CHARACTERS, Keys, example_keys, groups, tag_differences
+from heed.report.examples import MOST_CHARACTERS, Keys, example_keys, groups, label_differences, tag_differences
 
 KEYS = Keys(("question", "context"), ("answers",))
 
@@ -99,3 +99,11 @@ def test_a_tag_is_compared_with_that_of_the_same_word() -> None:
     left, right = tag_differences(["B-<x>", "O", "O", "B-y"], ["O", "O", "B-y"])
     assert left == "<del>B-&lt;x&gt;</del> O <del>O</del> <del>B-y</del>"
     assert right == "<ins>O</ins> O <ins>B-y</ins>"
+
+
+def test_labels_are_compared_one_by_one_in_whatever_order_they_stand() -> None:
+    assert label_differences(["sport", "a <b>"], ["a <b>", "sport"]) == ("sport, a &lt;b&gt;", "a &lt;b&gt;, sport")
+    assert label_differences(["sport", "food"], ["art", "food"]) == ("<del>sport</del>, food", "<ins>art</ins>, food")
+    entry = {"example": {"text": "x", "label": ["sport", "food"]}, "answer": {"text": "food, sport", "labels": ["food", "sport"]}}
+    (group,) = groups({"examples": {"best": [entry]}}, Keys(("text",), ("label",)))
+    assert [str(text.html) for text in group.shown[0].texts] == ["x", "sport, food", "food, sport"]

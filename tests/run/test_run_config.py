@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from heed.config import dump_yaml
 from heed.errors import ConfigError
@@ -94,3 +95,9 @@ def test_learned_positions_may_be_fewer_for_the_target_than_for_the_source() -> 
     assert resolve(joint, {"data": {"max_length": 300}}).data.max_length == 300
     with pytest.raises(ConfigError, match=r"data\.max_length=301 is more than model\.max_source_length=300"):
         resolve(joint, {"data": {"max_length": 301}})
+
+
+def test_a_seed_beyond_what_random_generators_take_is_refused_before_any_work() -> None:
+    torch.manual_seed(resolve(SPEECH, {"seed": 2**63 - 1}).seed)
+    with pytest.raises(ConfigError, match="seed"):
+        resolve(SPEECH, {"seed": 2**64})

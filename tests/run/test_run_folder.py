@@ -177,6 +177,16 @@ def test_force_does_not_delete_what_is_no_run(train: Train, tmp_path: Path) -> N
         train("file", force=True)
 
 
+@pytest.mark.parametrize(("inside", "named"), [(".", "."), (".", "../copied run"), ("parts", "..")])
+def test_force_does_not_pull_away_the_folder_that_one_is_in(
+    run_copy: Path, monkeypatch: pytest.MonkeyPatch, inside: str, named: str
+) -> None:
+    monkeypatch.chdir(run_copy / inside)
+    with pytest.raises(ConfigError, match="is the folder you are in, or holds it"), new_folder(Path(named), force=True):
+        pass
+    verify(run_copy)
+
+
 def test_a_folder_that_cannot_be_made_is_refused(train: Train, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     with pytest.raises(ConfigError, match=r"file/run: no folder can be made there \(Not a directory\)"):

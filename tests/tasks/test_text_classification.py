@@ -231,6 +231,16 @@ def test_a_wish_that_could_not_be_fulfilled_comes_first_among_the_advice() -> No
     ]
 
 
+@pytest.mark.parametrize(("size", "larger"), [(300, True), (299, False)])
+def test_a_larger_vocabulary_is_advised_only_where_it_would_hold_more(size: int, larger: bool) -> None:
+    settings = TextClassificationSettings(tokens="characters", vocab_size=300)
+    (line,) = (
+        one for one in classification_advice({}, {"vocabulary": {"size": size, "unknown_share_valid": 0.17}}, settings) if "17%" in one
+    )
+    assert line.startswith("17% of the characters in the validation texts are not known: try task.tokens=subwords")
+    assert ("or a larger task.vocab_size" in line) is larger
+
+
 def test_several_labels_are_each_judged_alone(several: Run) -> None:
     answers = several.predict(texts("red dog", "blue red cat", "the old man", "grey the blue red one"))
     for answer in answers:
@@ -314,7 +324,7 @@ def test_a_faulty_row_that_is_left_out_may_have_any_label(tmp_path: Path) -> Non
 
 def test_one_class_is_nothing_to_tell_apart(tmp_path: Path) -> None:
     rows = [{**row, "label": "warm"} for row in TRAIN[:30]]
-    with pytest.raises(DataError, match=r"all \d+ rows have the label 'warm'; a classifier needs at least two"):
+    with pytest.raises(DataError, match=r"every training row has the label 'warm'; a classifier needs at least two"):
         trained(tmp_path, rows, [{**row, "label": "warm"} for row in VALID[:9]])
     assert not (tmp_path / "run").exists()
 

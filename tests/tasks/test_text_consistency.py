@@ -14,7 +14,7 @@ from heed.config import merge
 from heed.data.batch import Batch, collate
 from heed.data.rows import Example
 from heed.errors import ConfigError
-from heed.model.losses import class_divergence, class_loss, decision_divergence
+from heed.model.losses import LossSum, class_divergence, class_loss, decision_divergence
 from heed.run import Run
 from heed.tasks.text_classification import TextClassification
 from heed.training.log import TrainingLog
@@ -69,17 +69,23 @@ def test_answers_far_apart_have_a_finite_divergence_also_in_half_precision(diver
     assert divergence(logits, logits).item() == 0
 
 
-@pytest.mark.parametrize("weights", ["none", {"cold": 3.0}])
-def test_the_loss_is_the_mean_of_both_passes_and_the_weighted_divergence(weights: Any) -> None:
-    rows = TRAIN[:7]
-    task = task_for(consistency=ALPHA, class_weights=weights)
+def read_twice(task: TextClassification, rows: Sequence[Example]) -> tuple[LossSum, torch.Tensor]:
+    """Return the loss of rows that training reads twice, and the logits (2B, C) that it rests on."""
     model = model_for(task, dropout=0.5).train()
     batch = twice(task, rows)
     with torch.no_grad():
         torch.manual_seed(3)
         found = task.loss(model, batch)
         torch.manual_seed(3)
-        shares = task.judge(model, batch)[0].double().softmax(-1).tolist()
+        return found, task.judge(model, batch)[0].double()
+
+
+@pytest.mark.parametrize("weights", ["none", {"cold": 3.0}])
+def test_the_loss_is_the_mean_of_both_passes_and_the_weighted_divergence(weights: Any) -> None:
+    rows = TRAIN[:7]
+    task = task_for(consistency=ALPHA, class_weights=weights)
+    found, logits = read_twice(task, rows)
+    shares = logits.softmax(-1).tolist()
     total, n_right = 0.0, 0
     for row, p, q in zip(rows, shares[:7], shares[7:], strict=True):
         wanted = LABELS.index(row["label"])
@@ -94,13 +100,8 @@ def test_the_loss_is_the_mean_of_both_passes_and_the_weighted_divergence(weights
 def test_of_several_labels_each_decision_has_a_divergence_of_its_own() -> None:
     rows = texts_with_labels(5, seed=3)
     task = task_for(rows, multi_label=True, consistency=ALPHA)
-    model = model_for(task, dropout=0.5).train()
-    batch = twice(task, rows)
-    with torch.no_grad():
-        torch.manual_seed(3)
-        found = task.loss(model, batch)
-        torch.manual_seed(3)
-        shares = task.judge(model, batch)[0].double().sigmoid().tolist()
+    found, logits = read_twice(task, rows)
+    shares = logits.sigmoid().tolist()
     total = 0.0
     for row, p, q in zip(rows, shares[:5], shares[5:], strict=True):
         for name, a, b in zip(LABELS, p, q, strict=True):

@@ -15,7 +15,7 @@ from toy_runs import TINY, ToyData, Train
 from heed.config import merge
 from heed.errors import TrainingError
 from heed.run import Run
-from heed.training.faults import first_fault, is_out_of_memory
+from heed.training.faults import explaining_lack_of_memory, first_fault, is_out_of_memory
 from heed.training.log import TrainingLog
 from heed.training.prepare import prepare
 from heed.training.trainer import Trainer
@@ -71,6 +71,13 @@ def test_a_parameter_and_a_loss_that_are_not_finite_are_named() -> None:
 )
 def test_a_lack_of_memory_is_told_from_other_errors(error: BaseException, expected: bool) -> None:
     assert is_out_of_memory(error) == expected
+
+
+@pytest.mark.parametrize(("error", "said"), [(MemoryError(), "MemoryError"), (MemoryError("no room\nfor 8 bytes"), "no room")])
+def test_a_lack_of_memory_is_one_line_even_where_the_error_has_no_words(tmp_path: Path, error: MemoryError, said: str) -> None:
+    words = rf"^memory ran out \({said}\); use a smaller model.*heed train --resume {tmp_path}$"
+    with pytest.raises(TrainingError, match=words), explaining_lack_of_memory(tmp_path):
+        raise error
 
 
 def test_torch_words_a_lack_of_memory_as_expected() -> None:

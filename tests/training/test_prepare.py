@@ -55,7 +55,7 @@ def test_held_out_rows_are_the_same_every_time_and_none_is_trained_on(tmp_path: 
     assert train | valid == set(range(150))
     assert not train & valid
     assert valid == set(again.valid.rows.tolist()) != set(other.valid.rows.tolist())
-    assert "held out 6.7% of the training examples, as there is no data.valid" in said
+    assert "held out about 6.7% of the training examples, as there is no data.valid" in said
 
 
 def test_equal_inputs_are_never_on_both_sides_of_a_held_out_share(tmp_path: Path) -> None:

@@ -23,11 +23,12 @@ from heed.model.losses import LossSum
 from heed.model.models import Model
 from heed.run import Run, load_weights, resolve
 from heed.tasks.translation import Translation
-from heed.training import trainer as trainer_module
 from heed.training.checkpoint import Progress, checkpoints, fault, place_of
 from heed.training.log import TrainingLog
 from heed.training.prepare import prepare, reopen
-from heed.training.trainer import Interrupted, Trainer
+from heed.training.signals import Interrupted
+from heed.training.timetable import CALIBRATION_STEPS
+from heed.training.trainer import Trainer
 
 pytest_plugins = ["toy_runs"]
 
@@ -149,7 +150,7 @@ def test_bfloat16_gives_the_loss_of_float32_but_for_rounding(make_trainer: MakeT
 
 def test_an_epoch_shows_every_example_once_and_the_next_in_another_order(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(train={"accumulate": 3})
-    n_updates = trainer._updates_per_epoch()
+    n_updates = trainer.timetable.updates_per_epoch
     groups = list(itertools.islice(trainer._groups(), 2 * n_updates))
     epochs = [[row for group in part for rows in group for row in rows.tolist()] for part in (groups[:n_updates], groups[n_updates:])]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(len(trainer.train_data)))
@@ -344,13 +345,13 @@ def test_a_validation_loss_that_is_no_number_stops_the_run(make_trainer: MakeTra
 
 def test_minutes_alone_fix_the_number_of_steps_that_fit(make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(train={"steps": None, "minutes": 1.0, "schedule": "cosine"})
-    assert trainer._planned_steps() is None
+    assert trainer.progress.total_steps is None
     seconds = itertools.count()
     monkeypatch.setattr("heed.training.trainer.time.monotonic", lambda: next(seconds) * 0.25)
     trainer.fit()
     total = trainer.progress.total_steps
     assert total is not None
-    assert trainer_module.CALIBRATION_STEPS < total <= 240
+    assert CALIBRATION_STEPS < total <= 240
     assert lines_of(trainer.run)[-1]["seconds"] <= 62
 
 
@@ -425,6 +426,18 @@ def test_a_best_value_of_before_losses_were_kept_with_it_stays_best_of_equals(ma
     trainer.progress = Progress.from_json({"step": 4, "best_value": 0.5, "best_step": 4})
     assert not trainer._is_better({"loss": 0.1, "accuracy": 0.5})
     assert trainer._is_better({"loss": 9.0, "accuracy": 0.6})
+
+
+def test_a_score_that_validation_does_not_give_is_refused_with_those_it_gives(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(train={"best_metric": "accuracy"})
+    loss = Translation.loss
+    monkeypatch.setattr(Translation, "loss", lambda task, model, batch: tuple(loss(task, model, batch))[:2])  # none are told right
+    with pytest.raises(
+        TrainingError, match=r"train\.best_metric=accuracy: the validation data give no such score, but loss, perplexity, bleu"
+    ):
+        trainer.validate()
 
 
 def test_a_score_of_the_task_can_choose_the_weights_on_held_out_rows(train: Train) -> None:
