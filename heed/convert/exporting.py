@@ -1,5 +1,6 @@
 """From a run folder of heed to a folder in Hugging Face's layout, which transformers loads."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from heed.convert.family import Family
 from heed.convert.folder import Settings
 from heed.convert.table import give_all
 from heed.convert.writing import write_json, write_sentence_modules, write_weights
-from heed.data.calibration import Calibration
+from heed.data.calibration import Calibration, NoAnswer
 from heed.errors import ConfigError
 from heed.files import explain_full_disk
 from heed.model.config import ModelConfig
@@ -94,10 +95,18 @@ def left_behind(task: Task) -> list[str]:
     changing = [f"task.{name}" for name in CHANGING_TEXTS if getattr(task.config, name, False) not in (False, "none")]
     if changing:
         said.append(f"what is done to texts before they are cut ({', '.join(changing)})")
-    calibration = task.parts.get("calibration")
+    return [*said, *_fitted(task)]
+
+
+def _fitted(task: Task) -> Iterator[str]:
+    """Yield what was fitted on validation answers."""
+    calibration, no_answer = task.parts.get("calibration"), task.parts.get("no_answer")
     if isinstance(calibration, Calibration) and calibration.temperature != 1:
-        said.append(f"the temperature {calibration.temperature:.3g} by which logits are divided (task.calibrate)")
-    return said
+        yield f"the temperature {calibration.temperature:.3g} by which logits are divided (task.calibrate)"
+    if isinstance(calibration, Calibration) and calibration.threshold is not None:
+        yield f"the probability {calibration.threshold:.3g} below which answers are withheld (task.abstain_precision)"
+    if isinstance(no_answer, NoAnswer):
+        yield f"the threshold {no_answer.threshold:.3g} beyond which a question is given no answer (parts/no_answer.json)"
 
 
 def find_form(run: Run, first: str) -> tuple[Family, str, dict[str, Any]]:

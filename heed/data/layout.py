@@ -29,6 +29,10 @@ class Layout:
         """Divide all examples into batches by length alone."""
         return sequential_batches(lengths, budget)
 
+    def n_places(self, lengths: Lengths, rows: Rows) -> int:
+        """Return how many places the batch of these examples has, padding included."""
+        return len(rows) * int(lengths[rows].max(axis=0).sum())
+
     def padding_share(self, lengths: Lengths, division: list[Rows]) -> float:
         """Return which share of the computed tokens is padding."""
         return padding_share(lengths, division)
@@ -81,12 +85,14 @@ class Packing(Layout):
     def _rows_at_once(self, budget: int) -> int:
         return max(1, budget // self.size)
 
+    def n_places(self, lengths: Lengths, rows: Rows) -> int:
+        """Return how many places the rows have into which these examples are laid."""
+        laid = in_turn(_n_read(lengths[rows]), self.size)
+        return len(laid) * max(map(sum, laid))
+
     def padding_share(self, lengths: Lengths, division: list[Rows]) -> float:
         """Return which share of the places is padding."""
-        padded = 0
-        for batch in division:
-            rows = in_turn(_n_read(lengths[batch]), self.size)
-            padded += len(rows) * max(map(sum, rows))
+        padded = sum(self.n_places(lengths, batch) for batch in division)
         return 1 - sum(_n_read(lengths)) / padded if padded else 0.0
 
     def collate(self, examples: Sequence[Encoded], rows: Sequence[int] = ()) -> Batch:

@@ -363,6 +363,10 @@ class QuestionAnswering(Task):
         if metrics.n_without_answer:
             self.parts["no_answer"] = NoAnswer(metrics.best_threshold())
 
+    def answer_length(self, answer: Answer) -> int:
+        """Return 1: an answer is a place in the context."""
+        return 1
+
     def mistakes(self, metrics: Metrics) -> npt.NDArray[np.intp]:
         """Return which answers share nothing with a right one, the most confident first."""
         assert isinstance(metrics, AnswerMetrics)

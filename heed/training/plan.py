@@ -91,8 +91,8 @@ def _timed(trainer: Trainer, groups: Iterator[list[Rows]]) -> float:
 def _groups(trainer: Trainer) -> tuple[list[Rows], list[list[Rows]]]:
     """Return the update of the epoch with the most tokens in a micro-batch, and a fair sample of all updates."""
     groups = trainer.epoch(0)
-    lengths = trainer.lengths
-    largest = max(groups, key=lambda group: max(len(rows) * int(lengths[rows].max(axis=0).sum()) for rows in group))
+    n_places, lengths = trainer.task.layout.n_places, trainer.lengths
+    largest = max(groups, key=lambda group: max(n_places(lengths, rows) for rows in group))
     return largest, groups[: WARM + MOST_TIMED]  # they come in no order
 
 

@@ -12,6 +12,8 @@ from transformers import AutoTokenizer
 
 from heed import cli
 from heed.convert import export_folder, import_folder
+from heed.convert.exporting import left_behind
+from heed.data.calibration import Calibration, NoAnswer
 from heed.errors import ConfigError
 from heed.run import Run, resolve
 from heed.tasks.base import Task
@@ -78,6 +80,20 @@ def test_a_classifier_of_heed_answers_the_same_in_transformers(tmp_path: Path) -
             shares = theirs(input_ids=torch.tensor([tokenizer(text)["input_ids"]])).logits[0].softmax(-1)
         expected = dict(zip(theirs.config.id2label.values(), shares.tolist(), strict=True))
         assert answer.details["probabilities"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_was_fitted_on_validation_answers_is_said_to_stay_behind() -> None:
+    classifier: Task = resolve({"task": {"name": "text_classification", "cleaning": False}}).build_task()
+    classifier.parts = {"calibration": Calibration()}
+    assert left_behind(classifier) == []
+    classifier.parts = {"calibration": Calibration(1.5, 0.875)}
+    assert left_behind(classifier) == [
+        "the temperature 1.5 by which logits are divided (task.calibrate)",
+        "the probability 0.875 below which answers are withheld (task.abstain_precision)",
+    ]
+    answering: Task = resolve({"task": "question_answering"}).build_task()
+    answering.parts = {"no_answer": NoAnswer(-0.5)}
+    assert left_behind(answering) == ["the threshold -0.5 beyond which a question is given no answer (parts/no_answer.json)"]
 
 
 def test_a_source_that_heed_rewrites_ends_in_transformers_as_it_ends_here(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heed.data.layout import Packing, best_fit, in_turn
+from heed.data.layout import Layout, Packing, best_fit, in_turn
 from heed.data.order import BATCHES_IN_ORDER, Lengths, Rows
 from heed.data.store import Encoded
 from heed.errors import ConfigError
@@ -95,6 +95,13 @@ def test_a_batch_says_what_is_read_what_is_foretold_and_where_each_text_begins(n
         assert batch.rows == part.tolist()
         assert batch.n_tokens == sum(n_read[row] for row in part)
         assert batch.n_padded == batch["text"].numel()
+
+
+@given(n_read=n_read_lists)
+def test_the_lengths_of_examples_tell_how_many_places_their_batch_will_have(n_read: list[int]) -> None:
+    rows = np.random.default_rng(len(n_read)).permutation(len(n_read))[:9]
+    for layout in (Layout(), Packing(SIZE)):
+        assert layout.n_places(as_lengths(n_read), rows) == layout.collate([texts_of(n_read)[row] for row in rows]).n_padded
 
 
 @pytest.mark.parametrize("size", [64, 256, 1024])

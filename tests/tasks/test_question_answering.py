@@ -283,6 +283,12 @@ def test_the_threshold_is_fitted_on_the_validation_data_and_saved(trained: Run) 
     assert {"has_answer_exact_match", "has_answer_f1", "no_answer_exact_match"} <= scores.keys()
 
 
+def test_speed_is_told_in_questions_alone_for_an_answer_is_chosen_and_not_written(trained: Run) -> None:
+    cost = json.loads((trained.folder / "evaluations" / "valid.json").read_text(encoding="utf-8"))["cost"]
+    assert "examples_per_second" in cost
+    assert "tokens_per_second" not in cost
+
+
 def test_validation_questions_that_all_have_answers_leave_the_threshold_alone(trained: Run) -> None:
     task = trained.task
     assert isinstance(task, QuestionAnswering)
