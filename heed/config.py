@@ -180,6 +180,7 @@ class DecodeConfig(Settings):
     repetition_penalty: float = Field(
         default=1.0, gt=0, description="divides the scores of tokens that the text already holds (multiplies those below 0); 1 changes none"
     )
+    no_repeat_ngram_size: int = Field(default=0, ge=0, description="no run of so many tokens stands in a text twice; 0 forbids none")
     stop: list[str] = Field(default_factory=list, description="texts that end an answer when they are written; not part of it")
     max_length: int = Field(default=256, ge=1, description="longest answer in tokens, its end included")
     seed: int = Field(default=0, ge=0, description="sampling: same seed, same answers")

@@ -8,6 +8,7 @@ from torch import Tensor
 from heed.errors import TrainingError
 
 NEVER = float("-inf")
+NO_TOKEN = -1  # what a past holds before its first token, where it is shorter than others
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
@@ -38,6 +39,24 @@ def forbid(logits: Tensor, ids: Tensor) -> Tensor:
     return logits.index_fill_(1, ids, NEVER)
 
 
+def forbid_repeats(logits: Tensor, past: Tensor, n: int, *, end: int) -> Tensor:
+    """Make impossible, in place, what would end a run of n tokens that `past` (R, T) holds already; n = 0 forbids nothing.
+
+    The end writes nothing and is no repetition, even where it also begins texts; an answer that is cut off needs it.
+
+    Source: Paulus et al. 2018, section 2.5, for n = 3.
+    """
+    if not 0 < n <= past.size(1):
+        return logits
+    runs = past.unfold(1, n, 1)  # (R, T - n + 1, n)
+    last = runs[..., -1]
+    # Only such a run can come again as starts like the last n - 1 tokens; for n = 1 that is every one.
+    repeated = (runs[..., :-1] == past[:, None, past.size(1) - n + 1 :]).all(-1) & (last != NO_TOKEN) & (last != end)
+    rows, places = repeated.nonzero(as_tuple=True)
+    logits[rows, last[rows, places]] = NEVER
+    return logits
+
+
 def discourage(logits: Tensor, past: Tensor, penalty: float) -> Tensor:
     """Make tokens that stand in `past` (R, T) less likely: a score above 0 is divided by the penalty, one below multiplied.
 
@@ -45,6 +64,7 @@ def discourage(logits: Tensor, past: Tensor, penalty: float) -> Tensor:
     """
     if penalty == 1:
         return logits
+    past = torch.where(past == NO_TOKEN, past[:, -1:], past)  # a token that stands there anyway
     scores = logits.gather(1, past)
     return logits.scatter(1, past, torch.where(scores > 0, scores / penalty, scores * penalty))
 

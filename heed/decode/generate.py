@@ -10,9 +10,11 @@ from torch import Tensor
 from heed.config import DecodeConfig
 from heed.decode.filters import (
     NEVER,
+    NO_TOKEN,
     apply_temperature,
     discourage,
     forbid,
+    forbid_repeats,
     keep_min_p,
     keep_top_k,
     keep_top_p,
@@ -57,7 +59,7 @@ def generate(
     Args:
         inputs: (B, S) source ids (or a stem's input); None for a model that only continues its prefix.
         mask: which of the source is real, (B, S); without inputs which of the prefix, (B, P), padded on the left. None: all.
-        prefix: (B, P) ids that every answer starts with, such as the begin token; not part of the answer.
+        prefix: (B, P) ids that every answer starts with, such as the begin token; not part of the answer, but what it must not repeat.
         end: the id that ends an answer.
         limits: longest answer of each source, the end token included; at most and by default options.max_length.
         never: ids that are never generated, such as padding; never_first: ids that no answer begins with.
@@ -75,7 +77,7 @@ def generate(
     limits = [min(limit, options.max_length) for limit in limits or [options.max_length] * prefix.size(0)]
     state = model.start(inputs, mask, prefix)
     banned = _Banned.of(never, never_first, prefix.device)
-    past = prefix if inputs is not None or mask is None else torch.where(mask, prefix, prefix[:, -1:])
+    past = prefix if inputs is not None or mask is None else prefix.masked_fill(~mask, NO_TOKEN)
     if not options.sampling and (watch is None or options.beams > 1):
         return _search(model, state, past, limits=limits, end=end, options=options, never=banned)
     n = options.n_best
@@ -139,18 +141,18 @@ class _Banned(NamedTuple):
 def _search(
     model: Decoder[Source], state: DecoderState, past: Tensor, *, limits: list[int], end: int, options: DecodeConfig, never: _Banned
 ) -> list[list[Hypothesis]]:
-    """Search on from `past` (B, P), of which the state has read all but the last token."""
+    """Search on from `past` (B, P), NO_TOKEN before its first, of which the state has read all but the last token."""
     search = BeamSearch(limits, beams=options.beams, length_penalty=options.length_penalty, n_best=options.n_best, end=end)
     logits = model.step(past[:, -1], state).repeat_interleave(options.beams, dim=0)  # all beams of a source begin alike
     state.expand(options.beams)
 
     def allowed() -> Tensor:
         forbid(logits, never.always if search.length else never.first)
-        if options.repetition_penalty == 1:
+        if not _looks_back(options):
             return logits
         sources = torch.tensor([source.index for source in search.active]).repeat_interleave(options.beams)
-        written = torch.from_numpy(search.ids).to(past.device)
-        return discourage(logits, torch.cat([past[sources], written], dim=1), options.repetition_penalty)
+        held = torch.cat([past[sources], torch.from_numpy(search.ids).to(past.device)], dim=1)
+        return discourage(forbid_repeats(logits, held, options.no_repeat_ngram_size, end=end), held, options.repetition_penalty)
 
     while (step := search.advance(allowed())) is not None:
         if step.rows is not None:
@@ -181,11 +183,12 @@ def _draws(
 ) -> Iterator[_Draw]:
     """Choose one token per row of `past` (R, P) at a time, at the random numbers `points` (R, T), until every row has left.
 
-    A row leaves when it has chosen the end, when its watcher says so, or when it cannot go on.
+    A past holds NO_TOKEN before its first. A row leaves when it has chosen the end, when its watcher says so, or when it cannot go on.
     """
     rows, last, tokens = torch.arange(len(limits)), torch.tensor(limits) - 1, past[:, -1]
     for t in range(points.size(1)):
         logits = forbid(model.step(tokens, state), never.always if t else never.first)
+        logits = forbid_repeats(logits, past, options.no_repeat_ngram_size, end=end)
         scores = log_probabilities(logits)
         tokens = _choice(logits, scores, past, points[rows, t], options)
         tokens = tokens.masked_fill((last[rows] <= t).to(tokens.device), end)
@@ -198,8 +201,13 @@ def _draws(
             rows, kept = rows[going_on], going_on.to(tokens.device)
             tokens, past = tokens[kept], past[kept]
             state.select(kept)
-        if options.repetition_penalty != 1:
+        if _looks_back(options):
             past = torch.cat([past, tokens[:, None]], dim=1)
+
+
+def _looks_back(options: DecodeConfig) -> bool:
+    """Return whether what may be written depends on what has been."""
+    return options.repetition_penalty != 1 or options.no_repeat_ngram_size > 0
 
 
 def _goes_on(draw: _Draw, i: int, end: int, watchers: list[Watcher] | None) -> bool:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Of the settings of decoding: what every task reads, what those do that tell the runners-up, and those that write token by token.
 ALWAYS_READ = frozenset({"batch_tokens", "precision"})
 RANKING = frozenset({"n_best"})
-WRITING = RANKING | {"beams", "length_penalty", "sample", *DRAWING, "repetition_penalty", "max_length", "seed"}
+WRITING = RANKING | {"beams", "length_penalty", "sample", *DRAWING, "repetition_penalty", "no_repeat_ngram_size", "max_length", "seed"}
 
 Statistics = Mapping[str, np.ndarray[Any, Any]]  # metric name -> (examples, K) sufficient statistics
 

@@ -8,12 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from transformers import NoRepeatNGramLogitsProcessor
 
 from heed.decode.filters import (
     NEVER,
+    NO_TOKEN,
     apply_temperature,
     discourage,
     forbid,
+    forbid_repeats,
     keep_min_p,
     keep_top_k,
     keep_top_p,
@@ -102,6 +105,46 @@ def test_each_row_has_a_past_of_its_own() -> None:
     assert discourage(logits, torch.tensor([[0, 0], [1, 2]]), 2.0).tolist() == [[1.0, -2.0, 4.0], [2.0, -4.0, 2.0]]
 
 
+def test_a_past_that_begins_later_is_discouraged_as_if_it_stood_alone() -> None:
+    logits = torch.tensor([[2.0, -2.0, 4.0]] * 2)
+    padded = torch.tensor([[NO_TOKEN, NO_TOKEN, 1], [NO_TOKEN, 2, 0]])
+    alone = [discourage(logits[:1], torch.tensor([past]), 2.0) for past in ([1], [2, 0])]
+    assert torch.equal(discourage(logits, padded, 2.0), torch.cat(alone))
+
+
+N_TOKENS = 4
+END = 3
+pasts = st.lists(st.integers(0, N_TOKENS - 1), min_size=1, max_size=14)
+
+
+def repeats(past: list[int], n: int) -> set[int]:
+    """Return the tokens behind which the last n tokens stand in the text already."""
+    held = [past[i : i + n] for i in range(len(past) - n + 1)]
+    return {token for token in range(N_TOKENS) if token != END and n and [*past, token][-n:] in held}
+
+
+@given(several=st.lists(pasts, min_size=1, max_size=3), n=st.integers(0, 6))
+def test_what_would_repeat_a_run_of_n_tokens_is_forbidden_and_nothing_else(several: list[list[int]], n: int) -> None:
+    longest = max(map(len, several))
+    past = torch.tensor([[NO_TOKEN] * (longest - len(one)) + one for one in several])
+    logits = torch.randn(len(several), N_TOKENS)
+    found = forbid_repeats(logits.clone(), past, n, end=END)
+    assert kept(found) == [set(range(N_TOKENS)) - repeats(one, n) for one in several]
+    assert torch.equal(found[found > NEVER], logits[found > NEVER])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_the_same_is_forbidden_as_transformers_forbids(n: int) -> None:
+    n_forbidden = 0
+    for seed in range(40):
+        draw = torch.Generator().manual_seed(seed)
+        past, logits = torch.randint(0, 3, (4, 17), generator=draw), torch.randn(4, 7, generator=draw)
+        expected = NoRepeatNGramLogitsProcessor(n)(past, logits.clone())
+        assert torch.equal(forbid_repeats(logits.clone(), past, n, end=6), expected)
+        n_forbidden += int((expected == NEVER).sum())
+    assert n_forbidden > 0
+
+
 def test_filters_do_not_revive_what_is_forbidden() -> None:
     logits = torch.tensor([[NEVER, 2.0, NEVER, 1.0, 0.0]])
     for shaped in (
@@ -111,6 +154,7 @@ def test_filters_do_not_revive_what_is_forbidden() -> None:
         keep_top_k(logits, 9),
         keep_min_p(logits, 0.01),
         discourage(logits, torch.tensor([[0, 1, 2]]), 1.5),
+        forbid_repeats(logits.clone(), torch.tensor([[0, 2]]), 1, end=1),
     ):
         assert kept(shaped) == [{1, 3, 4}]
 

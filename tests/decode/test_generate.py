@@ -148,12 +148,32 @@ def test_scores_are_what_forward_gives(translator: Seq2Seq) -> None:
             assert score == pytest.approx(log_p / (len(ids) + 1) ** 0.7)
 
 
+def test_what_is_written_is_not_repeated_whatever_the_source_holds(translator: Seq2Seq) -> None:
+    never, n_repeats = (PAD, BEGIN, END), 0
+    for source in itertools.product(range(3, 7), repeat=2):
+        inputs = torch.tensor([source])
+        options = DecodeConfig(beams=1, max_length=7, no_repeat_ngram_size=2)
+        [[best]] = generate(translator, inputs, None, begin(1), end=END, options=options, limits=[7], never=never[:2], never_first=(END,))
+        ids, log_p = [BEGIN], 0.0
+        for place, chosen in enumerate([*best.ids, END]):
+            logits = translator(inputs, None, torch.tensor([ids]))[0, -1].detach()
+            repeats = [ids[i + 1] for i in range(len(ids) - 1) if ids[i] == ids[-1]]
+            logits[[*never[: 2 if place else 3], *repeats]] = NEVER
+            assert chosen == int(logits.argmax()) or place == 6
+            log_p += float(logits.log_softmax(-1)[chosen])
+            ids.append(chosen)
+            n_repeats += len(repeats)
+        assert best.log_probability == pytest.approx(log_p, abs=1e-4)
+    assert n_repeats > 0
+
+
+@pytest.mark.parametrize("repeats", [0, 2])
 @pytest.mark.parametrize("beams", [1, 3])
-def test_a_sentence_alone_is_answered_as_in_a_batch(translator: Seq2Seq, beams: int) -> None:
+def test_a_sentence_alone_is_answered_as_in_a_batch(translator: Seq2Seq, beams: int, repeats: int) -> None:
     lengths = (3, 6, 1, 5, 2, 4, 6, 2)
     inputs, mask = sources(*lengths, seed=5)
     limits = [7, 2, 9, 1, 5, 8, 3, 9]
-    options = DecodeConfig(beams=beams, n_best=beams, max_length=9)
+    options = DecodeConfig(beams=beams, n_best=beams, max_length=9, no_repeat_ngram_size=repeats)
     together = generate(translator, inputs, mask, begin(8), end=END, options=options, limits=limits, never=(PAD,))
     for i, length in enumerate(lengths):
         one, limit = inputs[i : i + 1, :length], [limits[i]]
@@ -216,6 +236,14 @@ def test_where_no_answer_is_possible_none_is_given(options: DecodeConfig) -> Non
     assert generate(fixed(0.0, 0.0, 0.0, 0.0), None, None, begin(1), end=END, options=options, never=(0, 1, 2, 3)) == [[]]
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+def test_where_nothing_is_left_that_repeats_nothing_no_answer_is_given(beams: int) -> None:
+    options = DecodeConfig(beams=beams, no_repeat_ngram_size=1, max_length=9)
+    assert generate(fixed(NEVER, NEVER, NEVER, 0.0, 1.0), None, None, begin(1), end=END, options=options) == [[]]
+    [[best]] = generate(fixed(NEVER, NEVER, -9.0, 0.0, 1.0), None, None, begin(1), end=END, options=options)
+    assert best.ids == [4, 3]
+
+
 @pytest.mark.parametrize("options", [DecodeConfig(), DecodeConfig(sample=True)])
 def test_a_diverged_model_is_told(options: DecodeConfig) -> None:
     with pytest.raises(TrainingError, match="NaN"):
@@ -228,11 +256,12 @@ def left_padded(*prompts: Sequence[int]) -> tuple[Tensor, Tensor]:
     return ids, torch.tensor([[False] * (longest - len(prompt)) + [True] * len(prompt) for prompt in prompts])
 
 
+@pytest.mark.parametrize("repeats", [0, 1, 3])
 @pytest.mark.parametrize("options", [{"beams": 1}, {"beams": 3, "n_best": 3}, {"sample": True, "n_best": 3, "temperature": 0.8}])
-def test_a_prompt_alone_is_continued_as_among_longer_ones(writer: Causal, options: dict[str, int | float | bool]) -> None:
+def test_a_prompt_alone_is_continued_as_among_longer_ones(writer: Causal, options: dict[str, int | float | bool], repeats: int) -> None:
     prompts = [[BEGIN, 5, 6, 7], [BEGIN], [BEGIN, 9, 3]]
     prefix, mask = left_padded(*prompts)
-    settings = DecodeConfig.model_validate({"max_length": 7, **options})
+    settings = DecodeConfig.model_validate({"max_length": 7, "no_repeat_ngram_size": repeats, **options})
     together = generate(writer, None, mask, prefix, end=END, options=settings, never=(PAD,))
     for prompt, best in zip(prompts, together, strict=True):
         assert_same(generate(writer, None, None, torch.tensor([prompt]), end=END, options=settings, never=(PAD,)), [best])
@@ -345,7 +374,10 @@ def test_samples_come_best_first_and_as_many_as_asked_for(translator: Seq2Seq) -
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("options", [{"beams": 1}, {"beams": 4, "n_best": 4}, {"sample": True, "n_best": 3, "top_p": 0.9}])
+@pytest.mark.parametrize(
+    "options",
+    [{"beams": 1}, {"beams": 4, "n_best": 4}, {"sample": True, "n_best": 3, "top_p": 0.9}, {"beams": 3, "no_repeat_ngram_size": 1}],
+)
 def test_a_gpu_answers_as_the_cpu_does(tiny_config: MakeConfig, options: dict[str, int | float | bool]) -> None:
     model = drawn_model(Seq2Seq, tiny_config(vocab_size=11, source_vocab_size=7))
     inputs, mask = sources(5, 2, 4, 6, seed=9)

@@ -66,6 +66,8 @@ WAYS: list[dict[str, Any]] = [
     {"sample": True, "seed": 5, "temperature": 1.5, "min_p": 0.05},
     {"repetition_penalty": 1.4},
     {"sample": True, "repetition_penalty": 1.3},
+    {"no_repeat_ngram_size": 2},
+    {"sample": True, "no_repeat_ngram_size": 3, "repetition_penalty": 1.3},
 ]
 
 
@@ -145,14 +147,40 @@ def test_repetition_is_discouraged_by_what_prompt_and_answer_hold(writer: Causal
             assert best.log_probability == pytest.approx(log_p, abs=1e-4)
 
 
-def test_padding_before_a_prompt_is_no_past_to_be_discouraged(endless: Endless) -> None:
-    [alone] = written(endless, torch.tensor([[BEGIN, 5]]), repetition_penalty=3.0, max_length=8)
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("way", [{}, {"sample": True}, {"beams": 4, "n_best": 4}])
+def test_no_run_of_tokens_stands_twice_in_a_prompt_and_its_answer(endless: Endless, way: dict[str, Any], n: int) -> None:
+    found = generate(endless, None, None, PROMPTS, end=END, options=options(no_repeat_ngram_size=n, **way), never=(PAD,))
+    anyway = generate(endless, None, None, PROMPTS, end=END, options=options(**way), never=(PAD,))
+    for prompt, answers, others in zip(PROMPTS.tolist(), found, anyway, strict=True):
+        assert answers
+        assert not any(repeated(prompt, answer.ids, n) for answer in answers)
+        assert any(repeated(prompt, other.ids, n) for other in others)
+
+
+def repeated(prompt: list[int], answer: list[int], n: int) -> bool:
+    """Return whether n tokens of which an answer holds the last stand further ahead too."""
+    ids = [*prompt, *answer]
+    runs = [ids[i : i + n] for i in range(len(ids) - n + 1)]  # the i-th ends at token i + n - 1
+    return any(runs[i] in runs[:i] for i in range(max(0, len(prompt) - n + 1), len(runs)))
+
+
+@pytest.mark.parametrize("way", [{"repetition_penalty": 3.0}, {"no_repeat_ngram_size": 1}, {"no_repeat_ngram_size": 2, "beams": 3}])
+def test_padding_before_a_prompt_is_no_past(endless: Endless, way: dict[str, Any]) -> None:
+    [alone] = written(endless, torch.tensor([[BEGIN, 5]]), max_length=8, **way)
     mask = torch.tensor([[False, False, True, True], [True] * 4])
-    for padding in alone:
+    for padding in (5, *alone):
         padded = torch.tensor([[padding, padding, BEGIN, 5], [BEGIN, 3, 9, 4]])
-        settings = options(repetition_penalty=3.0, max_length=8)
+        settings = options(max_length=8, **way)
         together = generate(endless, None, mask, padded, end=END, options=settings, never=(PAD,))
         assert together[0][0].ids == alone
+
+
+@pytest.mark.parametrize("way", [{}, {"sample": True}, {"beams": 2}])
+def test_an_answer_may_end_with_what_its_prompt_begins_with(endless: Endless, way: dict[str, Any]) -> None:
+    """As GPT-2's do: cut off where nothing else is left, it needs the end."""
+    [answer] = written(endless, torch.tensor([[END]]), no_repeat_ngram_size=1, **way)
+    assert sorted(answer) == [BEGIN, *range(3, 11)]
 
 
 @pytest.mark.parametrize("way", [{}, {"sample": True, "n_best": 3}, {"beams": 3, "n_best": 2}])

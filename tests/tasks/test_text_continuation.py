@@ -28,6 +28,7 @@ WAYS: list[dict[str, Any]] = [
     {"sample": True},
     {"sample": True, "temperature": 1.4, "top_k": 9, "top_p": 0.9, "min_p": 0.02, "seed": 4},
     {"repetition_penalty": 1.2},
+    {"no_repeat_ngram_size": 2},
     {"sample": True, "stop": ["e", "d "]},
 ]
 
