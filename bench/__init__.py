@@ -29,17 +29,26 @@ def listing() -> list[str]:
     return [line for name in NAMES for line in (_described(name)[0], f"    {_described(name)[1]}")]
 
 
+def explained(name: str) -> str:
+    """Return what is said of a bench at its beginning: what it measures, and how it is run; raises ConfigError when there is none."""
+    return _text(name).removeprefix('"""').partition('"""')[0].strip()
+
+
 def _described(name: str) -> tuple[str, str]:
     """Return how a bench is run, and what it measures."""
-    text = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
-    what, _, rest = text.removeprefix('"""').partition("\n")
+    what, _, rest = _text(name).removeprefix('"""').partition("\n")
     return next(line for line in rest.splitlines() if line.startswith("Run: ")).removeprefix("Run: "), what
+
+
+def _text(name: str) -> str:
+    """Return the source of a bench; raises ConfigError when there is none of that name."""
+    if name not in NAMES:
+        raise ConfigError(f"bench {name}: there is none; choose {', '.join(NAMES)}")
+    return (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
 
 
 def run_bench(name: str, arguments: list[str]) -> None:
     """Run one; raises ConfigError when there is none of that name, or too little was said."""
-    if name not in NAMES:
-        raise ConfigError(f"bench {name}: there is none; choose {', '.join(NAMES)}")
     usage, _ = _described(name)
     needed = len(shlex.split(usage.partition("[")[0])) - len(["heed", "bench", name])
     if len(arguments) < needed:

@@ -395,16 +395,19 @@ def demo(
         print(line)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def bench(
     context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="which figure to measure; without it they are listed")] = None,
 ) -> None:
     """Measure speed, against other systems where there are any: heed bench attention."""
-    from heed.bench import listing, run_bench
+    from heed.bench import explained, listing, run_bench
 
-    if name is None:
-        print("\n".join(listing()))
+    asked = not {"-h", "--help"}.isdisjoint([name, *context.args])
+    if asked and name is not None and not name.startswith("-"):
+        print(explained(name))
+    elif asked or name is None:
+        print("\n".join([*([context.get_help()] if asked else []), *listing()]))
     else:
         run_bench(name, context.args)
 

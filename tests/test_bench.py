@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from toy_runs import Command
 
 from heed import bench
 from heed.bench import compare as compare_module
 from heed.bench.compare import Side, compare, run_side
 from heed.errors import ConfigError, HeedError
+
+pytest_plugins = ["toy_runs"]
 
 
 def counting(log: Path, name: str, rate: float) -> Side:
@@ -52,6 +55,19 @@ def test_every_figure_is_listed_and_can_be_run() -> None:
 def test_a_figure_that_needs_data_says_so(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"heed bench {name} .*DIR|heed bench {name} RUN"):
         bench.run_bench(name, [])
+
+
+@pytest.mark.parametrize("asked", [["live", "--help"], ["live", "-h"], ["live", "runs/mine", "--help"]])
+def test_help_for_a_figure_is_what_its_module_says(asked: list[str], command: Command) -> None:
+    done = command("bench", *asked)
+    assert done.out.strip() == bench.explained("live")
+    assert "Run: heed bench live RUN DATA" in done.out
+
+
+def test_help_without_a_figure_lists_all(command: Command) -> None:
+    shown = command("bench", "--help").out
+    assert "heed bench [OPTIONS] [name]" in shown
+    assert shown.rstrip().endswith("\n".join(bench.listing()))
 
 
 def test_an_unknown_figure_is_refused_with_the_known_ones() -> None:
