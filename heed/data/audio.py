@@ -9,8 +9,10 @@ file of varying bit rate without the Xing header that nearly all encoders write.
 
 import io
 import os
+import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
@@ -37,6 +39,11 @@ EXACT_RATIOS = frozenset(Fraction(a, b) for a, b in product((1, 2, 3, 4, 6), rep
 OPEN_FRAMES = 1 << 62  # libsndfile's number of frames for a length that the header leaves open is above this
 OPEN_BYTES = 0x7FFF0000  # programs that write WAV to a pipe announce at least so many, for they do not know yet
 MP3_SLACK_SECONDS = 0.1  # the length of MP3 is announced in whole frames, and by some encoders with their delay
+NO_SOUND = "File does not exist"  # how libsndfile begins to say that the decoder of MP3 found no sound in a file that is there
+MPEG_TAG, MPEG_SYNC = b"ID3", 0xFFE0  # what an MP3 file begins with: a tag, or the eleven bits that every frame begins with
+LOUDEST = 16.0  # of a sample: far above what decoders and mixing leave over 1, far below 16-bit numbers given as floats
+STDERR = 2  # the number of the stream that libraries write their warnings to
+STDERR_TAKEN = threading.Lock()  # there is one such stream: a second thread would put back what the first has taken away
 OGG_PAGE_BYTES, OGG_HEADER_BYTES = 65_307, 27  # the largest page, and what stands before its table of segments (RFC 3533)
 
 
@@ -147,6 +154,12 @@ def _check_finite(samples: Samples, rate: int, place: str) -> None:
             f"{place}: {len(samples) - int(finite.sum())} of its samples are no finite numbers, the first at {first / rate:.3f} seconds; "
             "record it or convert it again"
         )
+    loudest = float(np.abs(samples).max(initial=0.0))
+    if loudest > LOUDEST:
+        raise DataError(
+            f"{place}: its samples reach {loudest:,.0f}, but floats lie between -1 and 1; divide them by their range (32,768 for those of "
+            "16 bits), or give them as whole numbers"
+        )
 
 
 def at_rate(wave: Wave, rate: int | None, place: str) -> Wave:
@@ -213,17 +226,45 @@ def _opened(source: object, place: str) -> Iterator[Any]:
     with _stream(source, place) as stream:
         if not stream.seek(0, os.SEEK_END):
             raise DataError(f"{place}: is empty (0 bytes); record it or copy it again")
-        announced, torn = _wav_frames(stream), _ends_within_page(stream)
+        announced, torn, hush = _wav_frames(stream), _ends_within_page(stream), _is_mpeg(stream)
         stream.seek(0)
+        with _silent_libraries() if hush else nullcontext():
+            try:
+                # By number, for libsndfile takes a file with a name like x.raw for samples without a header.
+                file = soundfile.SoundFile(stream if isinstance(stream, io.BytesIO) else stream.fileno(), closefd=False)
+            except soundfile.LibsndfileError as error:
+                fault = error.error_string.rstrip(".")
+                fault = "it holds no whole frame of sound" if fault.startswith(NO_SOUND) else fault
+                raise DataError(f"{place}: is no audio that can be read ({fault}); expected {FORMATS}") from error
+            with file:
+                _check_header(file, announced, torn, place)
+                yield file
+
+
+def _is_mpeg(stream: io.FileIO | io.BytesIO) -> bool:
+    """Tell whether a file begins as MP3 files do."""
+    stream.seek(0)
+    head = stream.read(len(MPEG_TAG))
+    return head == MPEG_TAG or int.from_bytes(head[:2]) & MPEG_SYNC == MPEG_SYNC
+
+
+@contextmanager
+def _silent_libraries() -> Iterator[None]:
+    """Let vanish what the decoder of MP3, which cannot be told to be quiet, writes on the terminal: faults are told by `DataError`."""
+    with STDERR_TAKEN:
+        sys.stderr.flush()
         try:
-            # By number, for libsndfile takes a file with a name like x.raw for samples without a header.
-            file = soundfile.SoundFile(stream if isinstance(stream, io.BytesIO) else stream.fileno(), closefd=False)
-        except soundfile.LibsndfileError as error:
-            fault = error.error_string.rstrip(".")
-            raise DataError(f"{place}: is no audio that can be read ({fault}); expected {FORMATS}") from error
-        with file:
-            _check_header(file, announced, torn, place)
-            yield file
+            kept = os.dup(STDERR)
+        except OSError:  # it is closed, and nothing is seen
+            yield
+            return
+        try:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), STDERR)
+            yield
+        finally:
+            os.dup2(kept, STDERR)
+            os.close(kept)
 
 
 def _stream(source: object, place: str) -> io.FileIO | io.BytesIO:

@@ -26,7 +26,7 @@ from heed.files import replacing
 RECORD = np.dtype([("key", "<u8"), ("seconds", "<f8")])
 MOST_RECORDS = 1 << 21  # 32 MiB; of more the newer half stays
 SHORTEST = 1e-6  # seconds; what is below was torn while it was written, or says that a recording is good no longer
-CHECKS = 1  # to be raised when `read_audio` refuses more than before
+CHECKS = 2  # to be raised when `read_audio` refuses more than before
 
 
 class Recordings:

@@ -229,6 +229,26 @@ def test_an_mp3_file_that_announces_years_is_refused_without_asking_for_the_memo
     assert "is cut off or damaged: 0.00 of the " in refusal(raw[:n_frames] + b"\x7f\xff\xff\xff" + raw[n_frames + 4 :])
 
 
+@pytest.mark.skipif("MP3" not in soundfile.available_formats(), reason="this libsndfile knows no MP3")
+@pytest.mark.parametrize(
+    ("share", "fault"), [(0.01, "is no audio that can be read (it holds no whole frame of sound)"), (0.3, "is cut off or damaged: ")]
+)
+def test_a_torn_mp3_file_is_told_by_us_and_not_by_its_decoder(share: float, fault: str, capfd: pytest.CaptureFixture[str]) -> None:
+    raw = content(tones(40_000), ("MP3", "MPEG_LAYER_III"))
+    assert fault in refusal(raw[: round(share * len(raw))])
+    os.write(2, b"heard again")
+    assert capfd.readouterr().err == "heard again"
+
+
+@pytest.mark.parametrize("factor", [32_768.0, 128.0])
+def test_floats_of_another_range_are_refused_and_loud_ones_are_not(factor: float) -> None:
+    wave = tones(4000) / np.abs(tones(4000)).max()
+    with pytest.raises(DataError, match=rf"audio: its samples reach {factor:,.0f}, but floats lie between -1 and 1; divide them"):
+        read_audio(wave * factor, given_rate=8000)
+    assert "its samples reach" in refusal(content(wave * factor, ("WAV", "FLOAT")))
+    assert len(read_audio(wave * 4, given_rate=8000).samples) == 4000
+
+
 def test_damage_in_the_middle_of_a_flac_file_is_found() -> None:
     raw = bytearray(content(tones(40_000), ("FLAC", "PCM_16")))
     middle = len(raw) // 2
