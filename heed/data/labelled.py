@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from heed.data.quality import SHOWN_CHARACTERS, FaultSurvey, first_rows, in_any, quantiles, row_hash
+from heed.data.quality import SHOWN_CHARACTERS, FaultSurvey, count_words, first_rows, in_any, quantiles, row_hash, word_quantiles
 from heed.data.rows import Example
 from heed.data.text import clean
 
@@ -26,7 +26,7 @@ class LabelSurvey(FaultSurvey):
 
     Attributes:
         classes: rows of each label, most frequent first; classes_others the same by other split.
-        lengths: quantiles of text_characters and text_words, white-space separated, over the rows that are not empty.
+        lengths: quantiles of text_characters and text_words (as word_quantiles has them), over the rows that are not empty.
         shared: for each two other splits, such as "valid and test", how many rows of the second stand in the first.
     """
 
@@ -71,7 +71,7 @@ def survey_labelled(
         classes_others={name: dict(other.classes.most_common()) for name, other in others_read.items()},
         lengths={
             "text_characters": quantiles(n_characters[full]),
-            "text_words": quantiles(np.array(rows.words, dtype=np.int64)[full]),
+            "text_words": word_quantiles(np.array(rows.words, dtype=np.int64)[full]),
         },
         leaks={name: int(found.sum()) for name, found in leaking.items()},
         shared={
@@ -99,7 +99,7 @@ class _Rows:
             rows.hashes.append(row_hash(*cleaned))
             rows.labels.append(row_hash(*sorted(labels)))
             rows.characters.append(sum(map(len, cleaned)))
-            rows.words.append(sum(len(text.split()) for text in cleaned))
+            rows.words.append(sum(map(count_words, cleaned)))
             rows.classes.update(labels)
         return rows
 

@@ -6,6 +6,7 @@ Left out: whether two sentences mean the same, and which language they are in; b
 
 import heapq
 import json
+import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heed.data.rows import Example
-from heed.data.text import clean
+from heed.data.text import SPACELESS, clean
 from heed.errors import DataError
 
 Bools = NDArray[np.bool_]
@@ -28,6 +29,9 @@ Bools = NDArray[np.bool_]
 QUANTILES = {"min": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
 MAX_EXAMPLES = 5  # rows shown for each flag
 SHOWN_CHARACTERS = 200  # of a side of such a row
+
+UNSPACED = re.compile(f"[{SPACELESS}]")
+SPACED_CHARACTERS = 2  # of these to a word, at the most, where somebody has put spaces between Chinese or Thai words
 
 # A pair's length ratio is odd when it differs from the corpus' own by this many robust standard deviations, and by a factor.
 RATIO_DEVIATIONS = 4.0
@@ -143,8 +147,8 @@ class PairSurvey:
         flags: (n_rows,) uint8, the PairFlags of each row.
         keep: (n_rows,) bool, True where no flag is set.
         examples: the first rows of each flag; of odd ratios, the oddest.
-        lengths: quantiles (QUANTILES) of "source_characters", "source_words", "target_characters" and "target_words", white-space
-            separated words, over the rows that are not empty.
+        lengths: quantiles (QUANTILES) of "source_characters", "source_words", "target_characters" and "target_words" (as
+            word_quantiles has them), over the rows that are not empty.
         typical_ratio: target characters for each source character, median over rows; 0 without rows.
         leaks: for each other split, how many rows of this one stand in it as a pair.
         source_overlap: the same for the source side alone; not a fault in itself, so it sets no flag.
@@ -358,7 +362,7 @@ class _Survey:
             if len(self.examples[flag]) < MAX_EXAMPLES:
                 self.examples[flag].append(shown)
         empty = bool(flags & PairFlag.EMPTY)
-        sides = (0, 0, 0, 0) if empty else (len(source), source.count(" ") + 1, len(target), target.count(" ") + 1)
+        sides = (0, 0, 0, 0) if empty else (len(source), count_words(source), len(target), count_words(target))
         for name, length in zip(LENGTHS, sides, strict=True):
             self.lengths[name].append(length)
         if not empty:
@@ -393,7 +397,7 @@ class _Survey:
             flags=flags,
             keep=flags == 0,
             examples=self.examples | {PairFlag.RATIO: self._oddest(odd)},
-            lengths={name: quantiles(values[full]) for name, values in lengths.items()},
+            lengths={name: quantiles_of(name, values[full]) for name, values in lengths.items()},
             typical_ratio=round(typical, 4),
             leaks={name: others.n_pairs for name, others in self.others.items()},
             source_overlap={name: others.n_sources for name, others in self.others.items()},
@@ -427,3 +431,22 @@ def quantiles(lengths: NDArray[np.int64]) -> dict[str, int]:
         return {}
     values = np.quantile(lengths, list(QUANTILES.values()), method="nearest")
     return dict(zip(QUANTILES, map(int, values), strict=True))
+
+
+def quantiles_of(name: str, lengths: NDArray[np.int64]) -> dict[str, int]:
+    """Return the quantiles of lengths, given what they are lengths of: of words, as count_words counts them, or of something else."""
+    return word_quantiles(lengths) if name.endswith("words") else quantiles(lengths)
+
+
+def count_words(text: str) -> int:
+    """Count the words between white space; 0 where there is none between words, as in Chinese, Japanese and Thai."""
+    words = text.split()
+    n_unspaced = 0 if text.isascii() else len(UNSPACED.findall(text))
+    unspaced = 2 * n_unspaced > sum(map(len, words)) and n_unspaced > SPACED_CHARACTERS * len(words)
+    return 0 if unspaced else len(words)
+
+
+def word_quantiles(counts: NDArray[np.int64]) -> dict[str, int]:
+    """Return the quantiles of what count_words found, over the texts that have words; none where most have none."""
+    spaced = counts[counts > 0]
+    return quantiles(spaced) if 2 * len(spaced) >= len(counts) else {}

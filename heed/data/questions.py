@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from heed.data.quality import SHOWN_CHARACTERS, FaultSurvey, first_rows, in_any, quantiles, row_hash
+from heed.data.quality import SHOWN_CHARACTERS, FaultSurvey, count_words, first_rows, in_any, quantiles_of, row_hash
 from heed.data.rows import Example
 from heed.data.text import clean
 
@@ -30,7 +30,7 @@ class QuestionSurvey(FaultSurvey):
     Attributes:
         without_answer: rows without any.
         contexts, titles: how many different ones there are.
-        lengths: quantiles of LENGTHS; words are parted by white space, and answers the first of each row.
+        lengths: quantiles of LENGTHS; words as word_quantiles has them, and answers the first of each row.
         shared: for each two other splits, such as "valid and test", how many rows of the second have a context of the first.
         warnings: what else is worth saying.
     """
@@ -65,7 +65,7 @@ def survey_questions(examples: Iterable[Example], others: Mapping[str, Iterable[
         without_answer=rows.without_answer,
         contexts=len(np.unique(rows.contexts)),
         titles=len(np.unique(rows.titles)),
-        lengths={name: quantiles(np.array(values, np.int64)) for name, values in rows.lengths.items()},
+        lengths={name: quantiles_of(name, np.array(values, np.int64)) for name, values in rows.lengths.items()},
         leaks={name: int(found.sum()) for name, found in leaking.items()},
         shared={
             f"{first} and {second}": int(np.isin(read[second].contexts, read[first].contexts).sum())
@@ -104,12 +104,12 @@ class _Rows:
         question, context, answers = clean(example["question"]), example["context"], example.get("answers", [])
         if context != self.last[0]:
             cleaned = clean(context)
-            self.last = context, row_hash(cleaned), len(cleaned.split())
+            self.last = context, row_hash(cleaned), count_words(cleaned)
         self.questions.append(row_hash(question))
         self.context_hashes.append(self.last[1])
         if isinstance(example.get("title"), str):
             self.title_hashes.append(row_hash(example["title"]))
-        self.lengths["question_words"].append(len(question.split()))
+        self.lengths["question_words"].append(count_words(question))
         self.lengths["context_words"].append(self.last[2])
         self.lengths["context_characters"].append(len(context))
         self.lengths["answer_characters"].extend(len(answer["text"]) for answer in answers[:1])

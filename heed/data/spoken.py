@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heed.data.labelled import contradicts, repeats
-from heed.data.quality import QUANTILES, SHOWN_CHARACTERS, FaultSurvey, first_rows, hashed, in_any, quantiles
+from heed.data.quality import QUANTILES, SHOWN_CHARACTERS, FaultSurvey, count_words, first_rows, hashed, in_any, quantiles, word_quantiles
 from heed.data.rows import Example
 from heed.data.transcripts import folded
 from heed.errors import DataError
@@ -177,7 +177,7 @@ class _Rows:
             rows.texts.append(hashed(text))
             rows.heard.append(hashed(SILENT.sub(" ", text.casefold()).strip()))
             rows.characters.append(len(text))
-            rows.words.append(len(text.split()))
+            rows.words.append(count_words(text))
             rows.letters.update(text.replace(" ", ""))
             if example.get("speaker"):
                 rows.speakers[str(example["speaker"])] += 1
@@ -204,7 +204,7 @@ class _Rows:
         full = n_characters > 0
         found: dict[str, Mapping[str, float]] = {
             "text_characters": quantiles(n_characters[full]),
-            "text_words": quantiles(n_words[full]),
+            "text_words": word_quantiles(n_words[full]),
         }
         if self.seconds:
             points = np.quantile(np.array(self.seconds), list(QUANTILES.values()), method="nearest")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heed.data.quality import SHOWN_CHARACTERS, FaultSurvey, first_rows, hashed, in_any, quantiles
+from heed.data.quality import SHOWN_CHARACTERS, FaultSurvey, count_words, first_rows, hashed, in_any, quantiles, word_quantiles
 from heed.data.rows import Example
 
 EMPTY = 0  # in place of the hash of an empty text, which `hashed` leaves free
@@ -23,7 +23,7 @@ class TextSurvey(FaultSurvey):
     Duplicates are not refused, for texts recur for good reasons, such as licences and songs; but one that is scored on should be new.
 
     Attributes:
-        lengths: quantiles of text_characters and text_words, white-space separated.
+        lengths: quantiles of text_characters and text_words, as word_quantiles has them.
     """
 
     lengths: dict[str, dict[str, int]]
@@ -48,7 +48,7 @@ def survey_texts(examples: Iterable[Example], others: Mapping[str, Iterable[Exam
     for example in examples:
         hashes.append(_hashed(example))
         n_characters.append(len(example["text"]))
-        n_words.append(len(example["text"].split()))
+        n_words.append(count_words(example["text"]))
     found = np.array(hashes, dtype=np.uint64)
     full = found != EMPTY
     leaking = {name: full & np.isin(found, np.fromiter(map(_hashed, split), np.uint64)) for name, split in others.items()}
@@ -56,7 +56,10 @@ def survey_texts(examples: Iterable[Example], others: Mapping[str, Iterable[Exam
     return TextSurvey(
         faults=faults,
         examples=first_rows(examples, faults, lambda example: {"text": example["text"].strip()[:SHOWN_CHARACTERS]}),
-        lengths={"text_characters": quantiles(np.array(n_characters, np.int64)), "text_words": quantiles(np.array(n_words, np.int64))},
+        lengths={
+            "text_characters": quantiles(np.array(n_characters, np.int64)),
+            "text_words": word_quantiles(np.array(n_words, np.int64)),
+        },
         leaks={name: int(rows.sum()) for name, rows in leaking.items()},
     )
 

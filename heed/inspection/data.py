@@ -12,7 +12,7 @@ from heed.config import DataConfig, parse_overrides, validate
 from heed.data.audio import read_audio
 from heed.data.keras import split_of
 from heed.data.labelled import survey_labelled
-from heed.data.quality import QUANTILES, survey_pairs
+from heed.data.quality import count_words, quantiles_of, survey_pairs
 from heed.data.questions import survey_questions
 from heed.data.read import ReadLog, data_files, read_examples
 from heed.data.recordings import Durations, Recordings
@@ -229,11 +229,12 @@ class _Column:
         self.kinds[_kind(value)] += 1
         if isinstance(value, str):
             self.characters.append(len(value))
-            self.words.append(len(value.split()))
+            self.words.append(count_words(value))
 
     def to_json(self) -> Findings:
-        lengths = {"characters": _quantiles(self.characters), "words": _quantiles(self.words)} if self.characters else {}
-        return {"kinds": dict(self.kinds), "lengths": lengths}
+        gathered = {"characters": self.characters, "words": self.words}
+        lengths = {unit: quantiles_of(unit, np.array(values, np.int64)) for unit, values in gathered.items()}
+        return {"kinds": dict(self.kinds), "lengths": {unit: found for unit, found in lengths.items() if found}}
 
 
 class _Columns:
@@ -263,8 +264,3 @@ def _kind(value: object) -> str:
         return "null"
     names = {str: "text", bool: "boolean", int: "number", float: "number", list: "list", dict: "object"}
     return names.get(type(value), type(value).__name__)
-
-
-def _quantiles(lengths: "array[int]") -> dict[str, int]:
-    values = np.quantile(np.frombuffer(lengths, dtype=np.uintc), list(QUANTILES.values()), method="nearest")
-    return dict(zip(QUANTILES, map(int, values), strict=True))

@@ -164,6 +164,16 @@ def test_lengths_are_those_of_cleaned_texts_that_are_not_empty() -> None:
     assert survey_of(("", "x")).lengths == {"text_characters": {}, "text_words": {}}
 
 
+def test_words_are_counted_where_spaces_divide_them() -> None:
+    chinese = [("送餐时间太长 差评！", "x"), ("很好吃", "y"), ("加热一下就更好吃了。", "y")]
+    assert survey_of(*chinese).lengths["text_words"] == {}
+    assert survey_of(*chinese).lengths["text_characters"]["max"] == 10
+    spaced = [(" ".join(text), label) for text, label in chinese]  # as somebody leaves them who has cut them into words
+    assert survey_of(*spaced).lengths["text_words"]["max"] == 10
+    mixed = [*chinese, ("not good", "x"), ("it came late", "x"), ("좋아요 맛있어요", "y")]
+    assert survey_of(*mixed).lengths["text_words"] == {"min": 2, "p5": 2, "median": 2, "p95": 3, "max": 3}
+
+
 def test_a_shown_text_is_cut() -> None:
     shown = survey_of(("a" * 999, "x"), ("a" * 999, "x")).examples["duplicates"][0]["text"]
     assert shown == "a" * SHOWN_CHARACTERS
