@@ -73,7 +73,7 @@ def _run_lines(found: Findings) -> list[str]:
     scores = [(name, score, *_score_words(one)) for name, scores in found["scores"].items() for score, one in scores.items()]
     return [
         f"{found['folder']}: {found['task']}, {found['parameters']:,} parameters, {found['bytes'] / 1e6:,.2f} MB",
-        *section("settings that differ from the defaults", aligned(differing)),
+        *section(f"settings that differ from the defaults of {found['task']}", aligned(differing)),
         *section("settings at their defaults", aligned([(path, word(value)) for path, value in default.items()])),
         *section(
             "layers",

@@ -5,9 +5,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from heed.config import Settings, parse_overrides, typed
+from heed.config import Settings, merge, parse_overrides, typed
 from heed.inspection.layout import SHOWN_CHARACTERS, Findings, aligned
-from heed.run import Run, RunConfig, resolve
+from heed.run import Run, RunConfig, resolve, usual_settings
 
 
 def inspect_recipe(recipe: str, pairs: Sequence[str] = ()) -> tuple[Findings, list[str]]:
@@ -62,9 +62,9 @@ def settings_of(run: Run) -> tuple[Findings, Findings]:
 
 
 def _defaults(run: Run) -> Findings:
-    """Return the default of every setting that has one; the task has a say in the architecture."""
+    """Return what every setting that has a default would be if nobody gave it, which depends on the task and on its other settings."""
     defaults = _default_values(type(run.config)) | {"task": _default_values(type(run.task.config))}
-    return _by_path(defaults) | {"model.architecture": run.task.architecture}
+    return _by_path(merge(defaults, usual_settings(run.task, run.config)))
 
 
 def _default_values(kind: type[Settings]) -> Findings:

@@ -4,7 +4,7 @@ Its settings and how a recipe becomes them (`config`), what binds its files toge
 and what answers (`run`).
 """
 
-from heed.run.config import RunConfig, read_config, resolve
+from heed.run.config import RunConfig, read_config, resolve, usual_settings
 from heed.run.folder import FORMAT, new_folder, verify, write_manifest
 from heed.run.run import WINDOW, Run
 from heed.run.weights import check_sizes, check_stored, distinct, load_weights, save_weights
@@ -22,6 +22,7 @@ __all__ = [
     "read_config",
     "resolve",
     "save_weights",
+    "usual_settings",
     "verify",
     "write_manifest",
 ]

@@ -176,6 +176,12 @@ def _task_mapping(content: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
+def usual_settings(task: Task, config: RunConfig) -> dict[str, Any]:
+    """Return the settings of a task, as configured, that nobody needs to give: those of the recipe of its name, and below them its own."""
+    recipe = _layer(_recipe_content(config.task["name"]))
+    return merge(_fitting(task.usual(config.task), config.model_dump()), recipe)
+
+
 def read_config(folder: Path) -> RunConfig:
     """Read config.yaml of a run folder; raises CheckpointError or ConfigError."""
     path = folder / "config.yaml"

@@ -13,6 +13,7 @@ from toy_runs import TINY, write_pairs
 from heed.cli import app
 from heed.errors import CheckpointError, ConfigError
 from heed.inspection import inspect_recipe, inspect_run
+from heed.model import ModelConfig
 from heed.run import Run, resolve
 from heed.tasks import TASKS
 
@@ -44,6 +45,13 @@ def test_every_setting_is_listed_once_beside_its_default_where_it_differs(toy_ru
     assert default["model.architecture"] == "seq2seq"
     assert default["decode.length_penalty"] == 1.0
     assert re.search(r"model\.d_model +16 +default 256", "\n".join(lines))
+
+
+def test_defaults_are_those_that_the_recipe_shows(pair_run: Run) -> None:
+    changed = inspect_run(pair_run.folder)[0]["settings"]["changed"]
+    shown = inspect_recipe("text_classification")[0]["settings"]
+    assert {path: one["default"] for path, one in changed.items()} == {path: shown[path]["value"] for path in changed}
+    assert changed["model.d_model"]["default"] != ModelConfig().d_model
 
 
 def test_best_step_scores_and_files_are_those_of_the_folder(toy_run: Run) -> None:
