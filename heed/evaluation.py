@@ -24,6 +24,7 @@ from heed.run import WINDOW, Run
 from heed.tasks import Answer, Task
 from heed.tasks.base import Metrics, Scores
 from heed.tasks.split import Split
+from heed.terminal import counted
 
 READ_SETTINGS = ("columns", "header", "bad_rows")
 SHOWN = 5  # examples of each sort in a report
@@ -263,11 +264,11 @@ def score_lines(content: dict[str, Any]) -> list[str]:
     """Return an evaluation as lines for a terminal."""
     lines = _aligned_scores(content)
     for one in content.get("by_prefix", []):
-        lines += [f"{one['prefix'] or 'no prefix'}  ({one['n']:,} examples)", *(f"  {line}" for line in _aligned_scores(one))]
+        lines += [f"{one['prefix'] or 'no prefix'}  ({counted(one['n'], 'example')})", *(f"  {line}" for line in _aligned_scores(one))]
     cost = content["cost"]
     tokens = f"{cost['tokens_per_second']:,.0f} tokens/s, " if "tokens_per_second" in cost else ""
     lines.append(
-        f"{cost['examples']:,} examples in {cost['seconds']:.1f} s: {cost['examples_per_second']:,.0f} examples/s, {tokens}"
+        f"{counted(cost['examples'], 'example')} in {cost['seconds']:.1f} s: {cost['examples_per_second']:,.0f} examples/s, {tokens}"
         f"peak memory {cost['peak_memory_mib']:,.0f} MiB"
     )
     for one in content.get("noise", []):
@@ -280,7 +281,7 @@ def score_lines(content: dict[str, Any]) -> list[str]:
         lines.append(f"{content['sources_cut']:,} of {content['n']:,} sources were cut at data.max_length")
     lines += unknown_remarks(content)
     if content.get("bad_rows", {}).get("skipped"):
-        lines.append(f"skipped {content['bad_rows']['skipped']:,} bad rows, first: {content['bad_rows']['first'][0]}")
+        lines.append(f"skipped {counted(content['bad_rows']['skipped'], 'bad row')}, first: {content['bad_rows']['first'][0]}")
     lines += [f"{name}: {signature}" for name, signature in content.get("signatures", {}).items()]
     return [*lines, *content.get("remarks", [])]
 
@@ -301,7 +302,7 @@ def comparison_lines(content: dict[str, Any]) -> list[str]:
     if not tests:
         raise DataError(f"{content['data']}: nothing to compare")
     width = max(map(len, tests))
-    lines = [f"a = {content['a']}   b = {content['b']}   {content['n']:,} examples of {content['data']}"]
+    lines = [f"a = {content['a']}   b = {content['b']}   {counted(content['n'], 'example')} of {content['data']}"]
     for name, test in tests.items():
         difference = test["difference"]
         verdict = "differs" if test["p_value"] < 0.05 else "no difference shown"

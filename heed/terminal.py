@@ -18,6 +18,16 @@ def visible(text: str) -> str:
     return "".join(char if char in HARMLESS or unicodedata.category(char) != "Cc" else "\ufffd" for char in text)
 
 
+def plural(number: object, noun: str) -> str:
+    """Return a noun as it stands behind a number: "row" behind 1, "rows" behind others; "class" and "classes"."""
+    return noun if number == 1 else f"{noun}{'es' if noun.endswith(('s', 'ch')) else 's'}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with the noun it counts: "1 row", "2 rows"."""
+    return f"{number:,} {plural(number, noun)}"
+
+
 def columns_of(char: str) -> int:
     """Return how many columns of a terminal a character takes: two in East Asian scripts, none where it joins the one before."""
     if unicodedata.category(char) in ("Mn", "Me", "Cf"):

@@ -244,7 +244,7 @@ def test_too_long_examples_are_counted_and_said(command: Command, toy_data: ToyD
     data = [f"data.train={path}", f"data.valid={toy_data.valid}", "data.max_length=40"]
     done = command("train", "translation", *SETTINGS, *data, "--to", tmp_path / "run")
     assert done.code == 0
-    assert "1 training examples longer than data.max_length=40 tokens: left out" in done.err
+    assert "1 training example longer than data.max_length=40 tokens: left out" in done.err
 
 
 def test_a_diverging_training_is_one_clear_line(command: Command, toy_data: ToyData, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from heed.terminal import columns_of, end_of, visible
+from heed.terminal import columns_of, counted, end_of, visible
 
 
 @pytest.mark.parametrize("text", ["", "dog", "a dog sees", "好的狗", "a好b的c", "e\u0301te\u0301 a\u0300", "🙂🙂 ok"])
@@ -21,6 +21,15 @@ def test_the_end_of_a_line_fills_the_width_and_never_passes_it(text: str, width:
 
 def test_characters_take_the_columns_they_are_drawn_in() -> None:
     assert [columns_of(char) for char in "a好é\u0301\u200dが"] == [1, 2, 1, 0, 0, 2]
+
+
+def test_one_is_told_in_the_singular() -> None:
+    assert [counted(n, "training example") for n in (0, 1, 1200)] == [
+        "0 training examples",
+        "1 training example",
+        "1,200 training examples",
+    ]
+    assert [counted(n, noun) for noun in ("class", "batch") for n in (1, 2)] == ["1 class", "2 classes", "1 batch", "2 batches"]
 
 
 def test_no_control_character_reaches_the_terminal_but_line_ends_and_tabs() -> None:

@@ -7,6 +7,7 @@ from itertools import islice
 
 from heed.data.quality import QUANTILES
 from heed.inspection.layout import Findings, aligned, cut, cut_path, section
+from heed.terminal import counted
 
 SHOWN = 3  # rows shown for each fault
 SHOWN_SPEAKERS = 10
@@ -20,9 +21,9 @@ def data_lines(found: Findings) -> list[str]:
     """Return what `inspect_data` found as lines for a terminal, which they can do no harm."""
     form = ", ".join(filter(None, (found["format"], found["encoding"])))
     n_bytes = f", {sum(found['files'].values()):,} bytes" if found["files"] else ""
-    bad = f"; {found['bad']:,} bad row{'' if found['bad'] == 1 else 's'} skipped" if found["bad"] else ""
+    bad = f"; {counted(found['bad'], 'bad row')} skipped" if found["bad"] else ""
     lines = [
-        f"{found['source']}: {found['rows']:,} rows{bad} ({form}{n_bytes})",
+        f"{found['source']}: {counted(found['rows'], 'row')}{bad} ({form}{n_bytes})",
         *section("columns", _column_lines(found["columns"])),
         *section("bad rows, the first of them", found["bad_examples"]),
         *(line for kind, told in OF_SURVEYS.items() if found[kind] for line in told(found[kind])),

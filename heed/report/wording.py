@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from heed.metrics import LESS_IS_BETTER
+from heed.terminal import plural
 
 POINTS = frozenset({"bleu", "chrf", "ter"})  # their values are out of 100 already
 # No share of anything; every other score is one, but for the coefficients.
@@ -179,8 +180,7 @@ def percent(share: float) -> str:
 
 def counted(number: object, noun: str) -> str:
     """Return a number with the noun it counts: "1 row", "2 rows", "3 classes"."""
-    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
-    return f"{figure(number)} {noun}{ending}"
+    return f"{figure(number)} {plural(number, noun)}"
 
 
 def shortened(text: object, most: int) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from heed.config import Settings
+from heed.terminal import counted
 
 RARE = 0.4  # a class with fewer rows than this share of an even division is rare
 WEAK = 0.75  # a rare class's recall is weak below this share of the average
@@ -51,12 +52,12 @@ def _data(data: Mapping[str, Any], settings: Settings) -> Iterator[str]:
     rows, counts = max(1, train.get("rows", 1)), train.get("counts", {})
     if counts.get("contradictions", 0) >= FAULTY * rows:
         yield (
-            f"{counts['contradictions']:,} training texts stand there with several labels, which no model can get right: "
+            f"{counted(counts['contradictions'], 'training text')} with several labels, which no model can get right: "
             "mend them, or leave them out with data.filter=true."
         )
     n_long, limit = data.get("too_long", 0), data.get("max_length")
     if n_long >= LONG * rows and data.get("long_examples") == "cut":
-        yield f"{n_long:,} training texts are cut at {limit} tokens: try task.long_texts=windows, or a larger data.max_length."
+        yield f"{counted(n_long, 'training text')} cut at {limit} tokens: try task.long_texts=windows, or a larger data.max_length."
     vocabulary = data.get("vocabulary", {})
     unknown = vocabulary.get("unknown_share_valid", 0.0)
     if unknown >= UNKNOWN:

@@ -13,6 +13,7 @@ from heed.errors import ConfigError, DataError
 from heed.run import Run, RunConfig
 from heed.tasks import Task
 from heed.tasks.split import Split
+from heed.terminal import counted
 from heed.training.folds import Bools, Folds
 
 LEAST_HELD_OUT, MOST_HELD_OUT = 10, 2000
@@ -114,7 +115,7 @@ def _take_fold(data: dict[str, Split], config: RunConfig, keep: Bools) -> str:
     whole = f" in whole values of {group}" if group and in_groups else few
     return (
         f"{n_valid:,} of the {n_others:,} examples outside fold {fold} of {folds}, drawn{whole} by seed {config.seed}; "
-        f"the {n_test:,} examples of fold {fold} are the test data, which are scored once at the end and choose nothing"
+        f"fold {fold}, {counted(n_test, 'example')}, is the test data, which are scored once at the end and choose nothing"
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from heed.terminal import counted
 from heed.training.origin import inheritance_line
 
 SHOWN_CLASSES = 8
@@ -12,34 +13,33 @@ SPLIT_WORDS = {"train": "training", "valid": "validation"}
 def summary(report: dict[str, Any]) -> list[str]:
     """Say in a few lines what a person should know about the data before training."""
     lines = [] if "init" not in report else [inheritance_line(report["init"])]
-    lines.append(
-        f"{report['examples']['train']:,} training and {report['examples']['valid']:,} validation examples; {_sizes(report['tokens'])}"
-    )
+    n_train, n_valid = (report["examples"][name] for name in SPLIT_WORDS)
+    lines.append(f"{n_train:,} training and {counted(n_valid, 'validation example')}; {_sizes(report['tokens'])}")
     classes = list(report["train"].get("classes", {}).items())
     if classes:
         shown = ", ".join(f"{name} {count:,}" for name, count in classes[:SHOWN_CLASSES])
         more = f" and {len(classes) - SHOWN_CLASSES} more" if len(classes) > SHOWN_CLASSES else ""
-        lines.append(f"{len(classes)} classes: {shown}{more}")
+        lines.append(f"{counted(len(classes), 'class')}: {shown}{more}")
     for name, quantiles in report["train"].get("lengths", {}).items():
-        if "text" in name:
+        if "text" in name and quantiles:
             lines.append(f"{' in '.join(name.rsplit('_', 1))}: " + ", ".join(f"{point} {value:,}" for point, value in quantiles.items()))
     counts = {name: count for name, count in report["train"].get("counts", {}).items() if count}
     if counts:
-        found = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        found = ", ".join(f"{name}: {count:,}" for name, count in counts.items())
         what = f"dropped {report['filtered']:,} of them" if report["filtered"] else "kept; data.filter=true drops them"
         lines.append(f"found {found} ({what})")
     lines += [*report["train"].get("warnings", []), *report.get("warnings", [])]
     for names, n in report["train"].get("shared", {}).items():
         if n:
-            lines.append(f"{n:,} examples stand both in the {names} data: what chooses the weights is then scored again, a little too well")
+            of_both = f"{n:,} example{' stands' if n == 1 else 's stand'}"
+            lines.append(f"{of_both} both in the {names} data: what chooses the weights is then scored again, a little too well")
     lines += _useless_lines(report)
     if "held_out" in report:
         lines.append(f"held out {report['held_out']}")
     if "coverage" in report:
         found = report["coverage"]
         lines.append(f"word vectors for {found['found']:,} of {found['words']:,} words ({found['share']:.1%})")
-    n_batches = "1 batch" if report["batches"] == 1 else f"{report['batches']:,} batches"
-    lines.append(f"{n_batches} an epoch, {report['padding']:.1%} padding")
+    lines.append(f"{counted(report['batches'], 'batch')} an epoch, {report['padding']:.1%} padding")
     return lines
 
 
@@ -52,10 +52,11 @@ def _useless_lines(report: dict[str, Any]) -> Iterator[str]:
     """Say which rows are skipped, or too long, or teach nothing."""
     for reading in (report["reading"], *report["reading_others"].values()):
         if reading["bad"]:
-            yield f"skipped {reading['bad']:,} bad rows of {reading['source']}, first: {reading['bad_examples'][0]}"
+            yield f"skipped {counted(reading['bad'], 'bad row')} of {reading['source']}, first: {reading['bad_examples'][0]}"
     for what, n_long in (("training", report["too_long"]), ("validation", report["too_long_valid"])):
         if n_long:
-            yield f"{n_long:,} {what} examples longer than data.max_length={report['max_length']} tokens: {report['long_examples']}"
+            longer = f"{counted(n_long, f'{what} example')} longer than data.max_length={report['max_length']} tokens"
+            yield f"{longer}: {report['long_examples']}"
     for name, key in (("train", "unlearnable"), ("valid", "unlearnable_valid")):
         for why, n in report[key].items():
             yield f"{n:,} of {report['examples'][name]:,} {SPLIT_WORDS[name]} examples {why}"

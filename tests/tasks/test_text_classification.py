@@ -339,7 +339,7 @@ def test_training_texts_that_stand_in_the_validation_data_are_refused_left_out_o
         prepared, said = prepared_in(tmp_path / name, TRAIN, valid, data=setting)
         assert len(prepared.train) == n_kept
         assert len(prepared.valid) == len(valid)
-        assert "found 2 leaks" in said
+        assert "found leaks: 2" in said
 
 
 def test_the_data_report_counts_all_rows_read_although_examples_of_faults_are_read_again(tmp_path: Path) -> None:

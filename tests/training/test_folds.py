@@ -281,7 +281,7 @@ def test_a_run_tests_on_its_fold_and_validates_on_whole_groups_of_the_others(tmp
     (line,) = [line for line in said if line.startswith("held out ")]
     assert line == f"held out {report['held_out']}"
     assert f"10 of the 20 examples outside fold {fold} of 3, drawn in whole values of author by seed 1" in line
-    assert f"the 10 examples of fold {fold} are the test data" in line
+    assert f"fold {fold}, 10 examples, is the test data" in line
 
 
 def test_stores_that_were_deleted_are_made_again_with_the_same_sides(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_longer_examples_than_max_length_are_left_out_counted_and_said_never_cut
     assert prepared.valid.rows.tolist() == list(range(10))
     assert prepared.train.lengths().max() <= 40
     assert "2 training examples longer than data.max_length=40 tokens: left out" in said
-    assert "1 validation examples longer than data.max_length=40 tokens: left out" in said
+    assert "1 validation example longer than data.max_length=40 tokens: left out" in said
     assert (report["too_long"], report["too_long_valid"]) == (2, 1)
 
 
@@ -130,8 +130,8 @@ def test_skipped_bad_rows_are_counted_and_shown_for_every_file(tmp_path: Path) -
     with pytest.raises(DataError, match=r"train.tsv:32: .*data.bad_rows=skip"):
         prepare(config_of(files["train"], data={"valid": str(write_pairs(tmp_path / "ok.tsv", toy_pairs(9)))}), tmp_path / "a", print)
     _, said, report = prepared_in(tmp_path / "b", config_of(files["train"], data=data | {"bad_rows": "skip"}))
-    assert f"skipped 1 bad rows of {files['train']}, first: {files['train']}:32: " in said
-    assert f"skipped 1 bad rows of {files['valid']}, first: {files['valid']}:32: " in said
+    assert f"skipped 1 bad row of {files['train']}, first: {files['train']}:32: " in said
+    assert f"skipped 1 bad row of {files['valid']}, first: {files['valid']}:32: " in said
     assert report["reading"]["bad"] == report["reading_others"]["valid"]["bad"] == 1
 
 
@@ -211,7 +211,7 @@ def test_an_unknown_label_in_the_test_data_is_named_before_training_with_its_lin
     with pytest.raises(DataError, match=r"test\.tsv:14: label 'wram' is not one of cold, plain, warm; did you mean 'warm'\?"):
         prepare(config, tmp_path / "run", lambda text: None)
     prepared, said, report = prepared_in(tmp_path / "skipped", config.replace(data={**config.data.model_dump(), "bad_rows": "skip"}))
-    assert "skipped 1 bad rows" in said
+    assert "skipped 1 bad row" in said
     assert report["examples"] == {"train": len(prepared.train), "valid": len(prepared.valid), "test": 12}
 
 
