@@ -3,12 +3,16 @@
 import itertools
 import math
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from report_pages import HOSTILE, Page
 
+import heed
 from heed.report.drawing import (
     HEIGHT,
     MOST_TICKS,
@@ -124,3 +128,21 @@ def test_strips_have_a_row_for_each_name() -> None:
     assert len(set(levels)) == 3
     assert across[2] - across[1] == pytest.approx(across[1] - across[0], abs=0.25)
     assert all(f"model {i} {80 + i} %" in page.text for i in range(3))
+
+
+def lab(colour: str) -> NDArray[np.float64]:
+    """Return a colour of sRGB, given as #rrggbb, in CIELAB, where distances are about as large as they look (CIE 1976)."""
+    channels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear
+    x, y, z = np.cbrt(xyz / np.array([0.9505, 1.0, 1.089]))  # none is dark enough for the straight part of the curve
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_no_two_lines_of_a_plot_have_colours_that_are_taken_for_each_other() -> None:
+    css = (Path(heed.__file__).parent / "report" / "style.css").read_text(encoding="utf-8")
+    found = re.findall(r"--c\d: (#[0-9a-f]{6});", css)
+    assert len(found) == 2 * N_COLOURS  # for light and for dark paper
+    for palette in (found[:N_COLOURS], found[N_COLOURS:]):
+        distances = {pair: float(np.linalg.norm(lab(pair[0]) - lab(pair[1]))) for pair in itertools.combinations(palette, 2)}
+        assert min(distances.values()) > 25, min(distances, key=distances.__getitem__)
