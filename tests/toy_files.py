@@ -1,5 +1,6 @@
 """Files of a few rows in every form, written and read; imported by the tests of reading."""
 
+import codecs
 import gzip
 import json
 
@@ -10,6 +11,16 @@ import pytest
 from heed.data.read import read_examples
 from heed.errors import DataError
 
+# Encodings with the mark that stands ahead of the text.
+MARKED = [
+    ("utf-8", b""),
+    ("utf-8", codecs.BOM_UTF8),
+    ("utf-16-le", codecs.BOM_UTF16_LE),
+    ("utf-16-be", codecs.BOM_UTF16_BE),
+    ("utf-16-le", b""),
+    ("utf-16-be", b""),
+    ("gb18030", b""),
+]
 LABELLED = {"text": "text", "label": "label"}
 SPOKEN = {"audio": "audio", "text": "transcript"}
 

@@ -3,21 +3,12 @@ import gzip
 from pathlib import Path
 
 import pytest
+from toy_files import MARKED
 
 from heed.data.encodings import CHUNK_BYTES, read_lines, read_text, scan_text
 from heed.errors import DataError
 
 LINES = ["他们在跑。\tThey run.", "", "　好\u2028的\x85 \rno end", "一一一一一一\tĀĀ 一", "𠀀😀\té"]
-# Encodings with the mark that stands ahead of the text.
-MARKED = [
-    ("utf-8", b""),
-    ("utf-8", codecs.BOM_UTF8),
-    ("utf-16-le", codecs.BOM_UTF16_LE),
-    ("utf-16-be", codecs.BOM_UTF16_BE),
-    ("utf-16-le", b""),
-    ("utf-16-be", b""),
-    ("gb18030", b""),
-]
 
 
 def write(path: Path, content: bytes) -> Path:

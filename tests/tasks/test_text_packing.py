@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from toy_runs import WORDS, write_rows
+from toy_writers import SIZES, model_for
 
 import heed
 from heed.config import DecodeConfig, merge, validate
@@ -19,7 +20,7 @@ from heed.data.layout import Packing
 from heed.data.store import Encoded
 from heed.errors import ConfigError
 from heed.files import sha256
-from heed.model import Causal, ModelConfig, attention, build_model, same_text_mask
+from heed.model import Causal, attention, same_text_mask
 from heed.run import resolve
 from heed.tasks.text_generation import TextGeneration, TextGenerationSettings
 from heed.training.checkpoint import checkpoints
@@ -29,7 +30,6 @@ from heed.training.train import fit_on
 from heed.training.trainer import Trainer
 
 CONTEXT = 40
-SIZES: dict[str, Any] = {"d_model": 24, "n_heads": 4, "n_layers": 2, "d_ff": 20, "dropout": 0.0}
 KINDS: dict[str, dict[str, Any]] = {
     "learned": {"positions": "learned", "max_length": CONTEXT},
     "sinusoidal": {"positions": "sinusoidal"},
@@ -61,17 +61,6 @@ def task() -> TextGeneration:
 @pytest.fixture(params=list(KINDS))
 def model(task: TextGeneration, request: pytest.FixtureRequest) -> Causal:
     return model_for(task, **KINDS[request.param])
-
-
-def model_for(task: TextGeneration, **fields: Any) -> Causal:
-    """Return a model with larger weights than fresh ones, so that what stands before a token matters."""
-    torch.manual_seed(3)
-    model = build_model(task.shape(ModelConfig(architecture="causal", **{**SIZES, **fields})))
-    assert isinstance(model, Causal)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.3)
-    return model
 
 
 def windows(task: TextGeneration) -> list[Encoded]:

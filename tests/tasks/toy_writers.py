@@ -41,6 +41,7 @@ def task_of(max_length: int = CONTEXT, **settings: Any) -> TextGeneration:
 
 
 def model_for(task: TextGeneration, **fields: Any) -> Causal:
+    """Return a model with larger weights than fresh ones, so that what stands before a token matters."""
     torch.manual_seed(3)
     model = build_model(task.shape(ModelConfig(architecture="causal", **{**SIZES, **fields})))
     assert isinstance(model, Causal)
