@@ -43,10 +43,14 @@ class Evaluation:
     memory_mib: float
     precision: str  # of the products, whatever decode.precision=auto came to
     decode: dict[str, Any]  # the settings of decoding that count
+    token_name: str = "tokens"  # what is counted in n_tokens
 
     def to_json(self) -> dict[str, Any]:
         """Return scores by name, and under `cost` what they took; tokens count where an answer, unlike a class, is more than one."""
-        tokens = {} if self.n_tokens == self.n_examples else {"tokens_per_second": round(self.n_tokens / max(self.seconds, 1e-9), 1)}
+        tokens: dict[str, Any] = {}
+        if self.n_tokens != self.n_examples:
+            tokens["tokens_per_second"] = round(self.n_tokens / max(self.seconds, 1e-9), 1)
+            tokens |= {} if self.token_name == "tokens" else {"token_name": self.token_name}
         cost = {
             "examples": self.n_examples,
             "seconds": round(self.seconds, 3),
@@ -98,7 +102,8 @@ def evaluate_examples(
             file.close()
     precision = str(choose_answering_precision(options.precision, run.device)).removeprefix("torch.")
     scores = metrics.scores(resamples=resamples)
-    return Evaluation(scores, metrics, n_examples, seconds, n_tokens, peak_memory_mib(run.device), precision, run.task.of_use(options))
+    memory, name = peak_memory_mib(run.device), run.task.token_name
+    return Evaluation(scores, metrics, n_examples, seconds, n_tokens, memory, precision, run.task.of_use(options), name)
 
 
 def _windows(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
@@ -266,7 +271,7 @@ def score_lines(content: dict[str, Any]) -> list[str]:
     for one in content.get("by_prefix", []):
         lines += [f"{one['prefix'] or 'no prefix'}  ({counted(one['n'], 'example')})", *(f"  {line}" for line in _aligned_scores(one))]
     cost = content["cost"]
-    tokens = f"{cost['tokens_per_second']:,.0f} tokens/s, " if "tokens_per_second" in cost else ""
+    tokens = f"{cost['tokens_per_second']:,.0f} {cost.get('token_name', 'tokens')}/s, " if "tokens_per_second" in cost else ""
     lines.append(
         f"{counted(cost['examples'], 'example')} in {cost['seconds']:.1f} s: {cost['examples_per_second']:,.0f} examples/s, {tokens}"
         f"peak memory {cost['peak_memory_mib']:,.0f} MiB"

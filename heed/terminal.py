@@ -45,3 +45,8 @@ def end_of(text: str, width: int) -> str:
         first -= 1
         room -= columns_of(text[first])
     return ELLIPSIS + text[first:] if width > 0 else ""
+
+
+def unit_of(name: str) -> str:
+    """Return what the length of an encoded key is counted in: models read audio in hops."""
+    return "hops" if name == "audio" else "tokens"

@@ -98,6 +98,12 @@ def test_tokens_a_second_are_told_where_an_answer_is_more_than_one(copied: Run, 
     assert any("6 examples/s, " in line and ("tokens/s" in line) is told for line in score_lines(content))
 
 
+def test_what_is_counted_is_called_by_its_name(copied: Run) -> None:
+    found = evaluate_examples(copied, toy_pairs(12, 12), copied.config.decode)
+    content = dataclasses.replace(found, n_tokens=31, seconds=2.0, token_name="labels").to_json()
+    assert any(" 16 labels/s, " in line for line in score_lines(content))
+
+
 def test_telling_examples_are_the_best_the_middle_and_the_worst(copied: Run, toy_data: ToyData) -> None:
     evaluate_run(copied, str(toy_data.test), name="test")
     examples = json.loads((copied.folder / "evaluations" / "test.json").read_text(encoding="utf-8"))["examples"]

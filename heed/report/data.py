@@ -8,6 +8,7 @@ from heed.report.bars import Balance, Bar, balance
 from heed.report.facts import Facts, Table
 from heed.report.sources import Json, listed, mapping, mappings
 from heed.report.wording import counted, duration, figure, is_number, label, percent
+from heed.terminal import unit_of
 
 FAULTS = {
     "empty": "a side is empty",
@@ -119,19 +120,14 @@ def _data_facts(data: Json, survey: Mapping[str, Any], reading: Mapping[str, Any
     facts += [("Rows read", figure(survey["rows"]))] if "rows" in survey else []
     facts += [("Rows without a fault", figure(survey["clean"]))] if "clean" in survey else []
     facts += [(f"{label(name)} examples", figure(count)) for name, count in mapping(data.get("examples")).items()]
-    facts += [(f"{label(name)} {_units(name)}", figure(count)) for name, count in mapping(data.get("tokens")).items()]
-    facts += [(f"Longest {name}", f"{figure(count)} {_units(name)}") for name, count in mapping(data.get("longest")).items()]
+    facts += [(f"{label(name)} {unit_of(name)}", figure(count)) for name, count in mapping(data.get("tokens")).items()]
+    facts += [(f"Longest {name}", f"{figure(count)} {unit_of(name)}") for name, count in mapping(data.get("longest")).items()]
     facts += [("Batches an epoch", figure(data["batches"]))] if "batches" in data else []
     facts += [("Padding", f"{data['padding']:.1%}")] if is_number(data.get("padding")) else []
     facts += _vocabulary_facts(data, survey)
     facts += [("Audio", duration(3600 * survey["hours"]))] if is_number(survey.get("hours")) else []
     facts += [(f"Different {name}", figure(_different(survey, name))) for name in ("speakers", "characters") if _different(survey, name)]
     return facts + [(label(name), figure(value)) for name, value in survey.items() if name not in TOLD_ELSEWHERE and not _nested(value)]
-
-
-def _units(name: str) -> str:
-    """Return what the length of a side is counted in: the model reads audio in hops."""
-    return "hops" if name == "audio" else "tokens"
 
 
 def _different(survey: Mapping[str, Any], name: str) -> float:

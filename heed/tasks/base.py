@@ -107,6 +107,7 @@ class Task(ABC):
     architecture: ClassVar[str]
     counts_framing: ClassVar[bool] = False  # whether data.max_length counts the tokens that stand around texts as well
     counts_tokens: ClassVar[bool] = True  # whether the units of the loss are tokens
+    token_name: ClassVar[str] = "tokens"  # what those of targets and answers are called beside their number a second
     continues: ClassVar[bool] = False  # whether an answer goes on where its (one) input ends, so that both joined are an input again
     reads: frozenset[str] = frozenset(DecodeConfig.model_fields)  # settings of decoding that its answers depend on
     window: ClassVar[int | None] = None  # examples held in memory at a time, where they are larger than text

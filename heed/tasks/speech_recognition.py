@@ -69,6 +69,7 @@ class SpeechRecognition(Task):
     architecture: ClassVar[str] = "encoder"
     reads: frozenset[str] = WRITING | HEARING
     settings: ClassVar[type[Settings]] = SpeechRecognitionSettings
+    token_name: ClassVar[str] = "labels"
     heirlooms: ClassVar[tuple[str, ...]] = ("tokenizer", "features")
     cutting: ClassVar[tuple[str, ...]] = (
         *("sample_rate", "features", "n_mels", "n_mfcc", "lowest_hz", "highest_hz", "frame_ms", "hop_ms", "window", "deltas"),
@@ -367,6 +368,10 @@ class SpeechRecognition(Task):
             groups=[str(example.get("speaker") or "") for example in examples],
             seconds=seconds,
         )
+
+    def answer_length(self, answer: Answer) -> int:
+        """Return how many labels an answer has, which are what the loss counts too."""
+        return len(self.tokenizer.encode(answer.text))
 
     @property
     def score_names(self) -> Sequence[str]:

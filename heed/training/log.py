@@ -54,10 +54,11 @@ class TrainingLog:
             for name, value in _flat(line):
                 self.events.add_scalar(name, value, line["step"])
 
-    def progress(self, step: int, total: int | None, line: dict[str, Any], *, plain: bool) -> None:
-        """Show a step's figures: on the bar at every call, as a plain line when `plain`."""
+    def progress(self, step: int, total: int | None, line: dict[str, Any], *, plain: bool, token_name: str = "tokens") -> None:
+        """Show a step's figures: on the bar at every call, as a plain line when `plain`; tokens are called by the name that is given."""
         accuracy = f"acc {line['accuracy']:.3f}  " if "accuracy" in line else ""
-        figures = f"loss {line['loss']:.3f}  {accuracy}{line['tokens_per_second']:,.0f} tok/s  pad {line['padding']:.1%}"
+        speed = f"{line['tokens_per_second']:,.0f} {token_name}/s"
+        figures = f"loss {line['loss']:.3f}  {accuracy}{speed}  pad {line['padding']:.1%}"
         place = f"step {step:,}/{total:,}" if total else f"step {step:,}"  # how many fit into train.minutes is not known at first
         if self.bar is not None:
             self.bar.update(self.bar_task, completed=step, total=total, place=place, figures=figures, visible=True)

@@ -22,6 +22,7 @@ from heed.files import encodable, parse_json, replacing
 from heed.run import Run, RunConfig
 from heed.tasks import Task
 from heed.tasks.split import Split
+from heed.terminal import unit_of
 from heed.training.division import divide, splits
 from heed.training.origin import Origin
 from heed.training.summary import SPLIT_WORDS, summary
@@ -208,7 +209,8 @@ def _encode(run: Run, split: Split, name: str) -> _Encodings:
 
     store = write_store(run.folder / "store" / name, fitted())
     if not len(store):
-        why = f"all {n_long} are longer than data.max_length={run.config.data.max_length} tokens" if n_long else "none were left"
+        limit = f"data.max_length={run.config.data.max_length} {unit_of(next(iter(run.task.inputs)))}"
+        why = f"all {n_long} are longer than {limit}" if n_long else "none were left"
         why += "; give more rows" + (", or a file of their own (data.valid=FILE)" if name == "valid" and not n_long else "")
         raise DataError(f"{split.source}: no {name} examples to use: {why}")
     for why, n in unlearnable.items():

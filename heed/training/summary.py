@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from heed.terminal import counted
+from heed.terminal import counted, unit_of
 from heed.training.origin import inheritance_line
 
 SHOWN_CLASSES = 8
@@ -44,8 +44,15 @@ def summary(report: dict[str, Any]) -> list[str]:
 
 
 def _sizes(counts: Mapping[str, int]) -> str:
-    """Say how long the training examples are together; beside what a task itself calls tokens, the others are none."""
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items()) + ("" if "tokens" in counts else " tokens")
+    """Say how long the training examples are together; beside what a task itself calls tokens, the others are none, nor is sound."""
+    sizes = [f"{count:,} {name}{' hops' if unit_of(name) == 'hops' else ''}" for name, count in counts.items()]
+    told = "tokens" in counts or unit_of(list(counts)[-1]) == "hops"
+    return ", ".join(sizes) + ("" if told else " tokens")
+
+
+def _length_unit(report: dict[str, Any]) -> str:
+    """Return what data.max_length counts: hops where there is sound."""
+    return "hops" if "hops" in map(unit_of, report["tokens"]) else "tokens"
 
 
 def _useless_lines(report: dict[str, Any]) -> Iterator[str]:
@@ -55,7 +62,7 @@ def _useless_lines(report: dict[str, Any]) -> Iterator[str]:
             yield f"skipped {counted(reading['bad'], 'bad row')} of {reading['source']}, first: {reading['bad_examples'][0]}"
     for what, n_long in (("training", report["too_long"]), ("validation", report["too_long_valid"])):
         if n_long:
-            longer = f"{counted(n_long, f'{what} example')} longer than data.max_length={report['max_length']} tokens"
+            longer = f"{counted(n_long, f'{what} example')} longer than data.max_length={report['max_length']} {_length_unit(report)}"
             yield f"{longer}: {report['long_examples']}"
     for name, key in (("train", "unlearnable"), ("valid", "unlearnable_valid")):
         for why, n in report[key].items():

@@ -318,7 +318,7 @@ class Trainer:
         }
         if logged:
             self.log.record(line)
-        self.log.progress(step, self.progress.total_steps, line, plain=logged)
+        self.log.progress(step, self.progress.total_steps, line, plain=logged, token_name=self.task.token_name)
 
     def _after_update(self) -> None:
         step = self.progress.step

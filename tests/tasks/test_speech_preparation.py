@@ -18,6 +18,7 @@ from heed.decode.ctc import log_likelihood
 from heed.errors import DataError
 from heed.model.config import ModelConfig
 from heed.run import resolve
+from heed.tasks.base import Answer
 from heed.training.prepare import prepare
 
 
@@ -120,6 +121,17 @@ def test_transcripts_with_more_labels_than_places_are_counted_and_said_with_what
     (line,) = [line for line in said if "more labels than places" in line]
     assert line == f"3 of 20 training examples {why}"
     assert "model.subsampling=1 or task.hop_ms below 10" in line
+
+
+def test_what_is_counted_of_sound_is_hops_and_of_answers_labels(tmp_path: Path) -> None:
+    rows = write_recordings(tmp_path / "r", 20)
+    report, said = prepared(tmp_path, rows)
+    sizes = ", ".join(f"{n:,} audio hops" if name == "audio" else f"{n:,} {name} tokens" for name, n in report["tokens"].items())
+    assert any(line.endswith(f"; {sizes}") for line in said)
+    task = build(rows)
+    encoded = task.encode_all(rows, training=True)
+    assert [task.answer_length(Answer(row["text"])) for row in rows] == [len(one["text"]) for one in encoded]
+    assert task.token_name == "labels"
 
 
 def test_what_does_not_fit_is_what_ctc_gives_no_probability(tmp_path: Path) -> None:

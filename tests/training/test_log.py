@@ -48,6 +48,12 @@ def test_rewinding_before_anything_was_written_is_no_error(tmp_path: Path) -> No
     assert not log.path.exists()
 
 
+def test_what_is_counted_is_called_by_its_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with TrainingLog(tmp_path, tensorboard=False) as log:
+        log.progress(3, 10, FIGURES, plain=True, token_name="labels")
+    assert " 1,234 labels/s " in capfd.readouterr().err
+
+
 def test_away_from_a_terminal_progress_is_plain_lines_on_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with TrainingLog(tmp_path, tensorboard=False) as log:
         log.progress(3, 10, FIGURES, plain=False)
@@ -56,8 +62,8 @@ def test_away_from_a_terminal_progress_is_plain_lines_on_stderr(tmp_path: Path, 
     captured = capfd.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        "step 4,000/10,000  loss 2.500  acc 0.250  1,234 tok/s  pad 12.5%  3 s",
-        "step 5,000  loss 2.500  acc 0.250  1,234 tok/s  pad 12.5%  3 s",
+        "step 4,000/10,000  loss 2.500  acc 0.250  1,234 tokens/s  pad 12.5%  3 s",
+        "step 5,000  loss 2.500  acc 0.250  1,234 tokens/s  pad 12.5%  3 s",
     ]
 
 
@@ -77,7 +83,7 @@ def test_the_bar_of_a_terminal_can_be_drawn_before_the_number_of_steps_is_known(
 def test_a_task_without_accuracy_can_be_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with TrainingLog(tmp_path, tensorboard=False) as log:
         log.progress(4, 10, {key: value for key, value in FIGURES.items() if key != "accuracy"}, plain=True)
-    assert "loss 2.500  1,234 tok/s" in capfd.readouterr().err
+    assert "loss 2.500  1,234 tokens/s" in capfd.readouterr().err
 
 
 def test_quiet_says_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
