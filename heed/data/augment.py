@@ -16,12 +16,11 @@ Word = tuple[int, ...]
 def read_synonyms(path: str) -> list[list[str]]:
     """Read groups of words that may stand for each other, one a line, separated by tabs or commas; raises DataError."""
     groups = [[word.strip() for word in line.replace("\t", ",").split(",") if word.strip()] for line in read_lines(path)]
-    groups = [group for group in groups if group]
-    lonely = next((group[0] for group in groups if len(group) < 2), None)
-    if not groups or lonely is not None:
-        found = "no words" if lonely is None else f"{lonely!r} alone on a line"
-        raise DataError(f"{path}: expected a group of synonyms on each line, separated by tabs or commas; found {found}")
-    return groups
+    lonely = next((place for place, group in enumerate(groups) if len(group) == 1), None)
+    if lonely is not None or not any(groups):
+        where, found = (path, "no words") if lonely is None else (f"{path}:{lonely + 1}", f"{groups[lonely][0]!r} alone on its line")
+        raise DataError(f"{where}: expected a group of synonyms on each line, separated by tabs or commas; found {found}")
+    return [group for group in groups if group]
 
 
 class Augmenter:

@@ -40,7 +40,9 @@ class TextClassificationSettings(Settings):
     )
     drop_words: float = Field(default=0.0, ge=0, lt=1, description="augmentation: share of words left out of a training text")
     swap_words: float = Field(default=0.0, ge=0, lt=1, description="augmentation: share of words that change places with the next")
-    synonyms: str | None = Field(default=None, description="augmentation: a file with a group of synonyms on each line, separated by tabs")
+    synonyms: str | None = Field(
+        default=None, description="augmentation: a file with a group of synonyms on each line, separated by tabs or commas"
+    )
     replace_words: float = Field(default=0.1, ge=0, lt=1, description="augmentation: share of words replaced by a synonym, given a file")
     consistency: float = Field(
         default=0.0,

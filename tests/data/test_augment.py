@@ -158,11 +158,14 @@ def test_synonyms_stand_one_group_a_line_between_tabs_or_commas(tmp_path: Path) 
     assert read_synonyms(str(path)) == [["big", "large", "huge"], ["film", "movie"], ["好", "很好"]]
 
 
-@pytest.mark.parametrize(("content", "found"), [("\n \n", "no words"), ("big\tlarge\nfilm\n", "'film' alone"), ("a,,\n", "'a' alone")])
-def test_a_file_without_groups_is_refused(tmp_path: Path, content: str, found: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "line", "found"),
+    [("\n \n", "", "no words"), ("big\tlarge\n\nfilm\n", ":3", "'film' alone"), ("a,,\n", ":1", "'a' alone")],
+)
+def test_a_file_without_groups_is_refused(tmp_path: Path, content: str, line: str, found: str) -> None:
     path = tmp_path / "synonyms.txt"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match=rf"synonyms\.txt: expected a group of synonyms on each line.*found {found}"):
+    with pytest.raises(DataError, match=rf"synonyms\.txt{line}: expected a group of synonyms on each line.*found {found}"):
         read_synonyms(str(path))
 
 
