@@ -161,7 +161,7 @@ def _left_out(data: Json, survey: Mapping[str, Any], reading: Mapping[str, Any])
     elif any(mapping(survey.get("counts")).values()):
         lines.append("Rows with a fault were kept; data.filter=true drops them.")
     if "long" not in data and "long" not in survey:
-        lines += _too_long(data, _units("audio" if _is_spoken(survey) else "text"))
+        lines += _too_long(data, unit_of("audio" if _is_spoken(survey) else "text"))
     lines += _unlearnable(data)
     if data.get("held_out"):
         lines.append(f"Held out for validation: {data['held_out']}.")
