@@ -212,8 +212,6 @@ class DecodeConfig(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.language_model is None and self.changed("language_weight"):
-            raise ValueError("decode.language_weight would be ignored without decode.language_model; name a language model")
         if not self.hot_words and self.changed("hot_word_boost"):
             raise ValueError("decode.hot_word_boost would be ignored without decode.hot_words; name some, such as decode.hot_words=[Anna]")
         return self

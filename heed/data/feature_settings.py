@@ -21,7 +21,7 @@ LARGEST_N_MELS = 512
 LONGEST_FRAME_MS = 1000
 LOWEST_RATE, HIGHEST_RATE = 1000, 384_000
 ROUNDING_HZ = 1e-6  # of a band's ends; a frequency that lies on one has no weight
-YOUNGER = frozenset({"range_db"})  # than some runs, in which they have their defaults
+YOUNGER = frozenset({"range_db", "without_level"})  # than some runs, in which they have their defaults
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class FeatureSettings:
         normalise: to mean 0 and deviation 1: over the utterance, by the training data, or by what was heard so far.
         range_db: log_mel: decibels below the loudest energy of the recording, at least 1, that are told apart; what lies further below
             counts as the last of them, and every energy is told from the loudest. None tells them as they are.
+        without_level: log_mel: tell the log energies of a frame from their mean, so that how loud it is plays no part.
     Raises:
         ConfigError: a value is out of range, or two do not go together.
     """
@@ -62,6 +63,7 @@ class FeatureSettings:
     spectral_entropy: bool = False
     normalise: Normalisation = "utterance"
     range_db: float | None = None
+    without_level: bool = False
 
     def __post_init__(self) -> None:
         self._check_choices()

@@ -225,6 +225,7 @@ class Features:
         spectrum = torch.fft.rfft(wave.unfold(1, self.window_length, self.hop) * constants.window)  # (B, T', n_bins)
         power = spectrum.real.square() + spectrum.imag.square()  # half the time of abs() and of view_as_real()
         x = (power @ constants.mel).clamp(min=FLOOR).log()
+        x = x - x.mean(-1, keepdim=True) if self.settings.without_level else x
         columns = [x if constants.dct is None else x @ constants.dct]
         if self.settings.zero_crossings:
             columns.append(_zero_crossings(wave, self.window_length, self.hop))

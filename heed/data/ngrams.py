@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO, NoReturn, Self, cast
+from typing import Any, BinaryIO, ClassVar, NoReturn, Self, cast
 
 from heed.data.encodings import read_lines
-from heed.errors import ConfigError, DataError
+from heed.errors import CheckpointError, ConfigError, DataError
 from heed.files import replacing
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
@@ -36,13 +36,15 @@ Gram = tuple[str, ...]
 
 
 class Ngrams:
-    """How likely a word is after others.
+    """How likely a word is after others; a `Part` where it was learned from a run's own transcripts.
 
     Args:
         log10: log10 probabilities of n-grams, the last word given those before it.
         back_off: log10 of the weights of contexts; 0 for those that are not in it.
         order: words of the longest n-grams.
     """
+
+    kind: ClassVar[str] = "ngrams"
 
     def __init__(self, log10: Mapping[Gram, float], back_off: Mapping[Gram, float], *, order: int) -> None:
         self.order = order
@@ -116,6 +118,21 @@ class Ngrams:
             yield from ("", f"\\{n}-grams:")
             yield from map(self._line, grams)
         yield from ("", "\\end\\")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the lines of the ARPA file."""
+        return {"arpa": list(self.lines())}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """Build it again; raises CheckpointError."""
+        lines = content.get("arpa")
+        if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+            raise CheckpointError("not an n-gram model ('arpa' is no list of lines); restore the run folder from a copy")
+        try:
+            return cls.from_arpa(lines)
+        except DataError as error:
+            raise CheckpointError(f"not an n-gram model ({error}); restore the run folder from a copy") from error
 
     def _line(self, gram: Gram) -> str:
         weight = self._back_off.get(gram)

@@ -29,6 +29,7 @@ def part_kinds() -> dict[str, type[Part]]:
     from heed.data.features import Features
     from heed.data.foreign import ForeignTokenizer
     from heed.data.labels import Labels
+    from heed.data.ngrams import Ngrams
     from heed.data.pieces import PieceTokenizer
     from heed.data.spelling import Spelling
     from heed.data.text import Tokenizer
@@ -48,6 +49,7 @@ def part_kinds() -> dict[str, type[Part]]:
         NoAnswer,
         Features,
         WhisperFeatures,
+        Ngrams,
     )
     return {part.kind: part for part in kinds}
 

@@ -81,6 +81,16 @@ class Spelling(Vocabulary):
             units = []
         return " ".join("".join(shown).split())
 
+    @property
+    def end_id(self) -> int:
+        """The unit behind a character."""
+        return self._ids[END]
+
+    @property
+    def space_id(self) -> int:
+        """The unit instead of a space."""
+        return self._ids[SPACE]
+
     def token(self, index: int) -> str:
         """Return one unit; "|" ends a character, "▁" is a space."""
         return self.units[self.known(index)]

@@ -134,6 +134,78 @@ def _plain(piece: str) -> str:
     return " " if piece == "<space>" else piece.replace("▁", " ")
 
 
+class _Spelled(NamedTuple):
+    """What a scorer of characters remembers of those that are whole, and the units of the one that is not."""
+
+    state: State
+    units: tuple[int, ...]
+
+
+class SpelledScorer:
+    """Scores units by a scorer of the characters that they spell, each when it is complete: at its end, at a space, or at the end of all.
+
+    Args:
+        inner: of characters; ids count in `characters`.
+        characters: the units of each character.
+        space: the character that is a space.
+        end_unit, space_unit: the units that end a character: with nothing, and with a space behind it.
+        silent: units that stand for no text; they cost nothing.
+        unknown: log p of units that spell no character.
+    """
+
+    def __init__(
+        self,
+        inner: Scorer,
+        characters: Sequence[Sequence[int]],
+        *,
+        space: int,
+        end_unit: int,
+        space_unit: int,
+        silent: Collection[int] = (),
+        unknown: float = UNKNOWN_LOG_P,
+    ) -> None:
+        self.inner, self.silent, self._unknown = inner, frozenset(silent), unknown
+        self._characters = {tuple(units): index for index, units in enumerate(characters) if units}
+        self._space, self._end_unit, self._space_unit = space, end_unit, space_unit
+
+    @property
+    def highest(self) -> float:
+        """What one unit can gain: a character and a space behind it."""
+        return 2 * self.inner.highest
+
+    def start(self) -> State:
+        """Return the state of the empty sequence."""
+        return _Spelled(self.inner.start(), ())
+
+    def advance(self, state: State, token: int) -> tuple[float, State]:
+        """Score the character that a unit completes, which is none inside of one."""
+        if token in self.silent:
+            return 0.0, state
+        if token not in (self._end_unit, self._space_unit):
+            return 0.0, _Spelled(state.state, (*state.units, token))
+        score, inner = self._whole(state)
+        if token == self._space_unit:
+            more, inner = self.inner.advance(inner, self._space)
+            score += more
+        return score, _Spelled(inner, ())
+
+    def end(self, state: State) -> float:
+        """Score the last character, and that nothing follows."""
+        score, inner = self._whole(state)
+        return score + self.inner.end(inner)
+
+    def prefetch(self, states: Sequence[State]) -> None:
+        """Tell the scorer of characters."""
+        self.inner.prefetch([state.state for state in states])
+
+    def _whole(self, state: _Spelled) -> tuple[float, State]:
+        """Score the character that the units so far spell, if there are any."""
+        if not state.units:
+            return 0.0, state.state
+        character = self._characters.get(state.units)
+        return (self._unknown, state.state) if character is None else self.inner.advance(state.state, character)
+
+
 class _Text(NamedTuple):
     """Whole words, and the beginning of one."""
 

@@ -5,7 +5,7 @@ says how that differs from a stream.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,7 +29,7 @@ from heed.data.transcripts import normalised
 from heed.data.words import APART, Words
 from heed.decode.ctc import BestPath, PrefixBeam, align, log_likelihood, n_needed
 from heed.decode.generate import generate
-from heed.decode.scorers import HotWords, ModelScorer, Scorer, TokenNgrams, WeightedScorer, WordNgrams
+from heed.decode.scorers import HotWords, ModelScorer, Scorer, SpelledScorer, TokenNgrams, WeightedScorer, WordNgrams
 from heed.errors import ConfigError
 from heed.model.cache import DecoderState
 from heed.model.models import Encoder, Seq2Seq
@@ -337,11 +337,9 @@ def _scorers(task: "SpeechRecognition", options: DecodeConfig, pieces: Pieces) -
     """Build what is added to the score of a search."""
     if options.hot_words:
         yield WeightedScorer(_hot_words(task, options, pieces), 1.0)
-    lent = task.language_model
-    if lent is not None and isinstance(pieces.tokenizer, Spelling):
-        raise ConfigError("decode.language_model knows no units of task.spelling; leave it out")
-    if lent is not None:
-        yield WeightedScorer(_ngrams(lent, pieces) if isinstance(lent, Ngrams) else _neural(lent, pieces), options.language_weight)
+    model = task.language_model or task.own_ngrams
+    if model is not None and options.language_weight:
+        yield WeightedScorer(_of_text(model, pieces), options.language_weight)
 
 
 def _hot_words(task: "SpeechRecognition", options: DecodeConfig, pieces: Pieces) -> HotWords:
@@ -366,28 +364,46 @@ def _spoken_ids(phrase: str, task: "SpeechRecognition", pieces: Pieces) -> list[
     return ids
 
 
-def _ngrams(model: Ngrams, pieces: Pieces) -> Scorer:
+def _of_text(model: Ngrams | LanguageModel, pieces: Pieces) -> Scorer:
+    """Score labels by what they say; of units that spell characters, the characters."""
+    spelling = pieces.tokenizer
+    if not isinstance(spelling, Spelling):
+        return _language_scorer(model, pieces.texts(), silent=range(pieces.n_tokens, len(pieces.texts())))
+    characters = [*spelling.table, " "]
+    return SpelledScorer(
+        _language_scorer(model, characters),
+        [*(spelling.encode(character) for character in spelling.table), ()],
+        space=len(spelling.table),
+        end_unit=spelling.end_id,
+        space_unit=spelling.space_id,
+        silent=[i for i, text in enumerate(pieces.texts()) if text is None],
+    )
+
+
+def _language_scorer(model: Ngrams | LanguageModel, texts: Sequence[str | None], silent: Collection[int] = ()) -> Scorer:
+    return _ngrams(model, texts) if isinstance(model, Ngrams) else _neural(model, texts, silent)
+
+
+def _ngrams(model: Ngrams, texts: Sequence[str | None]) -> Scorer:
     """Score tokens with a model whose words are labels for the most part, and words with any other."""
-    texts = pieces.texts()
     labels = {text.strip() for text in texts if text is not None}
     words = [word for word in model.vocabulary if not (word.startswith("<") and word.endswith(">"))]
     of_tokens = sum(word.replace("▁", "").strip() in labels for word in words) > len(words) / 2
     return TokenNgrams(model, texts) if of_tokens else WordNgrams(model, texts)
 
 
-def _neural(lent: LanguageModel, pieces: Pieces) -> Scorer:
+def _neural(lent: LanguageModel, texts: Sequence[str | None], silent: Collection[int]) -> Scorer:
     """Score labels with a decoder-only model whose vocabulary holds all of them."""
     theirs = lent.task.parts["tokenizer"]
     assert isinstance(theirs, Tokenizer | Words | Characters)
     numbers = {theirs.token(i): i for i in range(Tokenizer.unk_id + 1, theirs.vocab_size)}
-    to_model = [None if text is None else numbers.get(text.replace(" ", "▁")) for text in pieces.texts()]
-    lacking = [text for text, number in zip(pieces.texts(), to_model, strict=True) if text is not None and number is None]
+    to_model = [None if text is None else numbers.get(text.replace(" ", "▁")) for text in texts]
+    lacking = [text for text, number in zip(texts, to_model, strict=True) if text is not None and number is None]
     if len(lacking) > len(to_model) / 2:
         raise ConfigError(
             f"decode.language_model: it does not know {len(lacking)} of {len(to_model)} labels, as {lacking[0]!r}; train it on the same "
             "kind of text with the same task.tokens (and task.vocab_size)"
         )
-    silent = range(pieces.n_tokens, len(to_model))
     return ModelScorer(lent.model, to_model, begin=Tokenizer.bos_id, end=Tokenizer.eos_id, silent=silent)
 
 

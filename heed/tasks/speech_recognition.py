@@ -73,7 +73,8 @@ class SpeechRecognition(Task):
     heirlooms: ClassVar[tuple[str, ...]] = ("tokenizer", "features")
     cutting: ClassVar[tuple[str, ...]] = (
         *("sample_rate", "features", "n_mels", "n_mfcc", "lowest_hz", "highest_hz", "frame_ms", "hop_ms", "window", "deltas"),
-        *("zero_crossings", "spectral_entropy", "range_db", "normalise", "tokens", "spelling", "vocab_size", "transcripts", "objective"),
+        *("zero_crossings", "spectral_entropy", "range_db", "without_level", "normalise"),
+        *("tokens", "spelling", "vocab_size", "transcripts", "objective"),
         *("languages", "language", "prefix", "suppressed", "suppressed_first", "streaming"),
     )
     retold: ClassVar[tuple[str, ...]] = ("language", "prefix")
@@ -140,14 +141,17 @@ class SpeechRecognition(Task):
         return read_audio(source, given_rate=example.get("sample_rate", self.config.sample_rate)).seconds
 
     def prepare(self, examples: Iterable[Example]) -> dict[str, Part]:
-        """Learn the labels, and the statistics of the features where they are global."""
+        """Learn the labels, the statistics of global features, and n-grams of the transcripts where they are asked for."""
         texts = [normalised(example["text"], self.config.transcripts) for example in examples]
         spoken = [text for text in texts if text]
         if not spoken:
             raise DataError("every transcript is empty; check the column of the transcripts: data.columns.text=NAME")
-        if self.inherited:
-            self.parts = dict(self.inherited)
-            return self.parts
+        self.parts = dict(self.inherited) or self._fitted(examples, spoken, len(texts))
+        if self.config.ngram_order:
+            self.parts["ngrams"] = Ngrams.train((self._units(text) for text in spoken), order=self.config.ngram_order)
+        return self.parts
+
+    def _fitted(self, examples: Iterable[Example], spoken: Sequence[str], n_examples: int) -> dict[str, Part]:
         tokenizer: Part
         if self.config.spelling is not None:
             tokenizer = _spelling(self.config.spelling, spoken)
@@ -158,8 +162,14 @@ class SpeechRecognition(Task):
         if self.config.languages is None:
             found = Counter(example["language"] for example in examples if example.get("language"))
             self.config = self.config.replace(languages=sorted(map(str, found)))
-        self.parts = {"tokenizer": tokenizer, "features": self._fitted_features(examples, len(texts))}
-        return self.parts
+        return {"tokenizer": tokenizer, "features": self._fitted_features(examples, n_examples)}
+
+    def _units(self, text: str) -> list[str]:
+        """Return what n-grams are made of: labels, or the characters that these spell; those that have none are left out."""
+        tokenizer = self.tokenizer
+        if isinstance(tokenizer, Spelling):
+            return [character.replace(" ", "▁") for character in text if character == " " or character in tokenizer.table]
+        return [tokenizer.token(i) for i in tokenizer.encode(text) if i > Tokenizer.unk_id]
 
     def _fitted_features(self, examples: Iterable[Example], n_examples: int) -> Features | WhisperFeatures:
         if self.config.features == "whisper":
@@ -171,6 +181,11 @@ class SpeechRecognition(Task):
     def tokenizer(self) -> Transcriber:
         """What cuts a transcript."""
         return cast(Transcriber, self.parts["tokenizer"])
+
+    @property
+    def own_ngrams(self) -> Ngrams | None:
+        """The language model that was learned from the transcripts."""
+        return cast(Ngrams | None, self.parts.get("ngrams"))
 
     @property
     def features(self) -> Features | WhisperFeatures:
@@ -349,6 +364,15 @@ class SpeechRecognition(Task):
 
         assert isinstance(model, Encoder | Seq2Seq)
         return LiveSound(LiveRecognizer(self, model, options), rate)
+
+    def check_decoding(self, options: DecodeConfig, given: Iterable[str]) -> None:
+        """Refuse what every task does, and the weight of a language model where there is none; raises ConfigError."""
+        super().check_decoding(options, given)
+        if options.language_model is None and not self.config.ngram_order and options.changed("language_weight"):
+            raise ConfigError(
+                "decode.language_weight would be ignored without decode.language_model; name a language model, or train with "
+                "task.ngram_order, such as 5"
+            )
 
     def lend(self, language_model: Ngrams | LanguageModel | None) -> None:
         """Take a language model whose score is added while searching."""

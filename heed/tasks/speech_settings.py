@@ -7,9 +7,10 @@ from pydantic import Field, model_validator
 
 from heed.config import Settings
 from heed.data.feature_settings import FeatureSettings
+from heed.data.ngrams import MAX_ORDER
 from heed.data.whisper import WhisperSettings
 
-ENERGIES = ("vocal_tract", "range_db")
+ENERGIES = ("vocal_tract", "range_db", "without_level")
 # What belongs to other features than these.
 ONLY_ELSEWHERE = {
     "log_mel": (),
@@ -47,6 +48,9 @@ class SpeechRecognitionSettings(Settings):
         ge=1,
         description="log_mel: only so many decibels below a recording's loudest are told apart, so that rooms and levels count for less",
     )
+    without_level: bool = Field(
+        default=False, description="log_mel: each frame's energies are told from their mean, so that how loud it is counts for nothing"
+    )
     tokens: Literal["characters", "subwords", "spelled"] = Field(
         default="characters", description="what a transcript is cut into; spelled: into the units that task.spelling says"
     )
@@ -54,6 +58,13 @@ class SpeechRecognitionSettings(Settings):
         default=None, description="a table of characters and their units (a tab between, units apart by spaces), such as dots and dashes"
     )
     vocab_size: int = Field(default=1000, ge=300, description="sub-words to learn, or most frequent characters")
+    ngram_order: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_ORDER,
+        description="labels of the longest n-grams learned from the transcripts (of characters, where these are spelled), whose score is "
+        "added to that of answers, by decode.language_weight; 0 learns none",
+    )
     transcripts: Literal["none", "lower", "words"] = Field(
         default="none", description="what is done to transcripts before learning and scoring; words: lower case without punctuation"
     )
@@ -129,6 +140,7 @@ class SpeechRecognitionSettings(Settings):
             zero_crossings=self.zero_crossings,
             spectral_entropy=self.spectral_entropy,
             range_db=self.range_db,
+            without_level=self.without_level,
             normalise=cast(Any, self.normalise),
         )
 
@@ -159,11 +171,16 @@ class SpeechRecognitionSettings(Settings):
         """Yield the settings that others leave without effect, with the reason and what to do."""
         if self.objective != "joint":
             yield "ctc_weight", f"by task.objective={self.objective}; leave it out, or choose joint"
+        if self.objective == "attention":
+            yield "ngram_order", "by task.objective=attention, which has no scores of CTC; leave it out, or choose joint"
         if self.objective != "attention":
             for name in ("language", "prefix", "suppressed", "suppressed_first"):
                 yield name, f"by task.objective={self.objective}; leave it out, or choose attention"
         for name in ONLY_ELSEWHERE[self.features]:
             yield name, f"by task.features={self.features}; leave it out"
+        if self.without_level:
+            yield "volume_db", "with task.without_level=true, which no volume changes; leave it out"
+            yield "range_db", "with task.without_level=true, which knows no loudest; leave one of them out"
         if self.tokens == "spelled":
             yield "vocab_size", "by task.tokens=spelled, whose units are those of the table; leave it out"
         if not self.noise_share:

@@ -80,7 +80,8 @@ def test_a_broken_file_is_refused_by_its_path(tmp_path: Path, path: tuple[str, .
         load_parts(tmp_path)
 
 
-def test_features_of_a_run_that_is_older_than_a_setting_are_read() -> None:
+@pytest.mark.parametrize("setting", ["range_db", "without_level"])
+def test_features_of_a_run_that_is_older_than_a_setting_are_read(setting: str) -> None:
     content = FITTED[1].to_json()
-    del content["settings"]["range_db"]
+    del content["settings"][setting]
     assert Features.from_json(content).settings == FITTED[1].settings

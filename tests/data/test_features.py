@@ -267,3 +267,15 @@ def test_a_range_makes_levels_alike_and_does_not_depend_on_the_rest_of_the_batch
     mask = torch.arange(29) < torch.tensor([[20], [29]])
     alone, _ = features(0.02 * loud)
     torch.testing.assert_close(features(padded, mask)[0][:1, : alone.size(1)], alone)
+
+
+def test_energies_without_level_are_told_from_their_mean_and_no_volume_changes_them() -> None:
+    settings = replace(SMALL, deltas=0, spectral_entropy=True)
+    wave = torch.from_numpy(tone(700, 1600, 4000) + noise(1600, size=0.1)).reshape(1, -1, 40)
+    plain, _ = Features(settings)(wave)
+    found, _ = Features(replace(settings, without_level=True))(wave)
+    energies = plain[..., :8]
+    torch.testing.assert_close(found[..., :8], energies - energies.mean(-1, keepdim=True))
+    torch.testing.assert_close(found[..., 8], plain[..., 8])
+    torch.testing.assert_close(Features(replace(settings, without_level=True))(0.01 * wave)[0], found)
+    assert not torch.allclose(Features(settings)(0.01 * wave)[0], plain)

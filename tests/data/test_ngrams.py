@@ -5,13 +5,15 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from heed.data.ngrams import BEGIN, END, MAX_ORDER, SMALL_DATA, UNKNOWN, Ngrams
-from heed.errors import ConfigError, DataError
+from heed.data.parts import load_parts, save_parts
+from heed.errors import CheckpointError, ConfigError, DataError
 
 ARPA = """written by hand
 
@@ -256,3 +258,17 @@ def test_nothing_to_train_from_and_orders_that_make_no_sense_are_refused() -> No
     for order in (0, -1, MAX_ORDER + 1):
         with pytest.raises(ConfigError, match=f"order {order} cannot be trained; expected 1 to {MAX_ORDER}"):
             Ngrams.train([["a"]], order=order)
+
+
+def test_a_model_saved_as_a_part_is_the_same(tmp_path: Path) -> None:
+    model = Ngrams.train([list("abba"), list("cab"), ["a", "▁", "b"]], order=3)
+    save_parts(tmp_path, {"ngrams": model})
+    found = load_parts(tmp_path)["ngrams"]
+    assert isinstance(found, Ngrams)
+    assert list(found.lines()) == list(model.lines())
+
+
+@pytest.mark.parametrize("content", [{}, {"arpa": "text"}, {"arpa": [1]}, {"arpa": []}, {"arpa": ARPA.splitlines()[:9]}])
+def test_a_part_that_is_no_model_is_refused(content: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match=r"not an n-gram model .*restore the run folder"):
+        Ngrams.from_json(content)

@@ -13,9 +13,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from heed.data.ngrams import Ngrams
+from heed.data.spelling import Spelling
 from heed.decode import scorers
 from heed.decode.ctc import PrefixBeam
-from heed.decode.scorers import SPACES, UNKNOWN_LOG_P, HotWords, ModelScorer, Scorer, TokenNgrams, WeightedScorer, WordNgrams
+from heed.decode.scorers import (
+    SPACES,
+    UNKNOWN_LOG_P,
+    HotWords,
+    ModelScorer,
+    Scorer,
+    SpelledScorer,
+    TokenNgrams,
+    WeightedScorer,
+    WordNgrams,
+)
 from heed.errors import ConfigError, TrainingError
 from heed.model import Causal, DecoderState, ModelConfig, build_model
 from heed.model.cache import BranchingCache, LayerCache
@@ -323,6 +334,40 @@ def test_a_language_model_changes_the_answer() -> None:
     unsure = posteriors([[0.0, 0.45, 0.55], [1.0, 0.0, 0.0], [0.0, 0.5, 0.5]])
     assert best(unsure)[0] == 2
     assert best(unsure, WeightedScorer(TokenNgrams(model, [None, "a", "b"]), 1.0)) == [1, 2]
+
+
+SPELLING = Spelling({"a": ".-", "b": "-...", "c": "-.-.", "d": "-.."})
+
+
+def spelled(inner: Callable[[Sequence[str | None]], Scorer]) -> SpelledScorer:
+    return SpelledScorer(
+        inner([*SPELLING.table, " "]),
+        [*(SPELLING.encode(character) for character in SPELLING.table), ()],
+        space=len(SPELLING.table),
+        end_unit=SPELLING.end_id,
+        space_unit=SPELLING.space_id,
+        silent=range(4),
+    )
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "d d", ""])
+def test_units_are_scored_as_the_characters_they_spell(text: str) -> None:
+    chars = Ngrams.train([text.replace(" ", "▁") for text in TEXTS], order=3)
+    scorer = spelled(lambda letters: TokenNgrams(chars, letters))
+    assert total(scorer, SPELLING.encode(text)) == pytest.approx(sentence_log_p(chars, list(text.replace(" ", "▁"))))
+    assert total(scorer, [0, *SPELLING.encode(text), 2]) == pytest.approx(total(scorer, SPELLING.encode(text)))  # special tokens are silent
+    by_words = Ngrams.train([text.split() for text in TEXTS], order=2)
+    assert total(spelled(lambda letters: WordNgrams(by_words, letters)), SPELLING.encode(text)) == pytest.approx(
+        sentence_log_p(by_words, text.split())
+    )
+
+
+def test_units_that_spell_nothing_cost_as_much_as_what_is_unknown() -> None:
+    chars = Ngrams.train([text.replace(" ", "▁") for text in TEXTS], order=3)
+    scorer = spelled(lambda letters: TokenNgrams(chars, letters))
+    b, dot = SPELLING.encode("b"), SPELLING.encode("a")[0]
+    assert total(scorer, [*b, dot]) == pytest.approx(UNKNOWN_LOG_P + sentence_log_p(chars, []))  # "-...." is no letter
+    assert total(scorer, [*b, SPELLING.end_id, SPELLING.end_id, *b]) == pytest.approx(sentence_log_p(chars, ["b", "b"]))
 
 
 def test_a_search_with_all_scorers_together_is_exhaustive(writer: Causal) -> None:

@@ -36,6 +36,10 @@ def test_streams_are_learned_with_quiet_around_recordings_and_whole_recordings_w
         ({"deltas": 1, "features": "whisper"}, "task.deltas would be ignored by task.features=whisper"),
         ({"language": "de", "objective": "joint"}, "task.language would be ignored by task.objective=joint"),
         ({"noise_db": [20, 5], "noise_share": 0.5}, "first is above the second"),
+        ({"volume_db": 3.0, "without_level": True}, "task.volume_db would be ignored with task.without_level=true"),
+        ({"range_db": 35.0, "without_level": True}, "task.range_db would be ignored with task.without_level=true"),
+        ({"without_level": True, "features": "mfcc"}, "task.without_level would be ignored by task.features=mfcc"),
+        ({"ngram_order": 3, "objective": "attention"}, "task.ngram_order would be ignored by task.objective=attention"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], said: str) -> None:
@@ -51,6 +55,7 @@ def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], 
         {"frequency_width": 0.5, "time_share": 0.5},
         {"vocab_size": 5000},  # of characters the most frequent: Chinese has more than the usual 1000
         {"pause_seconds": 1.0, "streaming": True},
+        {"ngram_order": 4, "objective": "joint", "without_level": True, "streaming": True},
     ],
 )
 def test_settings_that_have_an_effect_are_kept_when_a_resolved_config_is_read_again(settings: dict[str, Any]) -> None:
