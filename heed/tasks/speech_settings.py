@@ -179,7 +179,8 @@ class SpeechRecognitionSettings(Settings):
         for name in ONLY_ELSEWHERE[self.features]:
             yield name, f"by task.features={self.features}; leave it out"
         if self.without_level:
-            yield "volume_db", "with task.without_level=true, which no volume changes; leave it out"
+            if self.volume_db:
+                yield "volume_db", "with task.without_level=true, which no volume changes; leave it out"
             yield "range_db", "with task.without_level=true, which knows no loudest; leave one of them out"
         if self.tokens == "spelled":
             yield "vocab_size", "by task.tokens=spelled, whose units are those of the table; leave it out"

@@ -55,7 +55,7 @@ def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], 
         {"frequency_width": 0.5, "time_share": 0.5},
         {"vocab_size": 5000},  # of characters the most frequent: Chinese has more than the usual 1000
         {"pause_seconds": 1.0, "streaming": True},
-        {"ngram_order": 4, "objective": "joint", "without_level": True, "streaming": True},
+        {"ngram_order": 4, "objective": "joint", "without_level": True, "volume_db": 0.0, "streaming": True},
     ],
 )
 def test_settings_that_have_an_effect_are_kept_when_a_resolved_config_is_read_again(settings: dict[str, Any]) -> None:
