@@ -276,10 +276,7 @@ def score_lines(content: dict[str, Any]) -> list[str]:
         f"{counted(cost['examples'], 'example')} in {cost['seconds']:.1f} s: {cost['examples_per_second']:,.0f} examples/s, {tokens}"
         f"peak memory {cost['peak_memory_mib']:,.0f} MiB"
     )
-    for one in content.get("noise", []):
-        score = next((name for name, value in one.items() if isinstance(value, dict)), "")
-        shown = _score_words(one[score]) if score else ""
-        lines.append(f"{score} with {one.get('noise')} noise at {one.get('snr_db')} dB {shown}")
+    lines += _noise_lines(content.get("noise", []))
     if content.get("n") == 1:
         lines.append("there is one example alone, so the intervals say nothing of others; score on several")
     if content.get("sources_cut"):
@@ -295,6 +292,17 @@ def _aligned_scores(content: Mapping[str, Any]) -> list[str]:
     rows = scores_in(content)
     width = max(map(len, rows), default=0)
     return [f"{name:<{width}}  {_score_words(score)}" for name, score in rows.items()]
+
+
+def _noise_lines(noises: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say what each noise makes of a task's first score, the figures below each other."""
+    told = []
+    for one in noises:
+        for name, score in list(scores_in(one).items())[:1]:
+            told.append((f"{name} with {one.get('noise')} noise at", str(one.get("snr_db")), score))
+    width = max((len(words) for words, _, _ in told), default=0)
+    across = max((len(level) for _, level, _ in told), default=0)
+    return [f"{words:<{width}} {level:>{across}} dB {_score_words(score)}" for words, level, score in told]
 
 
 def _score_words(score: Mapping[str, float]) -> str:

@@ -104,6 +104,17 @@ def test_what_is_counted_is_called_by_its_name(copied: Run) -> None:
     assert any(" 16 labels/s, " in line for line in score_lines(content))
 
 
+def test_what_noise_makes_of_a_score_stands_in_columns(copied: Run) -> None:
+    content = evaluate_examples(copied, toy_pairs(12, 12), copied.config.decode).to_json()
+    score = {"value": 0.5, "low": 0.25, "high": 0.75}
+    content["noise"] = [{"noise": noise, "snr_db": level, "wer": score} for noise in ("white", "babble") for level in (20, 5, -10)]
+    told = [line for line in score_lines(content) if " noise at " in line]
+    assert [line.split()[:6] for line in told] == [
+        ["wer", "with", one["noise"], "noise", "at", str(one["snr_db"])] for one in content["noise"]
+    ]
+    assert len({(line.index(" dB "), line.index("0.5"), len(line)) for line in told}) == 1
+
+
 def test_telling_examples_are_the_best_the_middle_and_the_worst(copied: Run, toy_data: ToyData) -> None:
     evaluate_run(copied, str(toy_data.test), name="test")
     examples = json.loads((copied.folder / "evaluations" / "test.json").read_text(encoding="utf-8"))["examples"]
