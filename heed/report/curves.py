@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from heed.report.sources import Json, RunFiles
+from heed.report.sources import Json, RunFiles, task_of
 from heed.report.wording import figure, is_number, label, tick
 
 if TYPE_CHECKING:
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 MOST_POINTS = 400  # of a line; more are averaged in groups
 LOG_FROM = 50.0  # a panel whose largest value is this many times its smallest is drawn on a logarithmic scale
+SPEED = "tokens_per_second"
 TITLES = {
     "loss": "Loss",
     "accuracy": "Accuracy",
     "lr": "Learning rate",
     "grad_norm": "Gradient norm",
-    "tokens_per_second": "Tokens per second",
+    SPEED: "Tokens per second",
     "padding": "Share of padding",
 }
 UNTITLED = frozenset({"perplexity", "units", "units_per_second"})  # the same curves as others, on other scales
@@ -77,7 +78,8 @@ def panels(files: RunFiles) -> list[Panel]:
     validated = {name for line in files.validation for name in line["valid"]}
     names = [*TITLES, *sorted(validated - set(TITLES) - UNTITLED)]
     found = {name: _lines(name, files) for name in names}
-    return [_panel(name, lines, best) for name, lines in found.items() if lines]
+    titles = {**TITLES, SPEED: _speed_title(files.config)}
+    return [_panel(name, titles.get(name) or label(name), lines, best) for name, lines in found.items() if lines]
 
 
 def best_step(validation: Sequence[Json]) -> float | None:
@@ -102,11 +104,17 @@ def _thinned(kind: str, points: Sequence[tuple[float, float]]) -> Line:
     return Line(kind, [step for step, _ in means], [value for _, value in means])
 
 
-def _panel(name: str, lines: list[Line], best: float | None) -> Panel:
+def _speed_title(config: Json) -> str:
+    """Name what is counted as the run's task does."""
+    task = task_of(config)
+    return TITLES[SPEED] if task is None else f"{task.token_name.capitalize()} per second"
+
+
+def _panel(name: str, title: str, lines: list[Line], best: float | None) -> Panel:
     valid = next((line for line in lines if line.kind == "valid"), None)
     marked = best if valid is not None else None
     note = "" if marked is None else f"the dotted line is the best step, {marked:,.0f}"
-    return Panel(TITLES.get(name) or label(name), note, lines, Markup(_inline(_drawn(lines, marked), name)))
+    return Panel(title, note, lines, Markup(_inline(_drawn(lines, marked), name)))
 
 
 def _drawn(lines: Sequence[Line], marked: float | None) -> str:

@@ -16,7 +16,7 @@ from heed.errors import HeedError
 from heed.report.bars import MOST_PROBABILITIES, Bar, probabilities
 from heed.report.pictures import heat_map, weighted_words
 from heed.report.recordings import recording
-from heed.report.sources import Json, listed, mapping, mappings
+from heed.report.sources import Json, listed, mapping, mappings, task_of
 from heed.report.wording import SPACELESS, counted, figure, is_number, label
 
 MOST_CHARACTERS = 2000  # of a text; what is left out is counted
@@ -79,15 +79,12 @@ class Keys:
 
 def example_keys(config: Json) -> Keys:
     """Return the keys of the run's task; those of plain pairs for a task that is not heed's own, whose code is not run here."""
-    from heed.tasks import find_task
-
-    task = config.get("task")
-    try:
-        kind = find_task(str(task.get("name") if isinstance(task, dict) else task), trust=False)
-    except HeedError:
+    kind = task_of(config)
+    if kind is None:
         return Keys(("source",), ("target",))
     with contextlib.suppress(HeedError):  # of settings that this version does not know
-        kind = kind.suited(validate(kind.settings, {name: value for name, value in mapping(task).items() if name != "name"}))
+        settings = {name: value for name, value in mapping(config.get("task")).items() if name != "name"}
+        kind = kind.suited(validate(kind.settings, settings))
     inputs = {**kind.inputs, **kind.optional}
     written = any(form in WRITTEN for name, form in kind.outputs.items() if name not in inputs)
     words = [name for name, form in {**inputs, **kind.outputs}.items() if form in OF_WORDS]

@@ -1,17 +1,21 @@
 """Reading what a run folder holds for its report. A file that is absent is no fault; one that is damaged is named."""
 
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from heed.config import read_yaml
-from heed.errors import CheckpointError
+from heed.errors import CheckpointError, HeedError
 from heed.files import parse_json, read_metrics
 from heed.report.wording import is_number
 from heed.run.folder import no_run
 from heed.run.weights import stored_shapes
+
+if TYPE_CHECKING:
+    from heed.tasks.base import Task
 
 Json = dict[str, Any]
 
@@ -101,3 +105,13 @@ def listed(value: object) -> list[Any]:
 def mappings(value: object) -> list[Mapping[str, Any]]:
     """Return the mappings of a list; none of anything else."""
     return [one for one in listed(value) if isinstance(one, Mapping)]
+
+
+def task_of(config: Json) -> "type[Task] | None":
+    """Return the class of the run's task; None for a task that is not heed's own, whose code is not run here."""
+    from heed.tasks import find_task
+
+    task = config.get("task")
+    with contextlib.suppress(HeedError):
+        return find_task(str(task.get("name") if isinstance(task, dict) else task), trust=False)
+    return None

@@ -18,9 +18,10 @@ from report_pages import HOSTILE, Page, score
 from heed.config import dump_yaml
 from heed.errors import CheckpointError, ConfigError
 from heed.report import write_report
-from heed.report.curves import MOST_POINTS, _thinned
+from heed.report.curves import MOST_POINTS, _thinned, panels
 from heed.report.examples import MOST_CHARACTERS, differences
 from heed.report.pictures import MOST_TOKENS, heat_map
+from heed.report.sources import read_run_files
 from heed.report.wording import date, duration, label, round_up, shown_score, size
 
 
@@ -353,6 +354,20 @@ def test_many_points_are_averaged_in_order() -> None:
     assert len(line.steps) <= MOST_POINTS
     assert line.steps == sorted(line.steps)
     assert line.values == [2 * step for step in line.steps]
+
+
+@pytest.mark.parametrize(
+    ("task", "title"),
+    [
+        ("speech_recognition", "Labels per second"),
+        ("translation", "Tokens per second"),
+        ("my.package:Mine", "Tokens per second"),
+        (["odd"], "Tokens per second"),
+    ],
+)
+def test_the_curve_of_the_speed_names_what_its_task_counts(tmp_path: Path, task: Any, title: str) -> None:
+    make_run(tmp_path, {"config.yaml": dump_yaml({**CONFIG, "task": {"name": task}})})
+    assert [panel.title for panel in panels(read_run_files(tmp_path)) if "second" in panel.title] == [title]
 
 
 def test_scores_of_any_task_are_shown(tmp_path: Path) -> None:
