@@ -24,7 +24,7 @@ from heed.run import WINDOW, Run
 from heed.tasks import Answer, Task
 from heed.tasks.base import Metrics, Scores
 from heed.tasks.split import Split
-from heed.terminal import counted
+from heed.terminal import counted, were
 
 READ_SETTINGS = ("columns", "header", "bad_rows")
 SHOWN = 5  # examples of each sort in a report
@@ -280,7 +280,7 @@ def score_lines(content: dict[str, Any]) -> list[str]:
     if content.get("n") == 1:
         lines.append("there is one example alone, so the intervals say nothing of others; score on several")
     if content.get("sources_cut"):
-        lines.append(f"{content['sources_cut']:,} of {content['n']:,} sources were cut at data.max_length")
+        lines.append(f"{content['sources_cut']:,} of {content['n']:,} sources {were(content['sources_cut'])} cut at data.max_length")
     lines += unknown_remarks(content)
     if content.get("bad_rows", {}).get("skipped"):
         lines.append(f"skipped {counted(content['bad_rows']['skipped'], 'bad row')}, first: {content['bad_rows']['first'][0]}")

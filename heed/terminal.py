@@ -28,6 +28,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {plural(number, noun)}"
 
 
+def unread(end: str, number: int, whole: str) -> str:
+    """Say how many tokens of a text were left out: "the first token of the text was not read", "the last 4 tokens ... were not read"."""
+    tokens = "token" if number == 1 else counted(number, "token")
+    return f"the {end} {tokens} of the {whole} {were(number)} not read"
+
+
+def were(number: int) -> str:
+    """Return the verb that stands behind a number: "was" behind 1, "were" behind others."""
+    return "was" if number == 1 else "were"
+
+
 def columns_of(char: str) -> int:
     """Return how many columns of a terminal a character takes: two in East Asian scripts, none where it joins the one before."""
     if unicodedata.category(char) in ("Mn", "Me", "Cf"):

@@ -278,6 +278,8 @@ def test_what_the_model_does_not_know_and_where_it_adds_nothing_is_noted(writer:
     (answer,) = writer.predict([{"text": "a张b三"}])
     assert answer.details["unknown"] == 2
     assert str(writer.task.note(answer)).startswith("2 of the text's characters are unknown to the model")
+    (one,) = writer.predict([{"text": "a张b"}])
+    assert str(writer.task.note(one)).startswith("1 of the text's characters is unknown to the model, which never saw it")
     (known,) = writer.predict([{"text": "ab"}])
     assert "unknown" not in known.details
     assert writer.task.note(Answer("")) == "nothing is added: for the model the text ends here"

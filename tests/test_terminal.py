@@ -2,7 +2,7 @@
 
 import pytest
 
-from heed.terminal import columns_of, counted, end_of, visible
+from heed.terminal import columns_of, counted, end_of, unread, visible
 
 
 @pytest.mark.parametrize("text", ["", "dog", "a dog sees", "好的狗", "a好b的c", "e\u0301te\u0301 a\u0300", "🙂🙂 ok"])
@@ -30,6 +30,10 @@ def test_one_is_told_in_the_singular() -> None:
         "1,200 training examples",
     ]
     assert [counted(n, noun) for noun in ("class", "batch") for n in (1, 2)] == ["1 class", "2 classes", "1 batch", "2 batches"]
+    assert [unread("last", n, "question") for n in (1, 1200)] == [
+        "the last token of the question was not read",
+        "the last 1,200 tokens of the question were not read",
+    ]
 
 
 def test_no_control_character_reaches_the_terminal_but_line_ends_and_tabs() -> None:

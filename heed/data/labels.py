@@ -133,8 +133,9 @@ def _check_enough(counts: Mapping[str, int], n_rows: int, single: bool) -> None:
     if single and len(counts) < 2:
         (label,) = counts
         raise DataError(
-            f"every training row has the label {_shortened(label)!r}; a classifier needs at least two: add rows with another label, "
-            "or name the column that holds the labels with data.columns.label=NAME"
+            f"every training row has the label {_shortened(label)!r}; a classifier needs at least two: add rows with another label (for "
+            "class folders, a folder of another name beside this one), or name the column of a table that holds the labels with "
+            "data.columns.label=NAME"
         )
 
 

@@ -43,6 +43,7 @@ from heed.model.models import Encoder, Model
 from heed.model.spans import best_spans
 from heed.model.windows import Windows, cut_behind, in_parts, starts_of
 from heed.tasks.base import RANKING, Answer, Metrics, Task
+from heed.terminal import unread
 
 USUAL_LENGTH = 384  # tokens of a window (Devlin et al. 2019)
 USUAL_OVERLAP = 128
@@ -379,7 +380,7 @@ class QuestionAnswering(Task):
     def note(self, answer: Answer) -> str | None:
         """Say that a question was cut, or that no answer was given."""
         if n_cut := answer.details.get("cut"):
-            return f"the last {n_cut} tokens of the question were not read; ask in fewer words"
+            return f"{unread('last', n_cut, 'question')}; ask in fewer words"
         return f"no answer; the likeliest part would be {answer.details['likeliest']!r}" if "abstained" in answer.details else None
 
 

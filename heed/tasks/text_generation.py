@@ -45,6 +45,7 @@ from heed.model.losses import LossSum, vocabulary_loss
 from heed.model.models import Causal, Model
 from heed.model.windows import WINDOW_TOKENS, Windows, cut_windows
 from heed.tasks.base import WRITING, Answer, Metrics, Task
+from heed.terminal import unread
 
 NEVER = (Tokenizer.pad_id, Tokenizer.bos_id, Tokenizer.unk_id)
 USUAL_VOCABULARY = 8000
@@ -315,9 +316,10 @@ class TextGeneration(Task):
 
     def _notes(self, answer: Answer) -> Iterator[str]:
         if n_unknown := answer.details.get("unknown"):
-            yield f"{n_unknown:,} of the text's characters are unknown to the model, which never saw them in training"
+            verb, seen = ("is", "it") if n_unknown == 1 else ("are", "them")
+            yield f"{n_unknown:,} of the text's characters {verb} unknown to the model, which never saw {seen} in training"
         if n_cut := answer.details.get("context_cut"):
-            yield f"the first {n_cut:,} tokens of the text were not read: this model sees {self.max_length:,} at once"
+            yield f"{unread('first', n_cut, 'text')}: this model sees {self.max_length:,} at once"
         elif answer.details.get("context_moved"):
             yield f"the text grew beyond the {self.max_length:,} tokens this model sees at once; what stood before them was forgotten"
         if not answer.text and "stop" not in answer.details:

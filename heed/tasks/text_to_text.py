@@ -38,6 +38,7 @@ from heed.model.config import ModelConfig
 from heed.model.models import Model
 from heed.tasks.base import Answer, Metrics, Survey, Task
 from heed.tasks.rewriting import Rewriting, RewritingSettings, TextTokenizer, with_end
+from heed.terminal import unread, were
 
 Name = Literal["bleu", "chrf", "accuracy", "rouge1", "rouge2", "rougeL"]
 OF_PAIRS = ("prefix", "prefixes", "scores", "target_language", "long_sources")
@@ -271,7 +272,7 @@ class TextToText(Rewriting):
     def note(self, answer: Answer) -> str | None:
         """Say what of a source was not read."""
         n_cut = answer.details.get("cut")
-        return f"the last {n_cut:,} tokens of the source were not read: data.max_length={self.max_length}" if n_cut else None
+        return f"{unread('last', n_cut, 'source')}: data.max_length={self.max_length}" if n_cut else None
 
     @property
     def score_names(self) -> Sequence[str]:
@@ -293,7 +294,8 @@ class TextToText(Rewriting):
     def advice(self, scores: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
         """Say where sources were cut."""
         n_cut = scores.get("sources_cut", 0)
-        told = f"{n_cut:,} of {scores.get('n', n_cut):,} sources were cut at data.max_length={self.max_length} tokens: try a larger one."
+        n = scores.get("n", n_cut)
+        told = f"{n_cut:,} of {n:,} sources {were(n_cut)} cut at data.max_length={self.max_length} tokens: try a larger one."
         return [told] if n_cut else []
 
 

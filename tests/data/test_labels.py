@@ -72,6 +72,8 @@ def test_labels_that_are_given_wrongly_are_refused(names, fault):
 def test_one_class_is_enough_only_where_a_row_may_have_none():
     with pytest.raises(DataError, match="every training row has the label 'x'; a classifier needs at least two"):
         fitted("x", "x", "x")
+    with pytest.raises(DataError, match=r"\(for class folders, a folder of another name.* column of a table .*data\.columns\.label=NAME"):
+        fitted("pos", "pos")
     with pytest.raises(DataError, match="every training row has the label 'x'"):
         fitted("x", "x", given=["x", "y"])
     with pytest.raises(DataError, match="none of the 0 rows has a label"):

@@ -212,11 +212,12 @@ def test_a_source_that_is_cut_is_answered_as_its_beginning_and_says_so() -> None
     assert (cut.text, cut.details) == (beginning.text, {"cut": len(whole) - 12})
     assert other.details == {}
     assert f"{len(whole) - 12:,} tokens of the source were not read" in str(cutting.note(cut))
+    assert "the last token of the source was not read" in str(cutting.note(Answer("red", details={"cut": 1})))
     scores = cutting.score([cut, other], [LONG, {**short, "target": "red"}]).to_json()
     assert scores["sources_cut"] == 1
-    assert "1 of 2 sources were cut at data.max_length=12" in cutting.advice(scores, {})[0]
+    assert "1 of 2 sources was cut at data.max_length=12" in cutting.advice(scores, {})[0]
     cost = {"examples": 2, "seconds": 1.0, "examples_per_second": 2.0, "tokens_per_second": 9.0, "peak_memory_mib": 1.0}
-    assert "1 of 2 sources were cut at data.max_length" in score_lines({**scores, "cost": cost})
+    assert "1 of 2 sources was cut at data.max_length" in score_lines({**scores, "cost": cost})
 
 
 def test_references_are_cleaned_and_counted_by_their_prefixes(task: TextToText) -> None:
