@@ -67,12 +67,24 @@ def end_of(theirs: Settings, tokens: Tokens, usual: str) -> int | None:
     return named if given is None else theirs.whole("eos_token_id")
 
 
-def sampling(generation: Settings) -> dict[str, Any]:
-    """Return the settings of answers that generation_config.json asks for where it has them drawn; nothing otherwise."""
-    if generation.get("do_sample", False) is not True:
-        return {}
+def drawing_settings(folder: Folder) -> dict[str, Any]:
+    """Return the settings of answers that generation_config.json asks for: those of drawing only where it has them drawn."""
+    says = folder.generation
+    if says.get("do_sample", False) is not True:
+        return repetition_settings(folder)
     usual = {"temperature": 1.0, "top_k": 50, "top_p": 1.0}  # of transformers
-    return {"sample": True, **{name: generation.get(name, value) for name, value in usual.items()}}
+    return {"sample": True, **{name: says.get(name, value) for name, value in usual.items()}, **repetition_settings(folder)}
+
+
+def repetition_settings(folder: Folder) -> dict[str, Any]:
+    """Return what keeps answers from repetition where a folder says so, in generation_config.json or, if it is older, in config.json."""
+    found: dict[str, Any] = {}
+    for says in (folder.settings, folder.generation):
+        if says.get("no_repeat_ngram_size", None) is not None:
+            found["no_repeat_ngram_size"] = says.whole("no_repeat_ngram_size")
+        if says.get("repetition_penalty", None) is not None:
+            found["repetition_penalty"] = says.number("repetition_penalty")
+    return found
 
 
 class Gpt2(Family):
@@ -108,7 +120,7 @@ class Gpt2(Family):
 
     def refined(self, groups: Groups, folder: Folder, weights: Weights) -> Groups:
         """Return what `settings` found, with how answers are drawn."""
-        return {**groups, "decode": sampling(folder.generation)}
+        return {**groups, "decode": drawing_settings(folder)}
 
     def config(self, config: RunConfig, task: Task, kind: str) -> dict[str, Any]:
         """Return config.json for a run."""

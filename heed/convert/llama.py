@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from heed.convert.family import Family, Groups, foreign_ids, rows_of
 from heed.convert.folder import Folder, Settings, Weights
-from heed.convert.gpt2 import ACTIVATIONS, THEIR_ACTIVATIONS, end_of, optional, sampling
+from heed.convert.gpt2 import ACTIVATIONS, THEIR_ACTIVATIONS, drawing_settings, end_of, optional
 from heed.convert.table import Entry, RotaryRows, entry
 from heed.convert.tokens import Tokens
 from heed.data.foreign import Frame
@@ -68,7 +68,7 @@ class Llama(Family):
             theirs = f"model.layers.0.{PLACES[name]}.bias"
             if has and theirs not in weights.names:
                 raise CheckpointError(f"{folder.settings.where}: says that there is a {theirs}, which the weights lack; fetch both again")
-        return {**groups, "decode": sampling(folder.generation)}
+        return {**groups, "decode": drawing_settings(folder)}
 
     def biased(self, theirs: Settings) -> dict[str, bool]:
         """Return which linear maps have a bias, by heed's names."""

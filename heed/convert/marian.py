@@ -15,7 +15,7 @@ from torch import Tensor
 
 from heed.convert.family import Family, Groups, foreign_ids, rows_of
 from heed.convert.folder import Folder, Settings, Weights
-from heed.convert.gpt2 import ACTIVATIONS, THEIR_ACTIVATIONS
+from heed.convert.gpt2 import ACTIVATIONS, THEIR_ACTIVATIONS, repetition_settings
 from heed.convert.sentencepieces import piece_tokenizer, read_pieces
 from heed.convert.table import Entry, entry, layer
 from heed.convert.tokens import Tokens
@@ -175,7 +175,7 @@ def search_settings(folder: Folder) -> dict[str, Any]:
             found["beams"] = says.whole("num_beams")
         if says.get("length_penalty", None) is not None:
             found["length_penalty"] = says.number("length_penalty")
-    return found
+    return found | repetition_settings(folder)
 
 
 def of_both(theirs: Settings, name: str, usual: int) -> int:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from heed.convert.family import Family, Groups, foreign_ids, ids_of, rows_of
-from heed.convert.folder import Folder, Settings, read_if_there
+from heed.convert.folder import Folder, Settings, Weights, read_if_there
 from heed.convert.gpt2 import ACTIVATIONS, THEIR_ACTIVATIONS, bytes_pipeline
-from heed.convert.marian import of_both, stacks
+from heed.convert.marian import of_both, search_settings, stacks
 from heed.convert.t5 import first_of_decoder
 from heed.convert.table import Entry, entry, layer
 from heed.convert.tokens import Builder, Pipeline, Tokens, extended
@@ -71,6 +71,10 @@ class Whisper(Family):
             "embedding_scale": False,
         }
         return {"model": model, "data": {"max_length": SHORTER * places}, "task": {"objective": "attention", "features": "whisper"}}
+
+    def refined(self, groups: Groups, folder: Folder, weights: Weights) -> Groups:
+        """Return what `settings` found, with how transcripts are searched for."""
+        return {**groups, "decode": search_settings(folder)}
 
     def config(self, config: RunConfig, task: Task, kind: str) -> dict[str, Any]:
         """Return config.json for a run."""

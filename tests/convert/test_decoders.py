@@ -208,6 +208,23 @@ def test_what_starts_from_an_import_goes_back_to_the_family_it_came_from(tmp_pat
     assert json.loads((tmp_path / "back" / "generation_config.json").read_text()) == generation
 
 
+@pytest.mark.parametrize("fields", [{"no_repeat_ngram_size": 2}, {"repetition_penalty": 1.4}])
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_repetition_is_kept_from_as_the_folder_says(kind: str, fields: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    model, tokenizer = KINDS[kind]()
+    model.generation_config.update(**fields)
+    folder = save(model, tokenizer, tmp_path / "theirs")
+    run = import_folder(folder, tmp_path / "run").run
+    assert {name: getattr(run.config.decode, name) for name in fields} == fields
+    found, anyway = (
+        [run.predict({"text": text}, max_length=15, **GREEDY, **options).text.rstrip("\ufffd") for text in PROMPTS]
+        for options in ({}, {"no_repeat_ngram_size": 0, "repetition_penalty": 1.0})
+    )
+    assert found == [greedy(Case(model, tokenizer, folder, run), text, 14) for text in PROMPTS]
+    assert found != anyway
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_read_as_float32_and_comes_back_bit_for_bit(dtype: str, tmp_path: Path) -> None:
     torch.manual_seed(6)

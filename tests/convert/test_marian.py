@@ -73,7 +73,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         share_encoder_decoder_embeddings=request.param == "joint",
     )  # fmt: skip
     model = MarianMTModel(config)
-    model.generation_config.num_beams = 4
+    model.generation_config.update(num_beams=4, no_repeat_ngram_size=2)
     model.final_logits_bias.normal_(generator=torch.Generator().manual_seed(9))
     with quiet():
         save(model, tokenizer, folder / "theirs")
@@ -152,8 +152,9 @@ def test_logits_are_those_of_transformers(case: Case) -> None:
     torch.testing.assert_close(ours[..., [target.ids.index(i) for i in range(n)]], expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("beams", [1, 3])
-def test_answers_are_those_of_transformers(case: Case, beams: int) -> None:
+@pytest.mark.parametrize(("beams", "repeats"), [(1, 0), (3, 0), (1, 2)])
+def test_answers_are_those_of_transformers(case: Case, beams: int, repeats: int) -> None:
+    options = {"no_repeat_ngram_size": repeats}
     padding, unknown = case.theirs.config.pad_token_id, 1  # neither of which heed writes
     for text in SOURCES:
         ids = case.tokenizer(text, return_tensors="pt")["input_ids"]
@@ -165,13 +166,14 @@ def test_answers_are_those_of_transformers(case: Case, beams: int) -> None:
             bad_words_ids=[[padding], [unknown]],
             early_stopping="never",
             use_cache=False,
+            **options,
         )
         expected = case.tokenizer.decode(found[0][1:], skip_special_tokens=True)
-        assert case.run.predict({"source": text}, beams=beams, max_length=13, precision="float32").text == expected
+        assert case.run.predict({"source": text}, beams=beams, max_length=13, precision="float32", **options).text == expected
 
 
 def test_the_search_is_that_of_the_folder(case: Case) -> None:
-    assert case.run.config.decode.beams == 4
+    assert (case.run.config.decode.beams, case.run.config.decode.no_repeat_ngram_size) == (4, 2)
 
 
 def test_every_tensor_is_used_and_comes_back_bit_for_bit(case: Case, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """T5 checkpoints, tiny and random, through the production importer, against transformers."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,20 +127,36 @@ def test_texts_are_cut_alike(case: Case) -> None:
 # transformers 5.23 gives a decoder with more blocks than the encoder too small a cache, hence use_cache=False.
 def test_greedy_answers_are_those_of_transformers(case: Case) -> None:
     for prompt in PROMPTS:
-        ids = case.tokenizer(f"{prompt}</s>", return_tensors="pt")["input_ids"]
-        found = case.theirs.generate(
-            ids,
-            num_beams=1,
-            use_cache=False,
-            do_sample=False,
-            max_length=17,
-            bad_words_ids=BAD,
-            forced_eos_token_id=1,
-            eos_token_id=1,
-            pad_token_id=0,
-        )
-        expected = case.tokenizer.decode(found[0], skip_special_tokens=True)
-        assert case.run.predict({"source": prompt}, beams=1, max_length=16, precision="float32").text == expected
+        assert case.run.predict({"source": prompt}, beams=1, max_length=16, precision="float32").text == greedy(case, prompt)
+
+
+def greedy(case: Case, prompt: str, **options: Any) -> str:
+    """Return what transformers answers."""
+    ids = case.tokenizer(f"{prompt}</s>", return_tensors="pt")["input_ids"]
+    found = case.theirs.generate(
+        ids,
+        num_beams=1,
+        use_cache=False,
+        do_sample=False,
+        max_length=17,
+        bad_words_ids=BAD,
+        forced_eos_token_id=1,
+        eos_token_id=1,
+        pad_token_id=0,
+        **options,
+    )
+    return str(case.tokenizer.decode(found[0], skip_special_tokens=True))
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize("fields", [{"no_repeat_ngram_size": 2}, {"repetition_penalty": 1.4}])
+def test_repetition_is_kept_from_as_the_folder_says(case: Case, file: str, fields: dict[str, Any], tmp_path: Path) -> None:
+    folder = shutil.copytree(case.folder / "theirs", tmp_path / "theirs")
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | fields))
+    run = import_folder(folder, tmp_path / "run").run
+    found = [run.predict({"source": prompt}, beams=1, max_length=16, precision="float32").text for prompt in PROMPTS]
+    assert found == [greedy(case, prompt, **fields) for prompt in PROMPTS]
+    assert found != [greedy(case, prompt) for prompt in PROMPTS]
 
 
 def test_answers_of_a_beam_search_are_those_of_transformers(case: Case) -> None:

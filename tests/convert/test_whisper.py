@@ -170,6 +170,17 @@ def test_greedy_transcripts_are_those_of_transformers(case: Case, language: str)
     task.config = task.config.replace(language=None)
 
 
+def test_transcripts_are_searched_for_as_the_folder_says(case: Case, tmp_path: Path) -> None:
+    said = {"no_repeat_ngram_size": 2, "repetition_penalty": 1.2}
+    checkpoint(tmp_path / "theirs", num_beams=2, **said)
+    run = import_folder(tmp_path / "theirs", tmp_path / "run", settings={"task": {"language": "en"}}).run
+    assert run.config.decode.beams == 2
+    recordings = [recording(seed, 0.3 + 0.3 * seed) for seed in range(3)]
+    found = [run.predict(example(samples), beams=1, max_length=10, precision="float32").text for samples in recordings]
+    assert found == [heard(case, samples, language="en", **said) for samples in recordings]
+    assert found != [heard(case, samples, language="en") for samples in recordings]
+
+
 def test_what_is_suppressed_would_be_written_otherwise(case: Case) -> None:
     samples = recording(0, 0.3)
     assert heard(case, samples, language="en") != heard(case, samples, language="en", suppress_tokens=[], begin_suppress_tokens=[])
