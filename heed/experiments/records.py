@@ -12,6 +12,7 @@ from heed.files import held, parse_json, replacing
 from heed.run import RunConfig
 from heed.training.origin import Origin
 from heed.training.prepare import Hashes, check_metric, data_hashes, hashes_of
+from heed.training.signals import Interrupted
 
 RECORD = "experiment.json"
 RUNS = "*/config.yaml"
@@ -51,6 +52,7 @@ def experiment(folder: Path, record: Json) -> Iterator[None]:
         ConfigError: the folder holds something else, or the experiment with other settings.
         DataError: a data file changed since it was begun.
         TrainingError: another process is at work in the folder.
+        Interrupted: a signal stopped one of its runs.
     """
     if folder.exists() and not (folder / RECORD).is_file() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise ConfigError(f"{folder}: exists already and is never overwritten; choose another --to")
@@ -62,7 +64,11 @@ def experiment(folder: Path, record: Json) -> Iterator[None]:
         with _gone_unless_begun(folder) if new else nullcontext():
             with replacing(folder / RECORD) as draft:
                 draft.write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
-            yield
+            try:
+                yield
+            except Interrupted as stopped:  # of a run: resumed alone, it would be none of this experiment's
+                how = f"the same command once more (what is done stands in {folder})"
+                raise Interrupted(stopped.number, stopped.step, stopped.folder, how) from stopped
 
 
 @contextmanager

@@ -68,6 +68,8 @@ def cost_facts(evaluation: Json) -> Facts:
     """Return the speed and memory of an evaluation."""
     cost = dict(mapping(evaluation.get("cost")))
     machine = machine_words(cost.pop("machine", None))
+    if isinstance(counted := cost.pop("token_name", None), str) and "tokens_per_second" in cost:
+        cost[f"{counted}_per_second"] = cost.pop("tokens_per_second")
     facts = [_cost_fact(name, value) for name, value in cost.items()]
     return facts + ([("Machine", machine)] if machine else [])
 

@@ -158,7 +158,7 @@ class SpeechRecognitionSettings(Settings):
         if self.streaming and self.range_db is not None:
             raise ValueError(f"task.range_db={self.range_db} needs the whole recording; for task.streaming=true leave it out")
         self._fits_features()
-        for name, reason in self._without_effect():
+        for name, reason in (*self._without_effect(), *self._of_level()):
             if self.changed(name):
                 raise ValueError(f"task.{name} would be ignored {reason}")
         if self.noise_db[0] > self.noise_db[1]:
@@ -178,10 +178,6 @@ class SpeechRecognitionSettings(Settings):
                 yield name, f"by task.objective={self.objective}; leave it out, or choose attention"
         for name in ONLY_ELSEWHERE[self.features]:
             yield name, f"by task.features={self.features}; leave it out"
-        if self.without_level:
-            if self.volume_db:
-                yield "volume_db", "with task.without_level=true, which no volume changes; leave it out"
-            yield "range_db", "with task.without_level=true, which knows no loudest; leave one of them out"
         if self.tokens == "spelled":
             yield "vocab_size", "by task.tokens=spelled, whose units are those of the table; leave it out"
         if not self.noise_share:
@@ -193,6 +189,13 @@ class SpeechRecognitionSettings(Settings):
             yield "time_share", "with task.time_masks=0; leave one of them out"
         if not self.streaming:
             yield "pause_seconds", "without task.streaming=true: whole recordings are not ended by pauses; leave it out"
+
+    def _of_level(self) -> Iterator[tuple[str, str]]:
+        """Yield the settings of how loud things are, where that counts for nothing."""
+        if self.without_level and self.volume_db:
+            yield "volume_db", "with task.without_level=true, which no volume changes; leave it out"
+        if self.without_level:
+            yield "range_db", "with task.without_level=true, which knows no loudest; leave one of them out"
 
     def _fits_features(self) -> None:
         """Refuse what goes with other features than Whisper's alone."""

@@ -10,8 +10,11 @@ from types import FrameType
 class Interrupted(Exception):
     """A signal asked training to stop; the checkpoint is written."""
 
-    def __init__(self, number: int, step: int, folder: Path) -> None:
-        super().__init__(f"{signal.Signals(number).name} after step {step:,}; nothing is lost, go on with: heed train --resume {folder}")
+    def __init__(self, number: int, step: int, folder: Path, how: str | None = None) -> None:
+        """Say how to go on: by resuming the run in `folder`, or `how` says."""
+        how = how or f"heed train --resume {folder}"
+        super().__init__(f"{signal.Signals(number).name} after step {step:,}; nothing is lost, go on with: {how}")
+        self.number, self.step, self.folder = number, step, folder
         self.exit_code = 128 + number
 
 

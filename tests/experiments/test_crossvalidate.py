@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import statistics
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +20,7 @@ from heed.errors import ConfigError, DataError, TrainingError
 from heed.experiments.crossvalidate import crossvalidate, fold_lines
 from heed.files import held, sha256
 from heed.run import Run
+from heed.training.signals import Interrupted
 
 MODULE = import_module("heed.experiments.crossvalidate")  # by its path, because the function of this name hides it
 N, FOLDS = 30, 3
@@ -115,6 +117,24 @@ def test_a_second_call_trains_nothing_again(
     for name in ("train_with", "resume"):
         monkeypatch.setattr(verbs, name, lambda *arguments, **options: pytest.fail("trained again"))
     assert scores_of(crossvalidate(settings, ASKED, folder, quiet=True)) == scores_of(divided[1])
+
+
+def test_an_interruption_tells_to_repeat_the_experiment_not_to_resume_one_of_its_runs(
+    settings: dict[str, Any], divided: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stops = [Interrupted(signal.SIGTERM, 3, tmp_path / "folds" / "fold-2")]
+    train = verbs.train_with
+
+    def stopped_once(*arguments: Any, to: Path, **options: Any) -> Run:
+        if to.name == "fold-2" and stops:
+            raise stops.pop()
+        return train(*arguments, to=to, **options)
+
+    monkeypatch.setattr(verbs, "train_with", stopped_once)
+    with pytest.raises(Interrupted, match=r"SIGTERM after step 3; .* go on with: the same command once more .*folds") as told:
+        crossvalidate(settings, ASKED, tmp_path / "folds", quiet=True)
+    assert told.value.exit_code == 128 + signal.SIGTERM
+    assert scores_of(crossvalidate(settings, ASKED, tmp_path / "folds", quiet=True)) == scores_of(divided[1])
 
 
 def test_what_is_missing_is_made_again_to_the_same_scores(

@@ -20,9 +20,10 @@ from heed.errors import CheckpointError, ConfigError
 from heed.report import write_report
 from heed.report.curves import MOST_POINTS, _thinned, panels
 from heed.report.examples import MOST_CHARACTERS, differences
+from heed.report.facts import cost_facts
 from heed.report.pictures import MOST_TOKENS, heat_map
 from heed.report.sources import read_run_files
-from heed.report.wording import date, duration, label, round_up, shown_score, size
+from heed.report.wording import date, duration, figure, label, round_up, shown_score, size
 
 
 def entry(source: str, target: str, answer: str, quality: float, *, drawn: bool = False, **more: Any) -> dict[str, Any]:
@@ -368,6 +369,12 @@ def test_many_points_are_averaged_in_order() -> None:
 def test_the_curve_of_the_speed_names_what_its_task_counts(tmp_path: Path, task: Any, title: str) -> None:
     make_run(tmp_path, {"config.yaml": dump_yaml({**CONFIG, "task": {"name": task}})})
     assert [panel.title for panel in panels(read_run_files(tmp_path)) if "second" in panel.title] == [title]
+
+
+def test_the_speed_of_answers_names_what_was_counted() -> None:
+    cost = {"tokens_per_second": 12.5, "token_name": "labels"}
+    assert cost_facts({"cost": cost}) == [("Labels per second", figure(12.5))]
+    assert cost_facts({"cost": {"tokens_per_second": 12.5}}) == [("Tokens per second", figure(12.5))]
 
 
 def test_scores_of_any_task_are_shown(tmp_path: Path) -> None:
