@@ -1,5 +1,6 @@
 """What a trained model answers, and who may."""
 
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,8 +70,15 @@ def test_every_precision_answers_alone_as_in_a_batch_and_on_several_threads_as_o
 def test_int8_answers_are_nearly_always_those_of_float32(toy_run: Run) -> None:
     examples = [{"source": pair["source"]} for pair in toy_pairs(100, seed=6)]
     exact, rounded = (toy_run.predict(examples, precision=precision) for precision in ("float32", "int8"))
-    # So small a model is often nearly undecided, and which answers change hangs on the machine that trained it: 94 are the same on one.
-    assert sum(one.text == other.text for one, other in zip(exact, rounded, strict=True)) >= 90
+    # So small a model is often nearly undecided, and how often hangs on the machine that trained it. More than that is an error.
+    changed = [row for row, (one, other) in enumerate(zip(exact, rounded, strict=True)) if one.text != other.text]
+    found = [toy_run.predict(examples[row], precision="float32", beams=5, n_best=5) for row in changed]
+    leads = [
+        best.score - {one.text: one.score for one in best.others}.get(rounded[row].text, -math.inf)
+        for row, best in zip(changed, found, strict=True)
+    ]
+    assert len(changed) <= 10
+    assert sum(lead > 0.1 for lead in leads) <= 5
 
 
 def test_nothing_in_gives_nothing_out(toy_run: Run) -> None:
