@@ -44,7 +44,9 @@ from heed.terminal import sayer
 from heed.training.folds import USUAL_FOLDS
 
 MIXERS = {"Transformer": "attention", "CNN": "convolution", "LSTM": "lstm"}
+NAMES = {**{mixer: name for name, mixer in MIXERS.items()}, "hybrid": "hybrid"}
 BASELINES = {"TF-IDF + logistic regression": "tf-idf", "majority": "majority"}
+WITH_N_GRAMS = " + n-grams"
 WIDTHS = range(16, 1025, 8)  # tried for a model of a given number of parameters
 LENGTHS = (5, 10, 20, 50, 100, 200, 500)  # ends of the buckets, in words
 UNITS = re.compile(f"[{SPACELESS}]|[^\\s{SPACELESS}]+")  # what those lengths count
@@ -133,15 +135,15 @@ class _Comparison:
 
     def __init__(self, config: RunConfig, folder: Path, record: Json, recipe: str, say: Say) -> None:
         self.config, self.folder, self.record, self.say = config, folder, record, say
-        self.kinds = {**MIXERS, "hybrid": "hybrid"} if config.model.mixer == "hybrid" else MIXERS
-        self.content = {**_head(config), "notes": notes(config, len(self.kinds)), "models": [], **_earlier(folder)}
+        self.networks = networks_of(config.model)
+        self.content = {**_head(config), "notes": notes(config, self.networks), "models": [], **_earlier(folder)}
         self.content["settings"] = {"recipe": recipe, "seed": str(config.seed)}
 
     def train_all(self) -> None:
         """Train and score one kind after the other, and write down what is known after each."""
         candidates: list[Candidate] = []
-        for name, mixer in self.kinds.items():
-            candidates.append(self._network(name, mixer))
+        for name in self.networks:
+            candidates.append(self._network(name))
             self._tell(candidates)
         for name, kind in BASELINES.items():
             self.say(f"{name}: fitting")
@@ -164,7 +166,7 @@ class _Comparison:
         classes = Counter(label for example in self.tested for label in labels_of(example["label"]))
         self.content["data"] |= {"texts_judged": len(self.tested), "classes": dict(classes)}
         self.content["models"] = [_row(candidate, texts) for candidate in candidates]
-        self.content["verdict"] = verdict(candidates) if {*self.kinds, *BASELINES} <= {one.name for one in candidates} else [UNFINISHED]
+        self.content["verdict"] = verdict(candidates) if {*self.networks, *BASELINES} <= {one.name for one in candidates} else [UNFINISHED]
         self._write()
 
     def add_synthetic(self) -> None:
@@ -184,11 +186,11 @@ class _Comparison:
         with replacing(self.folder / "report.html") as draft:
             draft.write_text(comparison_page(self.content), encoding="utf-8")
 
-    def _network(self, name: str, mixer: str) -> Candidate:
+    def _network(self, name: str) -> Candidate:
         """Train one kind in a process of its own, whose memory is then its alone, unless that is done."""
         place = _place(self.folder, name)
         recipe = self.folder / f"{place.name}.yaml"
-        config = self.config.replace(model=self._model(mixer).model_dump(), init=start_of(self.config, mixer))
+        config = self.config.replace(model=(model := self._model(name)).model_dump(), init=start_of(self.config, model.mixer))
         recipe.write_text(dump_yaml(config.model_dump()), encoding="utf-8")
         if not has_begun(place):
             self.say(f"{name}: training in {place}")
@@ -199,11 +201,24 @@ class _Comparison:
         check_data(place, self.record)
         return _measured(name, Run.load(place))
 
-    def _model(self, mixer: str) -> ModelConfig:
-        """Return the settings of a kind's network; those of others than attention are as large as the Transformer's."""
-        if mixer in ("attention", "hybrid"):
-            return self.config.model.replace(mixer=mixer)
-        return matched(self.first.config.model, mixer).replace(vocab_size=None, n_classes=None)
+    def _model(self, name: str) -> ModelConfig:
+        """Return the settings of a network; those of others than attention are as large as the Transformer's."""
+        if name not in MIXERS:
+            return self.config.model
+        if MIXERS[name] == "attention":
+            return without_n_grams(self.config.model).replace(mixer="attention")
+        return matched(self.first.config.model, MIXERS[name]).replace(vocab_size=None, n_classes=None)
+
+
+def networks_of(model: ModelConfig) -> list[str]:
+    """Name the networks to compare: one of each kind, of equal size, and the recipe's own model where it is none of these."""
+    own = NAMES.get(model.mixer, model.mixer) + (WITH_N_GRAMS if model.n_grams else "")
+    return list(dict.fromkeys([*MIXERS, own]))
+
+
+def without_n_grams(model: ModelConfig) -> ModelConfig:
+    """Return the settings of the network alone, without the linear classifier that model.n_grams puts beside it."""
+    return model.replace(n_grams=0, n_gram_rows=ModelConfig.model_fields["n_gram_rows"].default)
 
 
 def start_of(config: RunConfig, mixer: str) -> str | None:
@@ -229,8 +244,9 @@ def named(source: str) -> str:
     return "/".join([part for part in Path(source).parts if part not in ("/", "..")][-2:])
 
 
-def notes(config: RunConfig, n_networks: int) -> list[str]:
+def notes(config: RunConfig, networks: Sequence[str]) -> list[str]:
     """Say how far the comparison goes."""
+    n_networks = len(networks)
     found = [
         f"Each network was trained once, with seed {config.seed}: another seed moves its scores too, and the intervals, which are over the "
         "rows that were judged, do not tell how far.",
@@ -238,6 +254,11 @@ def notes(config: RunConfig, n_networks: int) -> list[str]:
         f"baseline is therefore multiplied by {n_networks}, that against the Transformer by {n_networks - 1} (Bonferroni); intervals of "
         "differences are not corrected, and neither is the lead of the baseline over it.",
     ]
+    if config.model.n_grams:
+        found.append(
+            f"The {networks[-1]} is the model of the recipe, with model.n_grams={config.model.n_grams}: beside its network it has a linear "
+            "classifier of n-grams, much like the simple baseline. The other networks stand alone."
+        )
     start = f"The network of mixer={config.model.mixer} starts from {config.init}, the others from nothing."
     return found if config.init is None else [*found, start]
 
@@ -252,7 +273,7 @@ def _earlier(folder: Path) -> dict[str, Any]:
 
 
 def _place(folder: Path, name: str) -> Path:
-    return folder / name.lower()
+    return folder / name.lower().replace(" + ", "-")
 
 
 def _measured(name: str, run: Run) -> Candidate:
@@ -364,6 +385,9 @@ def verdict(candidates: Sequence[Candidate]) -> list[str]:
     simple = next(one for one in candidates if one.name == "TF-IDF + logistic regression")
     transformer = next(one for one in candidates if one.name == "Transformer")
     lines = [_against_simple(best, simple, accuracies, len(networks))]
+    if best.name.endswith(WITH_N_GRAMS):
+        alone = max((one for one in networks if one is not best), key=lambda one: accuracies[one.name])
+        lines.append(f"Of networks alone, without n-grams: {_against_simple(alone, simple, accuracies, len(networks) - 1)}")
     if best is not transformer:
         test = transformer.metrics.compare(best.metrics)["accuracy"]
         p_value = corrected(test.p_value, len(networks) - 1)

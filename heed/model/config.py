@@ -122,7 +122,7 @@ class ModelConfig(Settings):
         default=0,
         ge=0,
         le=8,
-        description="tokens of the longest n-grams whose own scores are added to those of the classes; 0: a network alone (encoders only)",
+        description="tokens of the longest n-grams of a linear classifier that learns and answers beside the network; 0: a network alone",
     )
     n_gram_rows: int = Field(default=1 << 18, ge=1, description="rows of scores to which n-grams are hashed")
     n_tags: int | None = Field(default=None, ge=1, description="scores of a head that judges every token; set by the task")

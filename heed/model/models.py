@@ -3,6 +3,8 @@
 `Seq2Seq` and `Causal` share the decoding seam: `start` reads what is known, `step` adds one token.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -59,11 +61,17 @@ def build_label_head(config: ModelConfig) -> LabelHead | None:
     return LabelHead(config.d_model, required_size(config.vocab_size, "vocab_size")) if config.ctc else None
 
 
+def mean_of_halves(halves: Sequence[Tensor]) -> Tensor:
+    """Return the mean of the logits (B, C) of what learned to judge for itself."""
+    first, *others = halves
+    return sum(others, first) / len(halves) if others else first
+
+
 def build_n_grams(config: ModelConfig) -> NGramScores | None:
     """Return what scores the n-grams of texts for model.n_grams, if that is set and there are classes to score."""
     if not config.n_grams or config.n_classes is None:
         return None
-    return NGramScores(config.n_grams, config.n_classes, config.n_gram_rows, config.dropout)
+    return NGramScores(config.n_grams, config.n_classes, config.n_gram_rows)
 
 
 def build_vocabulary_head(config: ModelConfig, vocab_size: int, stem: TokenStem) -> VocabularyHead:
@@ -129,8 +137,12 @@ class Encoder(Reader):
 
     def classify(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """Judge texts given as ids (B, S), or frames (B, T, F), with their mask, True = real; returns logits (B, C)."""
+        return mean_of_halves(self.classify_apart(inputs, mask))
+
+    def classify_apart(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Judge texts as `classify` does, but return the logits of the network and, with model.n_grams, those of n-grams, (B, C) each."""
         logits = self._judged(self(inputs, mask), None if mask is None else self.memory_mask(mask))
-        return logits if self.n_grams is None else logits + self.n_grams(inputs, mask)
+        return (logits,) if self.n_grams is None else (logits, self.n_grams(inputs, mask))
 
     def tag_logits(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """Judge every token of ids (B, S), or place of frames (B, T, F), with their mask, True = real; returns logits (B, S, C)."""

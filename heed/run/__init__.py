@@ -7,7 +7,7 @@ and what answers (`run`).
 from heed.run.config import RunConfig, read_config, resolve, usual_settings
 from heed.run.folder import FORMAT, new_folder, verify, write_manifest
 from heed.run.run import WINDOW, Run
-from heed.run.weights import check_sizes, check_stored, distinct, load_weights, save_weights
+from heed.run.weights import check_sizes, check_stored, distinct, fill, load_weights, save_weights
 
 __all__ = [
     "FORMAT",
@@ -17,6 +17,7 @@ __all__ = [
     "check_sizes",
     "check_stored",
     "distinct",
+    "fill",
     "load_weights",
     "new_folder",
     "read_config",

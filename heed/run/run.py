@@ -67,7 +67,6 @@ class Run:
             draft.write_text(dump_yaml(content), encoding="utf-8")
         torch.manual_seed(config.seed)
         model = build_model(config.model)
-        task.start(model)
         return cls(folder, config, task, model)
 
     @classmethod

@@ -24,7 +24,7 @@ def token_weights(model: Encoder, windows: Windows, *, n_tokens: int, label: int
     """Return how much each token of a text (S,) added to the lead of a class, summed over its windows.
 
     That is what is gained on the way from the average word of the text to the token itself, while the others go the same way.
-    What the n-grams of model.n_grams say is added as it is: a linear score needs no gradient to be divided.
+    What the n-grams of model.n_grams say, one half of the answer, is added as it is: a linear score needs no gradient to be divided.
 
     Args:
         windows: of one text, on the model's device; what frames them has the place -1.
@@ -33,7 +33,7 @@ def token_weights(model: Encoder, windows: Windows, *, n_tokens: int, label: int
     shares = [(step + 0.5) / PATH_STEPS for step in range(PATH_STEPS)]
     told = torch.stack([_gain(model, windows, share, label=label, alone=alone) for share in shares]).mean(0)
     if model.n_grams is not None:
-        told = told + _lead(model.n_grams.by_token(windows.ids, windows.mask).detach(), label, alone) / len(told)
+        told = told + _lead(model.n_grams.by_token(windows.ids, windows.mask).detach() / 2, label, alone) / len(told)
     places, told = windows.places.cpu(), told.cpu()  # (N, W) each
     real = places >= 0
     return torch.zeros(n_tokens).index_add(0, places[real], told[real].float())

@@ -16,7 +16,7 @@ from heed.data.batch import Batch
 from heed.data.layout import Layout
 from heed.data.parts import Part
 from heed.data.rows import Example
-from heed.data.store import Encoded
+from heed.data.store import Encoded, Store
 from heed.data.words import Preparation
 from heed.errors import ConfigError
 from heed.metrics import Comparison
@@ -284,8 +284,8 @@ class Task(ABC):
         """How many times an update lays each row into its batch: all rows, then all again, each drawn and augmented on its own."""
         return 1
 
-    def start(self, model: Model) -> None:
-        """Fill in weights that are known before training, such as word vectors."""
+    def start(self, model: Model, store: Store) -> None:
+        """Fill in weights that are known before training, such as word vectors, or what the encoded training examples tell at once."""
 
     @property
     def divisible(self) -> bool:

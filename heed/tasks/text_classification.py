@@ -1,7 +1,7 @@
 """Text classification: a text (or two) in, its class out, or all labels that apply."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from heed.data.labelled import LabelSurvey, labels_of, survey_labelled
 from heed.data.labels import Labels, in_order
 from heed.data.parts import Part
 from heed.data.rows import Example
-from heed.data.store import Encoded
+from heed.data.store import Encoded, Store
 from heed.data.text import Tokenizer
 from heed.data.vectors import Vectors, matrix, read_vectors
 from heed.data.words import Preparation, Words
@@ -31,7 +31,7 @@ from heed.metrics.classification import SCORE_NAMES, ClassificationMetrics
 from heed.metrics.intervals import Floats
 from heed.model.config import ModelConfig
 from heed.model.losses import LossSum, class_divergence, class_loss, decision_divergence, decision_loss
-from heed.model.models import Encoder, HierarchicalEncoder, Model
+from heed.model.models import Encoder, HierarchicalEncoder, Model, mean_of_halves
 from heed.model.stems import TokenStem
 from heed.model.windows import WINDOW_TOKENS, in_parts, mean_of_windows
 from heed.tasks.advice import classification_advice
@@ -43,6 +43,7 @@ from heed.tasks.text_settings import TextClassificationSettings
 
 CALIBRATED_SCORES = ("calibration_error_before", "coverage", "accuracy_when_answered")  # of a temperature or a threshold
 VOCABULARY_ROWS = 2000  # validation rows whose unknown words are counted
+COUNTED_TOGETHER = 64  # texts whose n-grams are counted at a time
 ROUNDING = 1e-6  # within which a probability comes out again
 
 
@@ -206,8 +207,10 @@ class TextClassification(Task):
             sizes |= {"d_embedding": self.vectors.dimension, "embedding_scale": False, "frozen_embedding": self.config.freeze_vectors}
         return model.replace(**sizes)
 
-    def start(self, model: Model) -> None:
-        """Copy the word vectors in."""
+    def start(self, model: Model, store: Store) -> None:
+        """Copy the word vectors in, and count in how many training texts each n-gram stands."""
+        if isinstance(model, Encoder) and model.n_grams is not None:
+            model.n_grams.learn_rarity(_texts_of(store))
         if self.vectors is not None:
             assert isinstance(model, Encoder)
             assert isinstance(model.stem, TokenStem)
@@ -280,15 +283,22 @@ class TextClassification(Task):
         return 2 if self.config.consistency else 1
 
     def loss(self, model: Model, batch: Batch) -> LossSum:
-        """Sum the (binary) cross-entropy of every text; of texts that are read twice (`passes`), its mean, and how far these lie apart."""
-        logits, _ = self.judge(model, batch, most=self.config.train_windows if model.training else None)
-        smoothing = self.label_smoothing if model.training else 0.0
-        weights = self.class_weights(batch["label"]) if model.training else None
+        """Sum the (binary) cross-entropy of every text; of texts that are read twice (`passes`), its mean, and how far these lie apart.
+
+        In training a network and the n-grams beside it (model.n_grams) each learn the answer for themselves: the mean of their losses.
+        """
+        if not model.training:
+            return self._loss_of(self.judge(model, batch)[0], batch)
+        halves, _ = self.judge_apart(model, batch, self.config.train_windows)
+        logits = mean_of_halves(halves)
+        learned = [self._loss_of(half, batch, self.label_smoothing, self.class_weights(batch["label"])) for half in halves]
+        found = learned[0]._replace(total=torch.stack([one.total for one in learned]).mean(0), right=self._loss_of(logits, batch).right)
+        return self._consistent(found, logits, batch) if self.passes > 1 else found
+
+    def _loss_of(self, logits: Tensor, batch: Batch, smoothing: float = 0.0, weights: Tensor | None = None) -> LossSum:
         if self.config.multi_label:
-            found = decision_loss(logits, batch["label"][:, 0], smoothing=smoothing, weights=weights)
-        else:
-            found = class_loss(logits, batch["label"], smoothing=smoothing, weights=weights)
-        return self._consistent(found, logits, batch) if model.training and self.passes > 1 else found
+            return decision_loss(logits, batch["label"][:, 0], smoothing=smoothing, weights=weights)
+        return class_loss(logits, batch["label"], smoothing=smoothing, weights=weights)
 
     def _consistent(self, found: LossSum, logits: Tensor, batch: Batch) -> LossSum:
         """Return the loss of texts that stand in a batch twice, given that of all rows and their logits (2B, C) (R-Drop).
@@ -321,15 +331,20 @@ class TextClassification(Task):
         Returns:
             logits (B, C), the mean over windows for long texts; and how many windows each text was read in (B,).
         """
+        halves, n_windows = self.judge_apart(model, batch, most)
+        return mean_of_halves(halves), n_windows
+
+    def judge_apart(self, model: Model, batch: Batch, most: int | None = None) -> tuple[list[Tensor], Tensor]:
+        """Do what `judge` does, but return the logits of what learns to judge for itself: the network, and n-grams beside it."""
         ids, mask = batch["text"], batch.mask("text")
         if isinstance(model, HierarchicalEncoder):
             found = model.classify(ids, mask, at_once=None if torch.is_grad_enabled() else WINDOW_TOKENS)
-            return found.float(), torch.ones(len(batch), dtype=torch.long)
+            return [found.float()], torch.ones(len(batch), dtype=torch.long)
         assert isinstance(model, Encoder)
         windows = self._long_texts.windows(ids, mask, most)
-        found = torch.cat([model.classify(part.ids, part.mask) for part in in_parts(windows)])
+        halves = zip(*[model.classify_apart(part.ids, part.mask) for part in in_parts(windows)], strict=True)
         n_windows = torch.bincount(windows.rows, minlength=len(batch))
-        return mean_of_windows(found.float(), windows.rows, len(batch)), n_windows
+        return [mean_of_windows(torch.cat(half).float(), windows.rows, len(batch)) for half in halves], n_windows
 
     def predict(self, model: Model, batch: Batch, options: DecodeConfig) -> list[Answer]:
         """Answer with the likeliest class, or all that are likelier than not."""
@@ -441,6 +456,13 @@ class TextClassification(Task):
         weights = token_weights(model, windows, n_tokens=len(ids), label=self.labels.index(label), alone=alone)
         words = list(word_weights(self.tokenizer, ids.tolist(), weights.tolist()))
         return {"words": [word for word, _ in words], "weights": [round(weight, 5) for _, weight in words], "label": label}
+
+
+def _texts_of(store: Store) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the ids (B, S) of encoded texts with their masks, some at a time."""
+    for start in range(0, len(store), COUNTED_TOGETHER):
+        batch = collate([{"text": store[i]["text"]} for i in range(start, min(start + COUNTED_TOGETHER, len(store)))])
+        yield batch["text"], batch.mask("text")
 
 
 def _abstaining(shares: Floats, targets: Targets, wanted: float) -> tuple[float | None, ...]:

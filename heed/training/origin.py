@@ -26,7 +26,7 @@ from heed.model.models import Model
 from heed.run import Run, distinct, read_config, verify
 from heed.tasks import Task
 
-JUDGING = ("head", "tag_head")  # modules whose rows stand for labels, where a model judges texts or tokens
+JUDGING = ("head", "tag_head", "n_grams")  # modules whose rows or columns stand for labels, where a model judges texts or tokens
 MILLION = 10**6
 WEIGHTS = "model.safetensors"
 OF_ORIGIN = ("folder", "config_sha256", "family", "class", "dtype", "generation")  # what an import remembers of where it came from

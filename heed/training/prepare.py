@@ -64,6 +64,7 @@ def prepare(config: RunConfig, folder: Path, say: Say) -> Prepared:
         report["init"] = origin.lend(run.model, task)
         _adapt(run, origin, report["init"]["new"])
     train, valid = (_encode(run, data[name], name) for name in ("train", "valid"))
+    task.start(run.model, train.store)
     n_test = _look_through_test(run, data)
     others = [name for name in ("valid", "test") if getattr(config.data, name) is not None]
     report |= {"reading": asdict(data["train"].log), "reading_others": {name: asdict(data[name].log) for name in others}}

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from heed.config import TrainConfig
 
-CALIBRATION_STEPS = 20  # updates timed before the number of steps that fit into train.minutes is fixed
+CALIBRATION_STEPS = 20  # updates timed before it is first told how many fit into train.minutes; told anew after twice as many, and so on
+CALIBRATED_SHARE = 0.5  # of train.minutes, after which it stays, so that the learning rate falls evenly
 MOST_EVALUATIONS = 20
 DEFAULT_EPOCHS, FEWEST_STEPS, MOST_STEPS = 10, 1000, 20_000  # when neither steps, epochs nor minutes are asked for
 EVALUATION_SHARE = 0.93  # of train.minutes, what is left for updates when validation and the last checkpoint are paid for
@@ -27,8 +28,14 @@ class Timetable:
         return None if self.config.minutes is not None else min(max(DEFAULT_EPOCHS * self.updates_per_epoch, FEWEST_STEPS), MOST_STEPS)
 
     def fitting_steps(self, step: int, seconds: float) -> int | None:
-        """Return how many updates fit into train.minutes, given what so many took; None before their speed is known."""
-        if self.config.minutes is None or step < CALIBRATION_STEPS:
+        """Return how many updates fit into train.minutes, given what so many took; None where that is not to be told anew.
+
+        The first updates of a run say little: they wait for memory, may be of shorter examples, and machines change their pace.
+        """
+        if self.planned_steps() is not None or self.config.minutes is None:
+            return None
+        doublings, rest = divmod(step, CALIBRATION_STEPS)
+        if rest or doublings.bit_count() != 1 or (doublings > 1 and seconds > 60 * self.config.minutes * CALIBRATED_SHARE):
             return None
         left = 60 * self.config.minutes * EVALUATION_SHARE - seconds
         return max(step + 1, step + int(left / (seconds / step)))

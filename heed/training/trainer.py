@@ -25,7 +25,7 @@ from heed.metrics import LESS_IS_BETTER
 from heed.model.block import Stack
 from heed.model.lora import is_adapted
 from heed.model.losses import LossSum
-from heed.run import load_weights
+from heed.run import distinct, fill, load_weights
 from heed.training.checkpoint import (
     Progress,
     average_weights,
@@ -47,6 +47,8 @@ from heed.training.signals import StopSignal
 from heed.training.timetable import Timetable
 
 Stop = Callable[[int, float], bool]
+
+TOLD_CHANGE = 0.05  # of the number of steps that fit into train.minutes, by which it has to change to be told again
 
 
 @dataclass
@@ -425,9 +427,7 @@ class Trainer:
 
     def _try_average(self, places: list[Path]) -> None:
         best = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        with torch.no_grad():
-            for name, tensor in average_weights(places).items():
-                self.model.get_parameter(name).copy_(tensor)
+        fill(distinct(self.model), average_weights(places), places[-1])
         figures = self.validate()
         value, better = figures[self.config.best_metric], self._is_better(figures)
         self.log.say(
@@ -448,10 +448,14 @@ class Trainer:
         return 0 < self.config.early_stopping <= self.progress.evaluations_without_better
 
     def _calibrate(self, step: int) -> None:
-        """Fix the number of steps that fit into train.minutes, once their speed is known; from then on it is part of the run."""
-        if self.progress.total_steps is None and (fitting := self.timetable.fitting_steps(step, self.progress.seconds)) is not None:
-            self.progress.total_steps = fitting
-            self.log.say(f"{fitting:,} steps fit into {self.config.minutes:g} minutes")
+        """Set the number of steps that fit into train.minutes, whenever their speed is known better; it is part of the run."""
+        fitting = self.timetable.fitting_steps(step, self.progress.seconds)
+        if fitting is None:
+            return
+        known = self.progress.total_steps
+        self.progress.total_steps = fitting
+        if known is None or abs(fitting - known) > TOLD_CHANGE * known:
+            self.log.say(f"{fitting:,} steps fit into {self.config.minutes:g} minutes{'' if known is None else ', by now'}")
 
 
 def _mix(seed: int, step: int) -> int:

@@ -34,9 +34,11 @@ from heed.experiments.models import (
     judged_words,
     matched,
     named,
+    networks_of,
     right_of,
     verdict,
     with_test_data,
+    without_n_grams,
 )
 from heed.experiments.recall import FIRST_NOISE, FIRST_PAIR, KEYS, PAIRS, VALUES, VOCABULARY, recall, sequences
 from heed.metrics.classification import ClassificationMetrics
@@ -301,6 +303,25 @@ def test_the_verdict_names_a_network_that_beats_the_baseline() -> None:
     first, *others = verdict(four(transformer=190, cnn=150, lstm=140, simple=120))
     assert first.startswith(f"The Transformer (95.0%) beats the simple {BASELINE} (60.0%) by 35.0 points")
     assert others == ["Always answering with the most frequent class is right 50.0% of the time."]
+
+
+def test_the_model_of_the_recipe_is_compared_with_networks_alone() -> None:
+    plain = ModelConfig(architecture="encoder", n_classes=2)
+    assert networks_of(plain) == networks_of(plain.replace(mixer="lstm")) == list(MIXERS)
+    assert networks_of(plain.replace(mixer="hybrid")) == [*MIXERS, "hybrid"]
+    wide = plain.replace(mixer="hybrid", n_grams=2, n_gram_rows=99)
+    assert networks_of(wide) == [*MIXERS, "hybrid + n-grams"]
+    assert networks_of(plain.replace(n_grams=2)) == [*MIXERS, "Transformer + n-grams"]
+    assert without_n_grams(wide) == plain.replace(mixer="hybrid")
+
+
+def test_the_verdict_says_what_networks_do_without_n_grams() -> None:
+    wide = candidate("hybrid + n-grams", np.arange(200) < 190)
+    first, second, *_ = verdict([*four(transformer=160, cnn=150, lstm=140, simple=180), wide])
+    assert "hybrid + n-grams (95.0%)" in first
+    assert second.startswith(
+        f"Of networks alone, without n-grams: The simple baseline wins: {BASELINE} (90.0%) beats the best network, the T"
+    )
 
 
 def test_the_verdict_says_so_when_there_is_no_winner_and_names_the_cheaper_one() -> None:

@@ -27,8 +27,16 @@ def test_as_many_updates_fit_as_their_pace_leaves_time_for_besides_validation() 
     total = given.fitting_steps(step, seconds)
     assert total is not None
     assert 0.9 * 120 < total * seconds / step <= 120
-    assert given.fitting_steps(step, 500.0) == step + 1  # late already: one more, and then it ends
-    assert timetable(steps=9).fitting_steps(step, seconds) is None
+    assert given.fitting_steps(CALIBRATION_STEPS, 500.0) == CALIBRATION_STEPS + 1  # late already: one more, and then it ends
+    assert timetable(steps=9, minutes=2.0).fitting_steps(step, seconds) is None
+
+
+def test_how_many_fit_is_told_anew_whenever_twice_as_many_are_done_until_half_of_the_time_is_over() -> None:
+    given = timetable(minutes=2.0)
+    told = [step for step in range(1, 1001) if given.fitting_steps(step, 0.01 * step) is not None]
+    assert told == [CALIBRATION_STEPS * 2**n for n in range(6)]
+    assert given.fitting_steps(2 * CALIBRATION_STEPS, 61.0) is None
+    assert given.fitting_steps(CALIBRATION_STEPS, 61.0) is not None
 
 
 @pytest.mark.parametrize(("total", "expected"), [(None, 7), (100, 7), (1000, 50)])
