@@ -51,6 +51,9 @@ class DataConfig(Settings):
     )
     valid: str | None = Field(default=None, description="examples for choosing weights; without it a seeded share of the training data")
     test: str | None = Field(default=None, description="examples scored once at the end of training; never used to choose anything")
+    extra: str | None = Field(
+        default=None, description="more training examples, of other people or places: learned from too, but never held out, in no fold"
+    )
     columns: dict[str, str] = Field(default_factory=dict, description="our column name -> the name in the file")
     header: list[str] | None = Field(default=None, description="column names of files that have no header line")
     bad_rows: Literal["error", "skip"] = Field(default="error", description="what a row that cannot be used does")

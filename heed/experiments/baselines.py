@@ -20,12 +20,12 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
 
 from heed.data.rows import Example
-from heed.data.store import Store
 from heed.device import peak_memory_mib
+from heed.errors import DataError
 from heed.run import Run
 from heed.tasks.split import Split
 from heed.tasks.text_classification import TextClassification
-from heed.training.division import tested_rows
+from heed.training.division import rows_of, tested_rows
 
 SPACELESS = re.compile("[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")  # scripts that put no spaces between words
 ASKED_ALONE = 100  # texts answered one by one for latency
@@ -102,9 +102,10 @@ def judged_on(run: Run) -> Iterable[Example]:
 
 def trained_on(run: Run) -> Iterator[Example]:
     """Yield the examples whose rows are in the run's training store."""
-    rows = set(Store(run.folder / "store" / "train").rows.tolist())
-    data = run.config.data
-    return iter(Split(str(data.train), data, run.task, lambda number, _: number in rows))
+    rows = rows_of(run, "train")
+    if rows is None:
+        raise DataError(f"{run.folder / 'store'}: is gone, and with it which examples were trained on; train again")
+    return rows
 
 
 def milliseconds(answer: Callable[[Example], object], examples: Sequence[Example]) -> dict[str, float]:

@@ -284,6 +284,9 @@ class Task(ABC):
         """How many times an update lays each row into its batch: all rows, then all again, each drawn and augmented on its own."""
         return 1
 
+    def prepare_own(self, examples: Iterable[Example]) -> None:
+        """Learn what the examples of data.train alone tell, and those of data.extra do not: what answers are usual."""
+
     def start(self, model: Model, store: Store) -> None:
         """Fill in weights that are known before training, such as word vectors, or what the encoded training examples tell at once."""
 

@@ -141,15 +141,19 @@ class SpeechRecognition(Task):
         return read_audio(source, given_rate=example.get("sample_rate", self.config.sample_rate)).seconds
 
     def prepare(self, examples: Iterable[Example]) -> dict[str, Part]:
-        """Learn the labels, the statistics of global features, and n-grams of the transcripts where they are asked for."""
+        """Learn the labels and the statistics of global features."""
         texts = [normalised(example["text"], self.config.transcripts) for example in examples]
         spoken = [text for text in texts if text]
         if not spoken:
             raise DataError("every transcript is empty; check the column of the transcripts: data.columns.text=NAME")
         self.parts = dict(self.inherited) or self._fitted(examples, spoken, len(texts))
-        if self.config.ngram_order:
-            self.parts["ngrams"] = Ngrams.train((self._units(text) for text in spoken), order=self.config.ngram_order)
         return self.parts
+
+    def prepare_own(self, examples: Iterable[Example]) -> None:
+        """Learn n-grams of the transcripts where they are asked for."""
+        if self.config.ngram_order:
+            texts = (normalised(example["text"], self.config.transcripts) for example in examples)
+            self.parts["ngrams"] = Ngrams.train((self._units(text) for text in texts if text), order=self.config.ngram_order)
 
     def _fitted(self, examples: Iterable[Example], spoken: Sequence[str], n_examples: int) -> dict[str, Part]:
         tokenizer: Part

@@ -1,6 +1,6 @@
 """A split of the data as a task reads it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -42,3 +42,13 @@ class Split:
     def only(self, rows: np.ndarray[Any, np.dtype[np.bool_]]) -> "Split":
         """Return some of the rows of the source, given which of all of them, (n,)."""
         return Split(self.source, self.data, self.task, lambda number, _: bool(rows[number]))
+
+
+class Joined:
+    """Examples of several splits, one after the other, again and again."""
+
+    def __init__(self, splits: Sequence[Split]) -> None:
+        self.splits = splits
+
+    def __iter__(self) -> Iterator[Example]:
+        return chain.from_iterable(self.splits)

@@ -99,7 +99,7 @@ class TextClassification(Task):
     def survey(self, examples: Iterable[Example], others: Mapping[str, Iterable[Example]]) -> LabelSurvey:
         """Count classes, duplicates, contradicting labels and leaks."""
         found = survey_labelled(examples, others, texts=list(self.wanted))
-        self.seen = in_order(found.classes)
+        self.seen = in_order({*(self.seen or ()), *found.classes})  # of data.train, and of data.extra
         return found
 
     def inherit(self, other: Task) -> None:

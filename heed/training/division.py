@@ -1,7 +1,11 @@
-"""Which examples are trained on, validated on and tested on; and reading those of a run again."""
+"""Which examples are trained on, validated on and tested on; and reading those of a run again.
+
+Examples of data.extra are numbered -1, -2 and so on, where those of data.train count from 0.
+"""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,6 +16,7 @@ from heed.data.store import Store
 from heed.errors import ConfigError, DataError
 from heed.run import Run, RunConfig
 from heed.tasks import Task
+from heed.tasks.base import Survey
 from heed.tasks.split import Split
 from heed.terminal import counted
 from heed.training.folds import Bools, Folds
@@ -20,7 +25,7 @@ LEAST_HELD_OUT, MOST_HELD_OUT = 10, 2000
 
 
 def splits(config: RunConfig, task: Task) -> dict[str, Split]:
-    """Return the training and validation data, and the test data if any, as streams."""
+    """Return the training and validation data, and the test data and extra training data if any, as streams."""
     data = config.data
     if data.train is None:
         raise ConfigError("data.train is not set: name the file of your examples, such as data.train=pairs.tsv")
@@ -29,7 +34,19 @@ def splits(config: RunConfig, task: Task) -> dict[str, Split]:
         found["valid"] = Split(data.valid, data, task)
     if data.test is not None:
         found["test"] = Split(data.test, data, task)
+    if data.extra is not None:
+        found["extra"] = Split(data.extra, data, task)
     return found
+
+
+def extra_number(place: int) -> int:
+    """Return the number of an example of data.extra, given its place there, or the other way round."""
+    return -1 - place
+
+
+def names_of_rows(numbers: Iterable[int]) -> str:
+    """Name training examples for people."""
+    return ", ".join(str(number + 1) if number >= 0 else f"{extra_number(number) + 1} of data.extra" for number in numbers)
 
 
 def divide(config: RunConfig, task: Task, data: dict[str, Split]) -> dict[str, Any]:
@@ -39,12 +56,15 @@ def divide(config: RunConfig, task: Task, data: dict[str, Split]) -> dict[str, A
         what the data report says about it.
     """
     task.settle(next(iter(data["train"])))
-    survey = task.survey(data["train"], {name: split for name, split in data.items() if name != "train"})
-    if survey.refused and not (config.data.filter or config.data.allow_leaks):
-        raise DataError(f"{data['train'].source}: {survey.refused}")
-    keep = np.asarray(survey.keep) if config.data.filter else np.ones(len(survey.keep), dtype=np.bool_)
+    whole = {name: split for name, split in data.items() if name not in ("train", "extra")}
+    survey, keep = _surveyed(data["train"], whole, config)
     report = {"train": survey.to_json(), "filtered": int(np.count_nonzero(~keep))}
     log = data["train"].log
+    if "extra" in data:
+        # What is held out of data.train is not known yet: an extra example must not stand anywhere in it.
+        extra, kept = _surveyed(data["extra"], {**whole, "train": data["train"]}, config)
+        report |= {"extra": extra.to_json(), "filtered_extra": int(np.count_nonzero(~kept))}
+        data["extra"] = data["extra"].only(kept)
     if config.data.folds is not None:
         report["held_out"] = _take_fold(data, config, keep)
     elif "valid" not in data:
@@ -53,6 +73,14 @@ def divide(config: RunConfig, task: Task, data: dict[str, Split]) -> dict[str, A
         data["train"] = data["train"].only(keep)
     data["train"].log = log
     return report
+
+
+def _surveyed(split: Split, others: Mapping[str, Split], config: RunConfig) -> tuple[Survey, Bools]:
+    """Survey training examples, and return which of them to keep; raises DataError where they may not be trained on."""
+    survey = split.task.survey(split, others)
+    if survey.refused and not (config.data.filter or config.data.allow_leaks):
+        raise DataError(f"{split.source}: {survey.refused}")
+    return survey, np.asarray(survey.keep) if config.data.filter else np.ones(len(survey.keep), dtype=np.bool_)
 
 
 def held_out_share(n_rows: int, wanted: float) -> float:
@@ -141,9 +169,12 @@ def tested_rows(run: Run) -> Iterator[Example] | None:
 
 
 def rows_of(run: Run, name: str) -> Iterator[Example] | None:
-    """Yield the examples of data.train that stand in one of the run's stores (train, valid, test); None where it is gone."""
+    """Yield the examples of data.train and data.extra in one of the run's stores (train, valid, test); None where it is gone."""
     data, place = run.config.data, run.folder / "store" / name
     if data.train is None or not (place / "store.json").is_file():
         return None
     rows = set(Store(place).rows.tolist())
-    return iter(Split(data.train, data, run.task, lambda number, _: number in rows))
+    own: Iterator[Example] = iter(Split(data.train, data, run.task, lambda number, _: number in rows))
+    if data.extra is None or min(rows, default=0) >= 0:
+        return own
+    return chain(own, Split(data.extra, data, run.task, lambda place, _: extra_number(place) in rows))

@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 import heed
 from heed.adapters import Adapters
 from heed.config import DataConfig, read_yaml
@@ -21,9 +23,9 @@ from heed.errors import ConfigError, DataError
 from heed.files import encodable, parse_json, replacing
 from heed.run import Run, RunConfig
 from heed.tasks import Task
-from heed.tasks.split import Split
+from heed.tasks.split import Joined, Split
 from heed.terminal import unit_of
-from heed.training.division import divide, splits
+from heed.training.division import divide, extra_number, splits
 from heed.training.origin import Origin
 from heed.training.summary import SPLIT_WORDS, summary
 
@@ -56,17 +58,18 @@ def prepare(config: RunConfig, folder: Path, say: Say) -> Prepared:
     say(f"fitting {task.name} parts")
     if origin is not None:
         task.inherit(origin.task)
-    task.prepare(data["train"])
+    task.prepare(data["train"] if "extra" not in data else Joined([data["train"], data["extra"]]))
+    task.prepare_own(data["train"])
     report |= task.findings(data["valid"])
     about = {"data_sha256": data_hashes(config.data), "machine": describe_machine()}
     run = Run.create(folder, config, task, about=about | ({} if origin is None else origin.remembered()))
     if origin is not None:
         report["init"] = origin.lend(run.model, task)
         _adapt(run, origin, report["init"]["new"])
-    train, valid = (_encode(run, data[name], name) for name in ("train", "valid"))
+    train, valid = _encode(run, data, "train"), _encode(run, data, "valid")
     task.start(run.model, train.store)
     n_test = _look_through_test(run, data)
-    others = [name for name in ("valid", "test") if getattr(config.data, name) is not None]
+    others = [name for name in ("valid", "test", "extra") if getattr(config.data, name) is not None]
     report |= {"reading": asdict(data["train"].log), "reading_others": {name: asdict(data[name].log) for name in others}}
     report |= {"too_long": train.n_long, "too_long_valid": valid.n_long, "max_length": config.data.max_length}
     report |= {"unlearnable": dict(train.unlearnable), "unlearnable_valid": dict(valid.unlearnable)}
@@ -147,8 +150,8 @@ def reopen(folder: Path, say: Say, *, trust: bool = False, allow_changed_data: b
     if changed or not whole:
         say(f"encoding the data again: {' and '.join(changed) + ' changed' if changed else 'the store of the run folder is gone'}")
         divide(run.config, run.task, data)
-        _encode(run, data["train"], "train")
-        _encode(run, data["valid"], "valid")
+        _encode(run, data, "train")
+        _encode(run, data, "valid")
         _look_through_test(run, data)
         _remember(folder, hashes)
     return Prepared(run, Store(stores / "train"), Store(stores / "valid"), tuple(changed))
@@ -170,7 +173,7 @@ def _hashes(data: dict[str, Split], say: Say) -> Hashes:
 
 def data_hashes(data: DataConfig) -> Hashes:
     """Return the hashes of the files of each split that the settings name; raises DataError when one is not there."""
-    named = {"train": data.train, "valid": data.valid, "test": data.test}
+    named = {"train": data.train, "valid": data.valid, "test": data.test, "extra": data.extra}
     return {name: hash_files(source) for name, source in named.items() if source is not None}
 
 
@@ -195,13 +198,21 @@ class _Encodings(NamedTuple):
     unlearnable: Counter[str]
 
 
-def _encode(run: Run, split: Split, name: str) -> _Encodings:
+def _numbered(data: Mapping[str, Split], name: str) -> Iterator[tuple[int, Example]]:
+    """Yield the examples of a split with their numbers, those of data.extra behind those that are trained on."""
+    yield from data[name].numbered()
+    if name == "train" and "extra" in data:
+        yield from ((extra_number(place), example) for place, example in data["extra"].numbered())
+
+
+def _encode(run: Run, data: Mapping[str, Split], name: str) -> _Encodings:
     """Encode a split into the run's store; raises DataError where there is nothing to use, or most of it is useless."""
+    split = data[name]
     n_long, unlearnable = 0, Counter[str]()
 
     def fitted() -> Iterator[tuple[int, Encoded]]:
         nonlocal n_long
-        for number, encoded in _encoded(run.task, split.numbered()):
+        for number, encoded in _encoded(run.task, _numbered(data, name)):
             pieces = list(run.task.pieces(encoded))
             n_long += _length(encoded, pieces) > run.config.data.max_length
             for piece in pieces:
@@ -237,10 +248,16 @@ def _figures(run: Run, train: Store, valid: Store, n_test: int | None) -> dict[s
     layout = run.task.layout
     division = layout.batches(lengths, config.batch_tokens, seed=run.config.seed, epoch=0, curriculum=config.curriculum)
     names = [key for key, kind in train.keys.items() if not kind["scalar"]]
+    n_extra = int(np.count_nonzero(train.rows < 0))
     longest = dict(zip(names, lengths.max(axis=0).tolist(), strict=True))
     tokens = dict(zip(names, lengths.sum(axis=0).tolist(), strict=True))
     return {
-        "examples": {"train": len(train), "valid": len(valid), **({} if n_test is None else {"test": n_test})},
+        "examples": {
+            "train": len(train),
+            **({"extra": n_extra} if n_extra else {}),
+            "valid": len(valid),
+            **({} if n_test is None else {"test": n_test}),
+        },
         "tokens": {name: count for name, count in tokens.items() if longest[name] != 1},  # a key that is never longer is no sequence
         "longest": {name: count for name, count in longest.items() if count != 1},
         "batches": len(division),

@@ -14,7 +14,8 @@ def summary(report: dict[str, Any]) -> list[str]:
     """Say in a few lines what a person should know about the data before training."""
     lines = [] if "init" not in report else [inheritance_line(report["init"])]
     n_train, n_valid = (report["examples"][name] for name in SPLIT_WORDS)
-    lines.append(f"{n_train:,} training and {counted(n_valid, 'validation example')}; {_sizes(report['tokens'])}")
+    extra = f" ({n_extra:,} of them of data.extra)" if (n_extra := report["examples"].get("extra")) else ""
+    lines.append(f"{n_train:,} training{extra} and {counted(n_valid, 'validation example')}; {_sizes(report['tokens'])}")
     classes = list(report["train"].get("classes", {}).items())
     if classes:
         shown = ", ".join(f"{name} {count:,}" for name, count in classes[:SHOWN_CLASSES])
@@ -23,12 +24,8 @@ def summary(report: dict[str, Any]) -> list[str]:
     for name, quantiles in report["train"].get("lengths", {}).items():
         if "text" in name and quantiles:
             lines.append(f"{' in '.join(name.rsplit('_', 1))}: " + ", ".join(f"{point} {value:,}" for point, value in quantiles.items()))
-    counts = {name: count for name, count in report["train"].get("counts", {}).items() if count}
-    if counts:
-        found = ", ".join(f"{name}: {count:,}" for name, count in counts.items())
-        what = f"dropped {report['filtered']:,} of them" if report["filtered"] else "kept; data.filter=true drops them"
-        lines.append(f"found {found} ({what})")
-    lines += [*report["train"].get("warnings", []), *report.get("warnings", [])]
+    lines += [*_fault_lines(report["train"], report["filtered"], ""), *report["train"].get("warnings", [])]
+    lines += [*_fault_lines(report.get("extra", {}), report.get("filtered_extra", 0), " in data.extra"), *report.get("warnings", [])]
     for names, n in report["train"].get("shared", {}).items():
         if n:
             of_both = f"{n:,} example{' stands' if n == 1 else 's stand'}"
@@ -41,6 +38,15 @@ def summary(report: dict[str, Any]) -> list[str]:
         lines.append(f"word vectors for {found['found']:,} of {found['words']:,} words ({found['share']:.1%})")
     lines.append(f"{counted(report['batches'], 'batch')} an epoch, {report['padding']:.1%} padding")
     return lines
+
+
+def _fault_lines(survey: Mapping[str, Any], n_dropped: int, place: str) -> Iterator[str]:
+    """Say which faults were found, and what became of the rows that have them."""
+    counts = {name: count for name, count in survey.get("counts", {}).items() if count}
+    if counts:
+        found = ", ".join(f"{name}: {count:,}" for name, count in counts.items())
+        what = f"dropped {n_dropped:,} of them" if n_dropped else "kept; data.filter=true drops them"
+        yield f"found{place} {found} ({what})"
 
 
 def _sizes(counts: Mapping[str, int]) -> str:

@@ -38,7 +38,7 @@ from heed.training.checkpoint import (
     place_of,
     save_checkpoint,
 )
-from heed.training.division import validation_rows
+from heed.training.division import names_of_rows, validation_rows
 from heed.training.faults import explaining_lack_of_memory, first_fault, is_out_of_memory
 from heed.training.log import TrainingLog
 from heed.training.optim import build_optimizer, learning_rate
@@ -217,9 +217,9 @@ class Trainer:
     def _halve(self, rows: Rows) -> None:
         """Divide micro-batches in two from now on, because these rows did not fit; raises TrainingError when it is only one."""
         if rows.size == 1:
-            length = int(self.lengths[rows].max())
+            length, name = int(self.lengths[rows].max()), names_of_rows(self.train_data.rows[rows].tolist())
             raise TrainingError(
-                f"training example {int(self.train_data.rows[rows[0]]) + 1}: its {length:,} tokens alone do not fit into memory; "
+                f"training example {name}: its {length:,} tokens alone do not fit into memory; "
                 f"{self.task.memory_advice(length)}, or try train.recompute=true or a smaller model"
             )
         self.optimizer.zero_grad(set_to_none=True)
@@ -275,7 +275,7 @@ class Trainer:
             return None
         rows = np.concatenate([self.train_data.rows[rows] for rows in group])
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient norm is {norm}"
-        shown = ", ".join(map(str, (rows[:8] + 1).tolist())) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
+        shown = names_of_rows(rows[:8].tolist()) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
         place = self._place_of_fault(step, group)
         self.progress.skipped += 1
         if self.progress.skipped <= self.config.skip_bad_steps:

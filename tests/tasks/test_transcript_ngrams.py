@@ -11,6 +11,7 @@ import heed
 from heed.data.ngrams import Ngrams
 from heed.errors import ConfigError
 from heed.run import Run, resolve
+from heed.training.prepare import prepare
 
 BEAMS = {"beams": 4, "precision": "float32"}
 
@@ -73,3 +74,23 @@ def test_a_weight_of_no_language_model_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"decode\.language_weight would be ignored.*task\.ngram_order"):
         resolve({"task": task, "decode": {"language_weight": 0.3}})
     assert resolve({"task": {**task, "ngram_order": 3}, "decode": {"language_weight": 0.3}}).decode.language_weight == 0.3
+
+
+def test_n_grams_are_not_those_of_extra_recordings(tmp_path: Path) -> None:
+    rows = write_recordings(tmp_path / "own", 12)
+    extra = [{**row, "text": "zebra"} for row in write_recordings(tmp_path / "extra", 3, seed=9)]
+    recipe: dict[str, Any] = {
+        "task": {"name": "speech_recognition", **SETTINGS, "ngram_order": 2},
+        "model": MODEL,
+        "data": {
+            "train": str(write_manifest(tmp_path / "train.tsv", rows)),
+            "extra": str(write_manifest(tmp_path / "extra.tsv", extra)),
+            "folds": 2,
+        },
+    }
+    prepared = prepare(resolve(recipe, {}), tmp_path / "run", lambda _: None)
+    own, tokenizer = prepared.run.task.parts["ngrams"], prepared.run.task.parts["tokenizer"]
+    assert isinstance(own, Ngrams)
+    assert "z" not in own.vocabulary
+    assert "z" in tokenizer.to_json()["words"]
+    assert int((prepared.train.rows < 0).sum()) == 3

@@ -70,4 +70,5 @@ def build(rows: Sequence[dict[str, Any]], **settings: Any) -> SpeechRecognition:
     assert isinstance(task, SpeechRecognition)
     task.settle(rows[0])
     task.prepare(rows)
+    task.prepare_own(rows)
     return task
