@@ -42,6 +42,15 @@ class Layout:
         return collate(examples, rows)
 
 
+class TextLayout(Layout):
+    """Texts side by side; an n-gram half reads them "as_it_is" (B, L), ids from 1 and 0 for padding, where "text" was changed."""
+
+    def collate(self, examples: Sequence[Encoded], rows: Sequence[int] = ()) -> Batch:
+        """Lay examples into a batch in which each text is counted once."""
+        laid = collate(examples, rows)
+        return Batch(laid.tensors, {"text": laid.mask("text")}, rows)
+
+
 class Packing(Layout):
     """Several texts stand behind one another in a row of at most `size` tokens, so that almost no place is padding.
 

@@ -3,8 +3,6 @@
 `Seq2Seq` and `Causal` share the decoding seam: `start` reads what is known, `step` adds one token.
 """
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -59,12 +57,6 @@ class Reader(nn.Module):
 def build_label_head(config: ModelConfig) -> LabelHead | None:
     """Return the head of model.ctc, if there is one."""
     return LabelHead(config.d_model, required_size(config.vocab_size, "vocab_size")) if config.ctc else None
-
-
-def mean_of_halves(halves: Sequence[Tensor]) -> Tensor:
-    """Return the mean of the logits (B, C) of what learned to judge for itself."""
-    first, *others = halves
-    return sum(others, first) / len(halves) if others else first
 
 
 def build_n_grams(config: ModelConfig) -> NGramScores | None:
@@ -136,13 +128,11 @@ class Encoder(Reader):
         return self.stem.shortened(mask) if isinstance(self.stem, AudioStem) else mask
 
     def classify(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Judge texts given as ids (B, S), or frames (B, T, F), with their mask, True = real; returns logits (B, C)."""
-        return mean_of_halves(self.classify_apart(inputs, mask))
+        """Judge texts given as ids (B, S), or frames (B, T, F), with their mask, True = real; returns logits (B, C).
 
-    def classify_apart(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Judge texts as `classify` does, but return the logits of the network and, with model.n_grams, those of n-grams, (B, C) each."""
-        logits = self._judged(self(inputs, mask), None if mask is None else self.memory_mask(mask))
-        return (logits,) if self.n_grams is None else (logits, self.n_grams(inputs, mask))
+        They are those of the network: what `n_grams` say of whole texts stands beside them.
+        """
+        return self._judged(self(inputs, mask), None if mask is None else self.memory_mask(mask))
 
     def tag_logits(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """Judge every token of ids (B, S), or place of frames (B, T, F), with their mask, True = real; returns logits (B, S, C)."""

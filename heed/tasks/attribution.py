@@ -20,7 +20,7 @@ from heed.model.windows import Windows
 PATH_STEPS = 16  # places between the average word of a text and each word itself where gradients are taken
 
 
-def token_weights(model: Encoder, windows: Windows, *, n_tokens: int, label: int, alone: bool) -> Tensor:
+def token_weights(model: Encoder, windows: Windows, ids: Tensor, *, label: int, alone: bool) -> Tensor:
     """Return how much each token of a text (S,) added to the lead of a class, summed over its windows.
 
     That is what is gained on the way from the average word of the text to the token itself, while the others go the same way.
@@ -28,15 +28,17 @@ def token_weights(model: Encoder, windows: Windows, *, n_tokens: int, label: int
 
     Args:
         windows: of one text, on the model's device; what frames them has the place -1.
+        ids: (1, S), the text.
         alone: the class is judged by its own logit, rather than by how far that is above the mean of the others.
     """
     shares = [(step + 0.5) / PATH_STEPS for step in range(PATH_STEPS)]
     told = torch.stack([_gain(model, windows, share, label=label, alone=alone) for share in shares]).mean(0)
-    if model.n_grams is not None:
-        told = told + _lead(model.n_grams.by_token(windows.ids, windows.mask).detach() / 2, label, alone) / len(told)
     places, told = windows.places.cpu(), told.cpu()  # (N, W) each
     real = places >= 0
-    return torch.zeros(n_tokens).index_add(0, places[real], told[real].float())
+    weights = torch.zeros(ids.size(1)).index_add(0, places[real], told[real].float())
+    if model.n_grams is None:
+        return weights
+    return (weights + _lead(model.n_grams.by_token(ids)[0].detach().float().cpu(), label, alone)) / 2
 
 
 def _gain(model: Encoder, windows: Windows, share: float, *, label: int, alone: bool) -> Tensor:

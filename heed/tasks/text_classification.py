@@ -18,6 +18,7 @@ from heed.data.calibration import WITHHOLDS_ALL, Calibration
 from heed.data.foreign import ForeignTokenizer
 from heed.data.labelled import LabelSurvey, labels_of, survey_labelled
 from heed.data.labels import Labels, in_order
+from heed.data.layout import Layout, TextLayout
 from heed.data.parts import Part
 from heed.data.rows import Example
 from heed.data.store import Encoded, Store
@@ -31,7 +32,7 @@ from heed.metrics.classification import SCORE_NAMES, ClassificationMetrics
 from heed.metrics.intervals import Floats
 from heed.model.config import ModelConfig
 from heed.model.losses import LossSum, class_divergence, class_loss, decision_divergence, decision_loss
-from heed.model.models import Encoder, HierarchicalEncoder, Model, mean_of_halves
+from heed.model.models import Encoder, HierarchicalEncoder, Model
 from heed.model.stems import TokenStem
 from heed.model.windows import WINDOW_TOKENS, in_parts, mean_of_windows
 from heed.tasks.advice import classification_advice
@@ -67,6 +68,7 @@ class TextClassification(Task):
     }
     config: TextClassificationSettings
     by_sentence = False  # whether sentences are marked for a hierarchical model
+    reads_n_grams = False  # whether n-grams stand beside the network
     vectors: Vectors | None = None
     seen: list[str] | None = None  # the labels of all rows of the source, those that are held out or left out included
 
@@ -200,7 +202,7 @@ class TextClassification(Task):
                 f"task.consistency={self.config.consistency:g} would be ignored: without dropout and augmentation a text is read in the "
                 "same way both times; set model.dropout=0.2 or task.drop_words=0.1, or leave it out"
             )
-        self.by_sentence = model.hierarchical
+        self.by_sentence, self.reads_n_grams = model.hierarchical, bool(model.n_grams)
         self._long_texts.check(self.config)
         sizes: dict[str, Any] = {"vocab_size": self.tokenizer.vocab_size, "n_classes": len(self.labels.labels)}
         if self.vectors is not None:
@@ -270,8 +272,14 @@ class TextClassification(Task):
         return changes_texts(self.config)
 
     def augmented(self, encoded: Encoded, draw: np.random.Generator) -> Encoded:
-        """Leave out, swap and replace words."""
-        return {**encoded, "text": changed_text(encoded["text"], draw, self._augmenter)}
+        """Leave out, swap and replace words; n-grams are those of the text as it is."""
+        changed = changed_text(encoded["text"], draw, self._augmenter)
+        return {**encoded, "text": changed, **({"as_it_is": encoded["text"] + 1} if self.reads_n_grams else {})}
+
+    @property
+    def layout(self) -> Layout:
+        """Texts side by side."""
+        return TextLayout()
 
     @cached_property
     def _augmenter(self) -> Augmenter:
@@ -290,7 +298,7 @@ class TextClassification(Task):
         if not model.training:
             return self._loss_of(self.judge(model, batch)[0], batch)
         halves, _ = self.judge_apart(model, batch, self.config.train_windows)
-        logits = mean_of_halves(halves)
+        logits = _mean(halves)
         learned = [self._loss_of(half, batch, self.label_smoothing, self.class_weights(batch["label"])) for half in halves]
         found = learned[0]._replace(total=torch.stack([one.total for one in learned]).mean(0), right=self._loss_of(logits, batch).right)
         return self._consistent(found, logits, batch) if self.passes > 1 else found
@@ -332,19 +340,23 @@ class TextClassification(Task):
             logits (B, C), the mean over windows for long texts; and how many windows each text was read in (B,).
         """
         halves, n_windows = self.judge_apart(model, batch, most)
-        return mean_of_halves(halves), n_windows
+        return _mean(halves), n_windows
 
     def judge_apart(self, model: Model, batch: Batch, most: int | None = None) -> tuple[list[Tensor], Tensor]:
-        """Do what `judge` does, but return the logits of what learns to judge for itself: the network, and n-grams beside it."""
+        """Do what `judge` does, but return the logits of what learns to judge for itself: the network, and the n-grams of whole texts."""
         ids, mask = batch["text"], batch.mask("text")
         if isinstance(model, HierarchicalEncoder):
             found = model.classify(ids, mask, at_once=None if torch.is_grad_enabled() else WINDOW_TOKENS)
             return [found.float()], torch.ones(len(batch), dtype=torch.long)
         assert isinstance(model, Encoder)
         windows = self._long_texts.windows(ids, mask, most)
-        halves = zip(*[model.classify_apart(part.ids, part.mask) for part in in_parts(windows)], strict=True)
+        found = torch.cat([model.classify(part.ids, part.mask) for part in in_parts(windows)])
         n_windows = torch.bincount(windows.rows, minlength=len(batch))
-        return [mean_of_windows(torch.cat(half).float(), windows.rows, len(batch)) for half in halves], n_windows
+        halves = [mean_of_windows(found.float(), windows.rows, len(batch))]
+        if model.n_grams is not None:
+            whole = batch["as_it_is"] if "as_it_is" in batch else torch.where(mask, ids + 1, 0)
+            halves.append(model.n_grams(whole - 1, whole > 0).float())
+        return halves, n_windows
 
     def predict(self, model: Model, batch: Batch, options: DecodeConfig) -> list[Answer]:
         """Answer with the likeliest class, or all that are likelier than not."""
@@ -453,9 +465,14 @@ class TextClassification(Task):
         asked = collate([encoded]).to(next(model.parameters()).device)
         windows = self._long_texts.windows(asked["text"], asked.mask("text"))
         alone = self.config.multi_label
-        weights = token_weights(model, windows, n_tokens=len(ids), label=self.labels.index(label), alone=alone)
+        weights = token_weights(model, windows, asked["text"], label=self.labels.index(label), alone=alone)
         words = list(word_weights(self.tokenizer, ids.tolist(), weights.tolist()))
         return {"words": [word for word, _ in words], "weights": [round(weight, 5) for _, weight in words], "label": label}
+
+
+def _mean(halves: Sequence[Tensor]) -> Tensor:
+    """Return the mean of the logits (B, C) of a network, and of n-grams if there are any."""
+    return halves[0] if len(halves) == 1 else torch.stack(tuple(halves)).mean(0)
 
 
 def _texts_of(store: Store) -> Iterator[tuple[Tensor, Tensor]]:

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from toy_classifiers import LABELS, LEARN, TRAIN, VALID, inputs, model_for, prepared_in, probabilities, task_for, trained
+from toy_classifiers import LABELS, LEARN, TRAIN, VALID, inputs, long_texts, model_for, prepared_in, probabilities, task_for, trained
 
 from heed.config import merge
 from heed.data.batch import collate
@@ -60,6 +61,23 @@ def test_what_is_validated_is_the_answer_of_both(wide: Run) -> None:
     torch.testing.assert_close(logits, (first + second) / 2)
     assert not torch.allclose(first, second)
     torch.testing.assert_close(task.loss(model, batch).total, class_loss(logits, batch["label"]).total)
+
+
+def test_n_grams_are_those_of_the_text_as_it_is() -> None:
+    """Words are left out, and windows cut, for the network alone; a text counts as often as it is read."""
+    task = task_for(max_length=8, drop_words=0.5, overlap=2)
+    model = model_for(task, **WIDE)
+    examples = task.encode_all(long_texts(5, seed=3), training=True)
+    changed = [task.augmented(one, np.random.default_rng(i)) for i, one in enumerate(examples)]
+    plain, batch = task.layout.collate(examples), task.layout.collate(changed)
+    assert batch["text"].size(1) < plain["text"].size(1)
+    assert batch.n_tokens == sum(one["text"].size(0) for one in changed)
+    assert model.n_grams is not None
+    ids, mask = plain["text"], plain.mask("text")
+    model.n_grams.learn_rarity([(ids, mask)])
+    torch.nn.init.normal_(model.n_grams.weight)
+    for one in (plain, batch):
+        torch.testing.assert_close(task.judge_apart(model, one)[0][1], model.n_grams(ids, mask))
 
 
 def test_training_begins_with_the_rarities_of_the_training_texts(tmp_path: Path) -> None:
