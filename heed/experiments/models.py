@@ -387,7 +387,7 @@ def verdict(candidates: Sequence[Candidate]) -> list[str]:
     lines = [_against_simple(best, simple, accuracies, len(networks))]
     if best.name.endswith(WITH_N_GRAMS):
         alone = max((one for one in networks if one is not best), key=lambda one: accuracies[one.name])
-        lines.append(f"Of networks alone, without n-grams: {_against_simple(alone, simple, accuracies, len(networks) - 1)}")
+        lines.append(f"Of networks alone, without n-grams: {_against_simple(alone, simple, accuracies, len(networks) - 1, advise=False)}")
     if best is not transformer:
         test = transformer.metrics.compare(best.metrics)["accuracy"]
         p_value = corrected(test.p_value, len(networks) - 1)
@@ -400,7 +400,7 @@ def verdict(candidates: Sequence[Candidate]) -> list[str]:
     return [*lines, f"Always answering with the most frequent class is right {accuracies['majority']:.1%} of the time."]
 
 
-def _against_simple(best: Candidate, simple: Candidate, accuracies: Mapping[str, float], n_networks: int) -> str:
+def _against_simple(best: Candidate, simple: Candidate, accuracies: Mapping[str, float], n_networks: int, *, advise: bool = True) -> str:
     """Say whether the best network is worth it.
 
     Picking the best network flatters it: its lead is corrected for that, and a lead over even the best of them needs no correction.
@@ -413,10 +413,12 @@ def _against_simple(best: Candidate, simple: Candidate, accuracies: Mapping[str,
     span = f"95 % interval of the difference {ends[0]:+.1f} to {ends[1]:+.1f} points, {p_words}"
     a, b = (f"{name} ({accuracies[name]:.1%})" for name in (best.name, simple.name))
     if p_value >= SIGNIFICANT:
-        return f"No winner: {a} and the simple {b} do not differ by more than chance ({span}). The simple one is cheaper: use it."
+        advice = " The simple one is cheaper: use it." if advise else ""
+        return f"No winner: {a} and the simple {b} do not differ by more than chance ({span}).{advice}"
     if value > 0:
         return f"The {a} beats the simple {b} by {value:.1f} points ({span})."
-    return f"The simple baseline wins: {b} beats the best network, the {a}, by {-value:.1f} points ({span}). Use the simple one here."
+    advice = " Use the simple one here." if advise else ""
+    return f"The simple baseline wins: {b} beats the best network, the {a}, by {-value:.1f} points ({span}).{advice}"
 
 
 def corrected(p_value: float, n_comparisons: int) -> float:

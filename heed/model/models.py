@@ -63,7 +63,7 @@ def build_n_grams(config: ModelConfig) -> NGramScores | None:
     """Return what scores the n-grams of texts for model.n_grams, if that is set and there are classes to score."""
     if not config.n_grams or config.n_classes is None:
         return None
-    return NGramScores(config.n_grams, config.n_classes, config.n_gram_rows)
+    return NGramScores(config.n_grams, config.n_classes, config.n_gram_rows, config.dropout)
 
 
 def build_vocabulary_head(config: ModelConfig, vocab_size: int, stem: TokenStem) -> VocabularyHead:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heed.model.dropout import Dropout
+
 # Odd constants of 64 bits whose products spread over all bits, from SplitMix64 (Steele et al. 2014).
 FIRST_MIX, SECOND_MIX = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 SHIFT = 32
@@ -29,29 +31,32 @@ class NGramScores(nn.Module):
     the sum of the squares of all rarities of the text: long texts say more, but not many times more.
     """
 
-    def __init__(self, longest: int, n_classes: int, n_rows: int) -> None:
+    def __init__(self, longest: int, n_classes: int, n_rows: int, dropout: float) -> None:
         """Build the table, all zeros.
 
         Args:
             longest: tokens of the longest n-grams; shorter ones count too.
+            dropout: share of the n-grams of a text that are left out in training.
         """
         super().__init__()
         self.longest = longest
         self.weight = nn.Parameter(torch.zeros(n_rows, n_classes))
-        self.rarity: Tensor
-        self.register_buffer("rarity", torch.zeros(n_rows))
+        self.rarity = nn.Parameter(torch.zeros(n_rows), requires_grad=False)  # counted, not learned by descent
+        self.dropout = Dropout(dropout)
 
     @torch.no_grad()
     def learn_rarity(self, texts: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Set the rarity of n-grams from the training texts, given as batches of ids (B, S) with masks (B, S), True = real.
 
         That is 1 + ln((1 + texts) / (1 + texts that hold it)), as in scikit-learn's TfidfTransformer, and 0 for those that a single text
-        holds. N-grams whose rarity is known, from a run that these weights come from, keep it.
+        holds. N-grams whose rarity is known, from a run that these weights come from, keep it; of a table that is not trained, all do.
         """
+        if not self.weight.requires_grad:
+            return
         n_texts, holding = 0, torch.zeros(self.weight.size(0), dtype=torch.long)
         for ids, mask in texts:
             rows, whole = self._n_grams(ids, mask)
-            held = _distinct(rows, whole)[0]
+            held = _distinct(rows, whole, len(holding))[0]
             holding += torch.bincount(held.cpu(), minlength=len(holding))
             n_texts += len(ids)
         rarity = 1 + math.log(1 + n_texts) - (1.0 + holding).log()
@@ -61,7 +66,8 @@ class NGramScores(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Score texts given as ids (B, S) with their mask (B, S), True = real; returns (B, C)."""
         rows, weights = (part.transpose(0, 1).flatten(1) for part in self._weighed(ids, mask))  # (B, N * S)
-        return (F.embedding(rows, self.weight) * weights[..., None]).sum(1)  # embedding_bag's gradient takes twenty times as long
+        kept: Tensor = self.dropout(weights)
+        return (F.embedding(rows, self.weight) * kept[..., None]).sum(1)  # the gradient of embedding_bag takes twenty times as long
 
     def by_token(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return what every token adds to the scores, (B, S, C): its share of each n-gram it stands in; summed over S, `forward`."""
@@ -76,7 +82,7 @@ class NGramScores(nn.Module):
     def _weighed(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the rows of the n-grams that end at each token, and what each of them counts there, (N, B, S) each."""
         rows, whole = self._n_grams(ids, mask)
-        _, times = _distinct(rows, whole)
+        _, times = _distinct(rows, whole, self.weight.size(0))
         share = torch.where(whole, self.rarity[rows], 0.0) / times  # of an n-gram that stands there twice, half at either place
         squares = (share * self.rarity[rows]).sum((0, 2))  # (B,)
         return rows, GAIN * share * squares.clamp(min=torch.finfo(squares.dtype).tiny).rsqrt()[:, None]
@@ -96,10 +102,9 @@ class NGramScores(nn.Module):
             yield key % self.weight.size(0)
 
 
-def _distinct(rows: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
+def _distinct(rows: Tensor, whole: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
     """Return the rows (M,) that each text holds, one text after the other, and how often the one at each place (N, B, S) stands in it."""
     text = torch.arange(rows.size(1), device=rows.device)[:, None]
-    n_rows = int(rows.max()) + 1
     keys, places, times = torch.unique(torch.where(whole, text * n_rows + rows, -1), return_inverse=True, return_counts=True)
     return keys[keys >= 0] % n_rows, times[places]
 

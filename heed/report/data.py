@@ -37,6 +37,7 @@ FAULTS_OF_QUESTIONS = {
     "duplicates": "the same question about the same context stands further up",
     "leaks": "the context stands in the validation or test data",
 }
+EXAMPLES = {"extra": "Of these from data.extra"}  # behind those that are trained on
 TOLD_ELSEWHERE = frozenset({"rows", "clean", "counts", "examples", "lengths", "leaks", "source_overlap", "hours", "spelt_apart"})
 VOCABULARY = {"size": "Vocabulary", "unknown_share": "Unknown in training", "unknown_share_valid": "Unknown in validation"}
 LEFT_OUT = "left out"  # what becomes of examples that are too long, unless the report says otherwise
@@ -119,7 +120,8 @@ def _data_facts(data: Json, survey: Mapping[str, Any], reading: Mapping[str, Any
     facts += [("Format", form)] if form else []
     facts += [("Rows read", figure(survey["rows"]))] if "rows" in survey else []
     facts += [("Rows without a fault", figure(survey["clean"]))] if "clean" in survey else []
-    facts += [(f"{label(name)} examples", figure(count)) for name, count in mapping(data.get("examples")).items()]
+    examples = mapping(data.get("examples"))
+    facts += [(EXAMPLES.get(name, f"{label(name)} examples"), figure(count)) for name, count in examples.items()]
     facts += [(f"{label(name)} {unit_of(name)}", figure(count)) for name, count in mapping(data.get("tokens")).items()]
     facts += [(f"Longest {name}", f"{figure(count)} {unit_of(name)}") for name, count in mapping(data.get("longest")).items()]
     facts += [("Batches an epoch", figure(data["batches"]))] if "batches" in data else []
@@ -160,12 +162,23 @@ def _left_out(data: Json, survey: Mapping[str, Any], reading: Mapping[str, Any])
         lines.append(f"Dropped for a fault (data.filter=true): {counted(data['filtered'], 'row')}.")
     elif any(mapping(survey.get("counts")).values()):
         lines.append("Rows with a fault were kept; data.filter=true drops them.")
+    lines += _left_out_of_extra(data)
     if "long" not in data and "long" not in survey:
         lines += _too_long(data, unit_of("audio" if _is_spoken(survey) else "text"))
     lines += _unlearnable(data)
     if data.get("held_out"):
         lines.append(f"Held out for validation: {data['held_out']}.")
     return lines or ["Nothing was left out."]
+
+
+def _left_out_of_extra(data: Json) -> Iterator[str]:
+    """Say what of data.extra was not trained on, and what else is to be known of it."""
+    others = mapping(data.get("reading_others"))
+    for what, n in (("Skipped", mapping(others.get("extra")).get("bad")), ("Dropped for a fault", data.get("filtered_extra"))):
+        if is_number(n) and n:
+            yield f"{what}, of data.extra: {counted(n, 'row')}."
+    warnings = mapping(data.get("extra")).get("warnings")
+    yield from (f"Of data.extra: {warning}." for warning in (warnings if isinstance(warnings, list) else []))
 
 
 def _too_long(data: Json, units: str) -> Iterator[str]:

@@ -99,7 +99,7 @@ def _least_size(config: ModelConfig) -> int:
     n_rows = (config.source_vocab_size or 0) + (config.n_classes or 0) + (config.n_tags or 0) + (config.n_segments or 0)
     n_rows += config.first_position + config.max_length + (config.max_source_length or 0) if config.positions == "learned" else 0
     n_rows += 0 if config.n_features is None else -(-config.n_features // config.subsampling)
-    n_grams = config.n_gram_rows * (1 + (config.n_classes or 0)) if config.n_grams else 0
+    n_grams = config.n_gram_rows * (1 + (config.n_classes or 0)) if config.n_grams and config.n_classes else 0
     return blocks + config.d_model * n_rows + (config.d_embedding or config.d_model) * n_words + n_grams
 
 

@@ -56,7 +56,7 @@ def _data(data: Mapping[str, Any], settings: Settings) -> Iterator[str]:
             "mend them, or leave them out with data.filter=true."
         )
     n_long, limit = data.get("too_long", 0), data.get("max_length")
-    if n_long >= LONG * rows and data.get("long_examples") == "cut":
+    if n_long >= LONG * data.get("examples", {}).get("train", rows) and data.get("long_examples") == "cut":
         yield f"{counted(n_long, 'training text')} cut at {limit} tokens: try task.long_texts=windows, or a larger data.max_length."
     vocabulary = data.get("vocabulary", {})
     unknown = vocabulary.get("unknown_share_valid", 0.0)
@@ -78,7 +78,7 @@ def _calibration(scores: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _size(scores: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[str]:
-    rows = data.get("train", {}).get("rows", FEW)
+    rows = data.get("train", {}).get("rows", FEW) + data.get("extra", {}).get("rows", 0)
     loss, accuracy = scores.get("log_loss", {}), scores.get("accuracy", {})
     if rows < FEW:
         yield f"There are only {rows:,} training rows: heed crossvalidate shows how far the scores hang on which rows were held out."

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from heed.data.foreign import ForeignTokenizer
@@ -20,7 +21,7 @@ from heed.model.windows import Windows
 PATH_STEPS = 16  # places between the average word of a text and each word itself where gradients are taken
 
 
-def token_weights(model: Encoder, windows: Windows, ids: Tensor, *, label: int, alone: bool) -> Tensor:
+def token_weights(model: Encoder, windows: Windows, ids: Tensor, *, n_tokens: int, label: int, alone: bool) -> Tensor:
     """Return how much each token of a text (S,) added to the lead of a class, summed over its windows.
 
     That is what is gained on the way from the average word of the text to the token itself, while the others go the same way.
@@ -28,17 +29,19 @@ def token_weights(model: Encoder, windows: Windows, ids: Tensor, *, label: int, 
 
     Args:
         windows: of one text, on the model's device; what frames them has the place -1.
-        ids: (1, S), the text.
+        ids: (1, S), what is read of the text.
+        n_tokens: of the text.
         alone: the class is judged by its own logit, rather than by how far that is above the mean of the others.
     """
     shares = [(step + 0.5) / PATH_STEPS for step in range(PATH_STEPS)]
     told = torch.stack([_gain(model, windows, share, label=label, alone=alone) for share in shares]).mean(0)
     places, told = windows.places.cpu(), told.cpu()  # (N, W) each
     real = places >= 0
-    weights = torch.zeros(ids.size(1)).index_add(0, places[real], told[real].float())
+    weights = torch.zeros(n_tokens).index_add(0, places[real], told[real].float())
     if model.n_grams is None:
         return weights
-    return (weights + _lead(model.n_grams.by_token(ids)[0].detach().float().cpu(), label, alone)) / 2
+    by_n_grams = _lead(model.n_grams.by_token(ids)[0].detach().float().cpu(), label, alone)
+    return (weights + F.pad(by_n_grams, (0, n_tokens - len(by_n_grams)))) / 2
 
 
 def _gain(model: Encoder, windows: Windows, share: float, *, label: int, alone: bool) -> Tensor:

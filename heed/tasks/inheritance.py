@@ -26,7 +26,8 @@ DERIVED = (
 )
 WITHOUT_SETTING = {"cleaning": False}  # what a task does that has no such setting, where that is not the default of those that have it
 READ_AS = {"words": "text"}  # inputs of one kind that are cut as those of another
-OF_NO_WEIGHT = ("dropout", "pooling", "class_hidden", "hierarchical", "n_document_layers", "max_length")  # or of new ones
+# Settings of what has no weight, or new ones.
+OF_NO_WEIGHT = ("dropout", "pooling", "class_hidden", "hierarchical", "n_document_layers", "n_grams", "n_gram_rows", "max_length")
 
 MOST_FRAMING = 4  # tokens around two texts: begin, two between them, end
 

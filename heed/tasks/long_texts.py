@@ -6,6 +6,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from heed.data.foreign import ForeignTokenizer
 from heed.data.text import Tokenizer
@@ -86,6 +87,12 @@ class LongTexts:
         end = int((ids == Tokenizer.eos_id).int().argmax())
         n_first, n_second = shortened(end, ids.size(0) - end - 1, self.size - 1)
         return torch.cat([ids[:n_first], ids[end : end + 1 + n_second]])
+
+    def read(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return what is read of texts (B, S) at all, in however many windows: their ids + 1 (B, L), 0 for padding."""
+        if not self.cuts:
+            return torch.where(mask, ids + 1, 0)
+        return pad_sequence([self.fitted(text[real]) + 1 for text, real in zip(ids, mask, strict=True)], batch_first=True)
 
     def windows(self, ids: Tensor, mask: Tensor, most: int | None = None) -> Windows:
         """Cut texts (B, S) into windows, each with a begin token and, where the tokenizer has it so, an end token.

@@ -301,15 +301,15 @@ class TextClassification(Task):
         logits = _mean(halves)
         learned = [self._loss_of(half, batch, self.label_smoothing, self.class_weights(batch["label"])) for half in halves]
         found = learned[0]._replace(total=torch.stack([one.total for one in learned]).mean(0), right=self._loss_of(logits, batch).right)
-        return self._consistent(found, logits, batch) if self.passes > 1 else found
+        return self._consistent(found, halves, batch) if self.passes > 1 else found
 
     def _loss_of(self, logits: Tensor, batch: Batch, smoothing: float = 0.0, weights: Tensor | None = None) -> LossSum:
         if self.config.multi_label:
             return decision_loss(logits, batch["label"][:, 0], smoothing=smoothing, weights=weights)
         return class_loss(logits, batch["label"], smoothing=smoothing, weights=weights)
 
-    def _consistent(self, found: LossSum, logits: Tensor, batch: Batch) -> LossSum:
-        """Return the loss of texts that stand in a batch twice, given that of all rows and their logits (2B, C) (R-Drop).
+    def _consistent(self, found: LossSum, halves: Sequence[Tensor], batch: Batch) -> LossSum:
+        """Return the loss of texts that stand in a batch twice, given that of all rows and the logits (2B, C) of each half (R-Drop).
 
         It is half of what Liang et al. 2021 minimise, and task.consistency half of their alpha: where both answers are alike, it is the
         usual loss of one.
@@ -317,7 +317,7 @@ class TextClassification(Task):
         half = len(batch) // 2
         assert batch.rows[:half] == batch.rows[half:]
         divergence = decision_divergence if self.config.multi_label else class_divergence
-        apart = divergence(logits[:half], logits[half:])
+        apart = torch.stack([divergence(logits[:half], logits[half:]) for logits in halves]).mean(0)
         return LossSum(found.total / 2 + self.config.consistency * apart, found.units // 2, found.right / 2)
 
     def class_weights(self, like: Tensor) -> Tensor | None:
@@ -354,7 +354,7 @@ class TextClassification(Task):
         n_windows = torch.bincount(windows.rows, minlength=len(batch))
         halves = [mean_of_windows(found.float(), windows.rows, len(batch))]
         if model.n_grams is not None:
-            whole = batch["as_it_is"] if "as_it_is" in batch else torch.where(mask, ids + 1, 0)
+            whole = batch["as_it_is"] if "as_it_is" in batch else self._long_texts.read(ids, mask)
             halves.append(model.n_grams(whole - 1, whole > 0).float())
         return halves, n_windows
 
@@ -465,7 +465,8 @@ class TextClassification(Task):
         asked = collate([encoded]).to(next(model.parameters()).device)
         windows = self._long_texts.windows(asked["text"], asked.mask("text"))
         alone = self.config.multi_label
-        weights = token_weights(model, windows, asked["text"], label=self.labels.index(label), alone=alone)
+        read = self._long_texts.read(asked["text"], asked.mask("text")) - 1
+        weights = token_weights(model, windows, read, n_tokens=len(ids), label=self.labels.index(label), alone=alone)
         words = list(word_weights(self.tokenizer, ids.tolist(), weights.tolist()))
         return {"words": [word for word, _ in words], "weights": [round(weight, 5) for _, weight in words], "label": label}
 

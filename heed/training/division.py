@@ -61,8 +61,9 @@ def divide(config: RunConfig, task: Task, data: dict[str, Split]) -> dict[str, A
     report = {"train": survey.to_json(), "filtered": int(np.count_nonzero(~keep))}
     log = data["train"].log
     if "extra" in data:
-        # What is held out of data.train is not known yet: an extra example must not stand anywhere in it.
-        extra, kept = _surveyed(data["extra"], {**whole, "train": data["train"]}, config)
+        # What is held out of data.train, if anything, is not known yet: an extra example must not stand anywhere in it.
+        scored = {} if "valid" in data and config.data.folds is None else {"train": data["train"]}
+        extra, kept = _surveyed(data["extra"], {**whole, **scored}, config)
         report |= {"extra": extra.to_json(), "filtered_extra": int(np.count_nonzero(~kept))}
         data["extra"] = data["extra"].only(kept)
     if config.data.folds is not None:

@@ -14,8 +14,8 @@ def summary(report: dict[str, Any]) -> list[str]:
     """Say in a few lines what a person should know about the data before training."""
     lines = [] if "init" not in report else [inheritance_line(report["init"])]
     n_train, n_valid = (report["examples"][name] for name in SPLIT_WORDS)
-    extra = f" ({n_extra:,} of them of data.extra)" if (n_extra := report["examples"].get("extra")) else ""
-    lines.append(f"{n_train:,} training{extra} and {counted(n_valid, 'validation example')}; {_sizes(report['tokens'])}")
+    more = f" ({n_extra:,} of them of data.extra)" if (n_extra := report["examples"].get("extra")) else ""
+    lines.append(f"{n_train:,} training{more} and {counted(n_valid, 'validation example')}; {_sizes(report['tokens'])}")
     classes = list(report["train"].get("classes", {}).items())
     if classes:
         shown = ", ".join(f"{name} {count:,}" for name, count in classes[:SHOWN_CLASSES])
@@ -25,7 +25,9 @@ def summary(report: dict[str, Any]) -> list[str]:
         if "text" in name and quantiles:
             lines.append(f"{' in '.join(name.rsplit('_', 1))}: " + ", ".join(f"{point} {value:,}" for point, value in quantiles.items()))
     lines += [*_fault_lines(report["train"], report["filtered"], ""), *report["train"].get("warnings", [])]
-    lines += [*_fault_lines(report.get("extra", {}), report.get("filtered_extra", 0), " in data.extra"), *report.get("warnings", [])]
+    extra = report.get("extra", {})
+    lines += [*_fault_lines(extra, report.get("filtered_extra", 0), " in data.extra"), *report.get("warnings", [])]
+    lines += [f"data.extra: {warning}" for warning in extra.get("warnings", [])]
     for names, n in report["train"].get("shared", {}).items():
         if n:
             of_both = f"{n:,} example{' stands' if n == 1 else 's stand'}"

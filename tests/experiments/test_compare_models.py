@@ -322,6 +322,7 @@ def test_the_verdict_says_what_networks_do_without_n_grams() -> None:
     assert second.startswith(
         f"Of networks alone, without n-grams: The simple baseline wins: {BASELINE} (90.0%) beats the best network, the T"
     )
+    assert second.endswith(").")  # the advice is that of the first line
 
 
 def test_the_verdict_says_so_when_there_is_no_winner_and_names_the_cheaper_one() -> None:

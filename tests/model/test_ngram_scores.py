@@ -22,7 +22,7 @@ ROWS = 1009
 @pytest.fixture
 def scores() -> NGramScores:
     torch.manual_seed(3)
-    module = NGramScores(3, 2, ROWS)
+    module = NGramScores(3, 2, ROWS, dropout=0.0)
     torch.nn.init.normal_(module.weight)
     torch.nn.init.uniform_(module.rarity, 1, 5)
     return module
@@ -103,12 +103,28 @@ def test_tokens_share_what_their_n_grams_say(scores: NGramScores) -> None:
 
 
 def test_rows_spread_evenly() -> None:
-    module = NGramScores(2, 2, 64)
+    module = NGramScores(2, 2, 64, dropout=0.0)
     pairs = torch.cartesian_prod(torch.arange(100), torch.arange(100))
     *_, rows = module.rows(pairs)
     counts = torch.bincount(rows[:, 1], minlength=64).double()
     chi2 = ((counts - counts.mean()) ** 2 / counts.mean()).sum()
     assert 20 < chi2 < 130  # 63 degrees of freedom: the mean is 63, four deviations 45 on either side
+
+
+def test_dropout_keeps_what_is_expected(scores: NGramScores) -> None:
+    dropped = NGramScores(3, 2, ROWS, dropout=0.5).train()
+    dropped.load_state_dict(scores.state_dict())
+    ids = torch.tensor([[5, 9, 7, 4]])
+    found = torch.stack([dropped(ids) for _ in range(4000)])
+    deviation = found.std(0) / math.sqrt(4000)
+    assert ((found.mean(0) - scores(ids)).abs() < 5 * deviation).all()
+    torch.testing.assert_close(dropped.eval()(ids), scores(ids))
+
+
+def test_a_text_of_no_tokens_scores_nothing(scores: NGramScores) -> None:
+    none = torch.zeros(2, 0, dtype=torch.long)
+    assert torch.equal(scores(none), torch.zeros(2, 2))
+    scores.learn_rarity([(none, none.bool())])
 
 
 def config(**changes: object) -> ModelConfig:

@@ -10,9 +10,10 @@ from toy_classifiers import LABELS, LEARN, TRAIN, VALID, inputs, long_texts, mod
 from heed.config import merge
 from heed.data.batch import collate
 from heed.model import Encoder
-from heed.model.losses import class_loss
+from heed.model.losses import class_divergence, class_loss
 from heed.model.ngrams import NGramScores
 from heed.run import Run
+from heed.tasks import Answer
 from heed.tasks.text_classification import TextClassification
 
 WIDE = {"n_grams": 2, "n_gram_rows": 4099}
@@ -78,6 +79,42 @@ def test_n_grams_are_those_of_the_text_as_it_is() -> None:
     torch.nn.init.normal_(model.n_grams.weight)
     for one in (plain, batch):
         torch.testing.assert_close(task.judge_apart(model, one)[0][1], model.n_grams(ids, mask))
+
+
+@pytest.mark.parametrize("pair", [False, True])
+def test_of_a_text_that_is_cut_n_grams_are_those_of_what_is_read(pair: bool) -> None:
+    rows = [{**row, "text_pair": row["text"][::-1]} for row in TRAIN] if pair else TRAIN
+    task = task_for(rows, max_length=5, long_texts="truncate")
+    model = model_for(task, **WIDE)
+    assert model.n_grams is not None
+    torch.nn.init.normal_(model.n_grams.weight)
+    torch.nn.init.uniform_(model.n_grams.rarity, 1, 5)
+    encoded = task.encode_all(rows, training=True)
+    cut = [task.fitted(one) for one in encoded]
+    assert any(one["text"].size(0) > 5 for one in encoded)
+    found = task.judge_apart(model, collate(encoded))[0][1]
+    torch.testing.assert_close(found, task.judge_apart(model, collate([one for one in cut if one is not None]))[0][1])
+    shown = task.pictures(model, max(rows, key=lambda row: len(row["text"].split())), Answer(rows[0]["label"], 1.0))
+    assert shown is not None
+    assert len(shown["weights"]) > 5
+    assert pair or not any(shown["weights"][5:])
+
+
+def test_what_two_readings_say_apart_is_asked_of_each_half() -> None:
+    task = task_for(consistency=0.7, drop_words=0.1)
+    model = model_for(task, **WIDE, dropout=0.3).train()
+    assert model.n_grams is not None
+    torch.nn.init.normal_(model.n_grams.weight)
+    torch.nn.init.uniform_(model.n_grams.rarity, 1, 5)
+    encoded = task.encode_all(TRAIN[:4], training=True)
+    batch = collate([*encoded, *encoded], [*range(4)] * 2)
+    torch.manual_seed(5)
+    halves, _ = task.judge_apart(model, batch)
+    torch.manual_seed(5)
+    found = task.loss(model, batch)
+    each = [class_loss(half, batch["label"], smoothing=task.label_smoothing).total / 2 for half in halves]
+    apart = [class_divergence(half[:4], half[4:]) for half in halves]
+    torch.testing.assert_close(found.total, (each[0] + each[1]) / 2 + 0.7 * (apart[0] + apart[1]) / 2)
 
 
 def test_training_begins_with_the_rarities_of_the_training_texts(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "convolution": {"mixer": "convolution"},
     "lstm": {"mixer": "lstm"},
     "hybrid": {"mixer": "hybrid"},
+    "n-grams": {"n_grams": 2, "n_gram_rows": 997},
 }
 
 

@@ -89,6 +89,12 @@ def test_an_extra_example_that_may_be_scored_is_refused_or_dropped(tmp_path: Pat
     assert any(line.startswith("found in data.extra ") and line.endswith("(dropped 1 of them)") for line in said)
 
 
+def test_an_extra_example_may_stand_in_data_that_is_only_trained_on(tmp_path: Path) -> None:
+    valid = str(write_rows(tmp_path / "valid.tsv", [{**row, "text": f"near {row['text']}"} for row in ROWS[60:]]))
+    prepared, _ = prepared_in(tmp_path, extra=[*EXTRA, OWN[0]], valid=valid)
+    assert int((prepared.train.rows < 0).sum()) == len(EXTRA) + 1
+
+
 def test_a_run_learns_from_extra_examples(tmp_path: Path) -> None:
     """What only extra examples tell is answered: a word that decides, which no other example holds."""
     told = [{"text": f"north {row['text']}", "label": "northern"} for row in ROWS[60:]]
@@ -97,7 +103,7 @@ def test_a_run_learns_from_extra_examples(tmp_path: Path) -> None:
     answers = Run.load(run.folder, device="cpu").predict([{"text": f"north {row['text']}"} for row in ROWS[:20]])
     assert np.mean([answer.text == "northern" for answer in answers]) > 0.9
     page = (run.folder / "report.html").read_text(encoding="utf-8")
-    assert "Extra examples" in page
+    assert "Of these from data.extra" in page
 
 
 def test_rows_are_named_by_their_files() -> None:

@@ -18,7 +18,7 @@ import heed
 from heed.config import merge
 from heed.errors import CheckpointError, ConfigError, DataError
 from heed.experiments.crossvalidate import crossvalidate
-from heed.experiments.models import notes, start_of
+from heed.experiments.models import MIXERS, notes, start_of
 from heed.experiments.tune import tune
 from heed.files import sha256
 from heed.model import ModelConfig
@@ -334,8 +334,8 @@ def test_a_comparison_starts_the_kind_that_the_weights_are_of(folder: Path) -> N
     config = resolve(classifier(folder))
     assert start_of(config, "attention") == str(folder / "bert")
     assert start_of(config, "lstm") is None
-    assert "starts from" in notes(config, 3)[-1]
-    assert "starts from" not in notes(config.replace(init=None), 3)[-1]
+    assert "starts from" in notes(config, list(MIXERS))[-1]
+    assert "starts from" not in notes(config.replace(init=None), list(MIXERS))[-1]
 
 
 def test_the_command_line_takes_init_and_says_errors_in_one_line(folder: Path, tmp_path: Path, command: Command) -> None:
