@@ -299,7 +299,9 @@ class TextClassification(Task):
             return self._loss_of(self.judge(model, batch)[0], batch)
         halves, _ = self.judge_apart(model, batch, self.config.train_windows)
         logits = _mean(halves)
-        learned = [self._loss_of(half, batch, self.label_smoothing, self.class_weights(batch["label"])) for half in halves]
+        weights = self.class_weights(batch["label"])
+        smoothing = [self.label_smoothing, 0.0]  # small weights of many n-grams are not sure of themselves as it is
+        learned = [self._loss_of(half, batch, share, weights) for half, share in zip(halves, smoothing, strict=False)]
         found = learned[0]._replace(total=torch.stack([one.total for one in learned]).mean(0), right=self._loss_of(logits, batch).right)
         return self._consistent(found, halves, batch) if self.passes > 1 else found
 

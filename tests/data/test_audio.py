@@ -63,11 +63,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "said.wav"
 
 
-@pytest.mark.parametrize("form", FORMS, ids="-".join)
-@pytest.mark.parametrize("n_channels", [1, 2, 3])
+@pytest.mark.parametrize(("form", "n_channels"), [(form, n) for form in FORMS for n in (1, 2, 3) if n < 3 or form[0] != "MP3"])
 def test_what_is_read_is_the_mean_of_the_channels_that_were_written(tmp_path: Path, form: tuple[str, str], n_channels: int) -> None:
-    if form[0] == "MP3" and n_channels == 3:
-        pytest.skip("MP3 has two channels at most")
     written = tones(n_channels=n_channels)
     file = tmp_path / f"said.{form[0].lower()}"
     file.write_bytes(content(written, form))
