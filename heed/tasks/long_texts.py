@@ -1,6 +1,7 @@
 """How a classifier reads texts that are longer than it sees at once: in windows, cut, or sentence by sentence."""
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -8,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from heed.data.batch import collate
 from heed.data.foreign import ForeignTokenizer
+from heed.data.store import Encoded, Store
 from heed.data.text import Tokenizer
 from heed.data.words import Words
 from heed.errors import ConfigError
@@ -17,6 +20,7 @@ from heed.tasks.text_settings import TextClassificationSettings
 
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？；\n])")
 OF_WINDOWS = ("long_texts", "overlap", "train_windows")  # settings that say how texts are cut
+READ_TOGETHER = 1 << 14  # tokens of texts, padding included, that `texts_of` yields at a time
 LEAST_OF_PAIR = 3  # tokens of a window: one of each text, and the end between them
 
 
@@ -122,3 +126,20 @@ def with_ends(text: str, tokenizer: Tokenizer | Words | ForeignTokenizer, longes
     sentences = [sentence for sentence in SENTENCE_END.split(text) if sentence.strip()]
     pieces = (ids[start : start + longest] for ids in tokenizer.encode_batch(sentences) for start in range(0, len(ids), longest))
     return [token for piece in pieces for token in (*piece, Tokenizer.eos_id)]
+
+
+def texts_of(store: Store) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the ids (B, S) of encoded texts with their masks, a few at a time: one that is very long stands alone."""
+    some: list[Encoded] = []
+    for i in range(len(store)):
+        text = store[i]["text"]
+        if some and (len(some) + 1) * max(len(text), *(len(one["text"]) for one in some)) > READ_TOGETHER:
+            yield _laid(some)
+            some = []
+        some.append({"text": text})
+    yield _laid(some)
+
+
+def _laid(texts: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
+    batch = collate(texts)
+    return batch["text"], batch.mask("text")

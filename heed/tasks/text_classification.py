@@ -1,7 +1,7 @@
 """Text classification: a text (or two) in, its class out, or all labels that apply."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -38,13 +38,12 @@ from heed.model.windows import WINDOW_TOKENS, in_parts, mean_of_windows
 from heed.tasks.advice import classification_advice
 from heed.tasks.attribution import token_weights, word_weights
 from heed.tasks.base import RANKING, Answer, Metrics, Task
-from heed.tasks.long_texts import LongTexts, with_ends
+from heed.tasks.long_texts import LongTexts, texts_of, with_ends
 from heed.tasks.text_augmentation import changed_text, changes_texts, text_augmenter
 from heed.tasks.text_settings import TextClassificationSettings
 
 CALIBRATED_SCORES = ("calibration_error_before", "coverage", "accuracy_when_answered")  # of a temperature or a threshold
 VOCABULARY_ROWS = 2000  # validation rows whose unknown words are counted
-COUNTED_TOGETHER = 64  # texts whose n-grams are counted at a time
 ROUNDING = 1e-6  # within which a probability comes out again
 
 
@@ -212,7 +211,7 @@ class TextClassification(Task):
     def start(self, model: Model, store: Store) -> None:
         """Copy the word vectors in, and count in how many training texts each n-gram stands."""
         if isinstance(model, Encoder) and model.n_grams is not None:
-            model.n_grams.learn_rarity(_texts_of(store))
+            model.n_grams.learn_rarity(texts_of(store))
         if self.vectors is not None:
             assert isinstance(model, Encoder)
             assert isinstance(model.stem, TokenStem)
@@ -476,13 +475,6 @@ class TextClassification(Task):
 def _mean(halves: Sequence[Tensor]) -> Tensor:
     """Return the mean of the logits (B, C) of a network, and of n-grams if there are any."""
     return halves[0] if len(halves) == 1 else torch.stack(tuple(halves)).mean(0)
-
-
-def _texts_of(store: Store) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the ids (B, S) of encoded texts with their masks, some at a time."""
-    for start in range(0, len(store), COUNTED_TOGETHER):
-        batch = collate([{"text": store[i]["text"]} for i in range(start, min(start + COUNTED_TOGETHER, len(store)))])
-        yield batch["text"], batch.mask("text")
 
 
 def _abstaining(shares: Floats, targets: Targets, wanted: float) -> tuple[float | None, ...]:

@@ -21,6 +21,10 @@ def summary(report: dict[str, Any]) -> list[str]:
         shown = ", ".join(f"{name} {count:,}" for name, count in classes[:SHOWN_CLASSES])
         more = f" and {len(classes) - SHOWN_CLASSES} more" if len(classes) > SHOWN_CLASSES else ""
         lines.append(f"{counted(len(classes), 'class')}: {shown}{more}")
+    others = {name: n for name, n in report.get("extra", {}).get("classes", {}).items() if name not in dict(classes)}
+    if others:
+        shown = ", ".join(f"{name} {count:,}" for name, count in list(others.items())[:SHOWN_CLASSES])
+        lines.append(f"data.extra alone has {counted(len(others), 'more class')}: {shown}; are they meant to be others?")
     for name, quantiles in report["train"].get("lengths", {}).items():
         if "text" in name and quantiles:
             lines.append(f"{' in '.join(name.rsplit('_', 1))}: " + ", ".join(f"{point} {value:,}" for point, value in quantiles.items()))

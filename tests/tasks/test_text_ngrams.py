@@ -1,5 +1,6 @@
 """N-grams beside a network that judges texts (model.n_grams): each half learns for itself, both answer, a run keeps what they learned."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,23 @@ def test_training_begins_with_the_rarities_of_the_training_texts(tmp_path: Path)
     held = [{tuple(words[i : i + n]) for n in (1, 2) for i in range(len(words) - n + 1)} for words in texts]
     shared = {gram for grams in held for gram in grams if sum(gram in others for others in held) > 1}
     assert int((table_of(prepared.run).rarity > 0).sum()) == pytest.approx(len(shared), abs=2)  # two may meet in a row
+
+
+def test_texts_are_counted_a_few_at_a_time_and_a_very_long_one_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+    learn = NGramScores.learn_rarity
+
+    def spied(self: NGramScores, texts: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        kept = list(texts)
+        seen.extend(tuple(ids.shape) for ids, _ in kept)
+        learn(self, kept)
+
+    monkeypatch.setattr(NGramScores, "learn_rarity", spied)
+    rows = [*TRAIN[:30], {"text": "tree " * 20_000, "label": "warm"}, *TRAIN[30:]]
+    prepared, _ = prepared_in(tmp_path, rows, VALID, model=WIDE)
+    assert sum(n for n, _ in seen) == len(prepared.train) == len(rows)
+    assert (1, 20_000) in seen
+    assert len(seen) == 3
 
 
 def test_a_run_with_n_grams_answers_after_loading_as_before(wide: Run) -> None:

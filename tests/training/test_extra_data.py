@@ -106,5 +106,13 @@ def test_a_run_learns_from_extra_examples(tmp_path: Path) -> None:
     assert "Of these from data.extra" in page
 
 
+def test_classes_that_extra_examples_alone_have_are_told(tmp_path: Path) -> None:
+    _, said = prepared_in(tmp_path, extra=[*EXTRA, {"text": "north wind", "label": "wram"}])
+    assert "data.extra alone has 1 more class: wram 1; are they meant to be others?" in said
+    (tmp_path / "same").mkdir()
+    _, said = prepared_in(tmp_path / "same")
+    assert not any("more class" in line for line in said)
+
+
 def test_rows_are_named_by_their_files() -> None:
     assert names_of_rows([0, 41, -1, -3]) == "1, 42, 1 of data.extra, 3 of data.extra"
