@@ -66,7 +66,7 @@ def test_an_unknown_setting_is_refused_with_its_path_what_was_found_and_the_near
 
 
 def test_where_nothing_is_near_the_names_that_are_known_are_told() -> None:
-    assert refusal("data.zzzzzz=1").startswith("data.zzzzzz: unknown setting, found 1; known here: train, valid, test, columns")
+    assert refusal("data.zzzzzz=1").startswith("data.zzzzzz: unknown setting, found 1; known here: train, valid, test, extra, columns")
     assert refusal("zzzzzz=1") == "zzzzzz: unknown setting, found 1; known here: seed, init, task, data, model, train, lora, decode"
 
 
