@@ -428,18 +428,23 @@ def _explain(kind: type[Settings], where: str, problem: Any) -> str:
 
 
 def _unknown(kind: type[Settings], where: str, path: str, found: Any) -> str:
-    near = _nearest(path, list(_paths(kind, where)))
+    near = nearest(path, list(_paths(kind, where)))
     hint = f"did you mean {near}?" if near else f"known here: {', '.join(_siblings(kind, path.removeprefix(where).split('.')))}"
     return f"{path}: unknown setting, found {_shown(found)}; {hint}"
 
 
-def _nearest(path: str, known: Sequence[str]) -> str | None:
-    """Return the known path with the same last name, else the one spelled most alike (in the same section, if that is right)."""
+def nearest(path: str, known: Sequence[str]) -> str | None:
+    """Return the known path with the same last name, else the one spelled most alike (in the same section, if that is right).
+
+    Where none is spelled alike, it is the first that begins as the path does.
+    """
     section, _, name = path.rpartition(".")
     same = [other for other in known if other.rpartition(".")[2] == name]
     beside = [other for other in known if section and other.rpartition(".")[0] == section]
     rivals = {other.removeprefix(f"{section}." if beside else ""): other for other in same or beside or known}
-    best = difflib.get_close_matches(name if beside else path, rivals, n=1, cutoff=0.0 if same else 0.6)
+    wanted = name if beside else path
+    alike = difflib.get_close_matches(wanted, rivals, n=1, cutoff=0.0 if same else 0.6)
+    best = alike or [other for other in rivals if wanted and other.startswith(wanted)]
     return rivals[best[0]] if best else None
 
 

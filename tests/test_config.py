@@ -59,6 +59,7 @@ def refusal(*pairs: str) -> str:
         ("data.trian=x.tsv", "'x.tsv'", "data.train"),
         ("task.vocabsize=900", "900", "task.vocab_size"),
         ("decoding.length_penalty=1.0", "1.0", "decode.length_penalty"),
+        ("model.pos=rotary", "'rotary'", "model.positions"),
     ],
 )
 def test_an_unknown_setting_is_refused_with_its_path_what_was_found_and_the_nearest_name(pair: str, found: str, meant: str) -> None:

@@ -117,6 +117,11 @@ def find_form(run: Run, first: str) -> tuple[Family, str, dict[str, Any]]:
     Raises:
         ConfigError: none does; it says of each why.
     """
+    if run.config.model.n_grams:
+        raise ConfigError(
+            f"{run.folder}: model.n_grams={run.config.model.n_grams}, expected 0: no class of transformers has n-grams beside its network; "
+            "export a run that was trained with model.n_grams=0"
+        )
     refusals = []
     for family in sorted(families(), key=lambda one: one.model_type != first):
         if run.task.name not in family.classes.values():

@@ -40,16 +40,19 @@ LARGE_VOCABULARY = 1000  # different words from which those that occur once are 
 CUTTING = "cutting Chinese text into words (task.tokens=characters and task.tokens=subwords need no package)"
 
 APOSTROPHES = "'’"
-# What joins a word to the next so that it is no whole word: "a.m.", "and/or", "me@example.org", "is_open"; "can`t", "can ' t".
-JOINED_BEFORE = re.compile(r"(?:[@#_]|\w[.&/+`´‘′＇])\Z")
-JOINED_AFTER = re.compile(r"_|[.@&/+`´‘′＇]\w|\s*+['’`´‘′＇]\s*+t\b", re.IGNORECASE)
+# What joins a word to the next so that it is no whole word: "me@example.org", "is_open"; "can`t", "can ' t", "can;t".
+JOINED_BEFORE = re.compile(r"(?:[@#]|[^\W_]_|\w[`´‘′＇])\Z")
+JOINED_AFTER = re.compile(r"_[^\W_]|[@`´‘′＇]\w|\s*+['’`´‘′＇]\s*+t\b|[.,:;\"]t\b", re.IGNORECASE)
+# Stops and strokes join single letters alone: "a.m.", "A&E", but neither "good.The" nor "and/or".
+INITIAL_BEFORE = re.compile(r"\b\w[.&/+]\Z")
+INITIAL_AFTER = re.compile(r"[.&/+]\w\b")
 
 
 class Preparation:
     """What happens to a text before it is cut; a `Part` that is saved as one JSON file.
 
-    Stop-words are whole words, in any case; Chinese ones are words as jieba cuts them. A negation is never one. Each leaves a space,
-    so that its neighbours do not grow together, and white space is folded afterwards.
+    Stop-words are whole words, in any case and whatever marks stand at them; Chinese ones are words as jieba cuts them. A negation is
+    never one. Each leaves a space, so that its neighbours do not grow together, and white space is folded afterwards.
 
     Args:
         cleaning: whether mark-up and invisible characters go (`clean`); otherwise only surrogates are mended.
@@ -109,7 +112,10 @@ def _without_english(match: re.Match[str]) -> str:
     if match[0].lower().replace("’", "'") not in ENGLISH:
         return match[0]
     text, start, end = match.string, match.start(), match.end()
-    joined = JOINED_BEFORE.search(text[max(0, start - 2) : start]) or JOINED_AFTER.match(text, end)
+    before = text[max(0, start - 3) : start]
+    joined = JOINED_BEFORE.search(before) or JOINED_AFTER.match(text, end)
+    if len(match[0]) == 1:
+        joined = joined or INITIAL_BEFORE.search(before) or INITIAL_AFTER.match(text, end)
     return match[0] if joined else " "
 
 

@@ -14,7 +14,6 @@ FAINTEST = 0.02  # weights below this leave their cell empty
 TOLD_FROM = 0.1  # weights from here on say their number when pointed at
 MOST_WORDS = 400  # of a text
 AROUND = 8  # words on either side of a heavy one that are shown with it
-UNKNOWN = "<unk>"  # how vocabularies write it
 FAINTEST_WORD = 0.05  # of the heaviest word's weight; fainter words are not marked
 NO_SPACE = re.compile(f"[{SPACELESS}]")
 
@@ -78,7 +77,7 @@ def weighted_words(picture: object) -> Markup | None:
     text = Markup().join(_pieces(words, told, places))
     drawn = Markup('<p class="weighted" dir="auto">{}</p>').format(text)
     said = Markup('<p class="note">Answer: <strong dir="auto">{}</strong></p>').format(figure(found.get("label", "")))
-    return said + drawn + _unknown([words[i] for i in places]) + _unshown(len(places), len(words))
+    return said + drawn + _unshown(len(places), len(words))
 
 
 def _shown_places(weights: Sequence[float]) -> list[int]:
@@ -127,13 +126,6 @@ def _word(word: str, weight: float, heaviest: float) -> Markup:
         return Markup('<span title="{}">{}</span>').format(title, word)
     look = "for" if weight > 0 else "against"
     return Markup('<span class="{}" style="--a:{:.2f}" title="{}">{}</span>').format(look, share, title, word)
-
-
-def _unknown(words: Sequence[str]) -> Markup:
-    """Say what stands for words that the model does not know, where there are any."""
-    if UNKNOWN not in words:
-        return Markup()
-    return Markup('<p class="note">{} stands for what the vocabulary does not hold.</p>').format(UNKNOWN)
 
 
 def _unshown(n_shown: int, n_words: int) -> Markup:

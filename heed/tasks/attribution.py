@@ -81,11 +81,29 @@ def _lead(scores: Tensor, label: int, alone: bool) -> Tensor:
 
 
 def word_weights(
-    tokenizer: Tokenizer | Words | ForeignTokenizer, ids: Sequence[int], weights: Sequence[float]
+    tokenizer: Tokenizer | Words | ForeignTokenizer, texts: Sequence[str], ids: Sequence[int], weights: Sequence[float]
 ) -> Iterator[tuple[str, float]]:
-    """Yield the words of a text with the sums of their tokens' weights; what is no text, such as the end between two, is left out."""
+    """Yield the words of a text, or of two, with the sums of their tokens' weights.
+
+    One that the vocabulary does not know is told as it stands in the text; what is no text, such as the end between two, is left out.
+    """
     starts = tokenizer.word_starts(ids).nonzero()[0].tolist()
+    written = _written(tokenizer, texts) if tokenizer.unk_id in ids else []
     for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-        word = tokenizer.decode(ids[start:end]).strip()
+        unknown = tokenizer.unk_id in ids[start:end]
+        word = ("".join(written[start:end]) if unknown else tokenizer.decode(ids[start:end])).strip()
         if word:
             yield word, sum(weights[start:end])
+
+
+def _written(tokenizer: Tokenizer | Words | ForeignTokenizer, texts: Sequence[str]) -> list[str]:
+    """Return what each token (S,) of texts stands for in them; the end between two stands for nothing."""
+    first, *others = (_pieces(tokenizer, text) for text in texts)
+    return [*first, *(piece for side in others for piece in ("", *side))]
+
+
+def _pieces(tokenizer: Tokenizer | Words | ForeignTokenizer, text: str) -> list[str]:
+    if isinstance(tokenizer, Words):
+        return tokenizer.split(text)
+    ((_, places),) = tokenizer.with_places([text])
+    return [text[start:end] for start, end in places]

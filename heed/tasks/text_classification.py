@@ -468,7 +468,8 @@ class TextClassification(Task):
         alone = self.config.multi_label
         read = self._long_texts.read(asked["text"], asked.mask("text")) - 1
         weights = token_weights(model, windows, read, n_tokens=len(ids), label=self.labels.index(label), alone=alone)
-        words = list(word_weights(self.tokenizer, ids.tolist(), weights.tolist()))
+        texts = [self.preparation(example[column]) for column in self.wanted]
+        words = list(word_weights(self.tokenizer, texts, ids.tolist(), weights.tolist()))
         return {"words": [word for word, _ in words], "weights": [round(weight, 5) for _, weight in words], "label": label}
 
 

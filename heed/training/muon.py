@@ -41,37 +41,42 @@ class Muon(torch.optim.AdamW):
             self.param_groups = groups
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
-        alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                alike[parameter.shape].append(parameter)
-        for shape, parameters in alike.items():
-            directions = orthogonalise(torch.stack([self._momentum(parameter) for parameter in parameters]), self.precision)
-            rate = group["lr"] * ADAMW_RMS * max(shape) ** 0.5
-            for parameter, direction in zip(parameters, directions, strict=True):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(direction.to(parameter.dtype), alpha=-rate)
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)  # by shape, lying and upright ones together
+        for place, parameter in enumerate(parameters):
+            alike[tuple(sorted(parameter.shape))].append(place)
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        momenta = self._momenta(parameters)
+        for shape, places in alike.items():
+            lying = orthogonalise(torch.stack([_lying(momenta[place]) for place in places]), self.precision)
+            changed = [_lying(parameters[place]) for place in places]
+            torch._foreach_add_(changed, list(lying.to(changed[0].dtype)), alpha=-group["lr"] * ADAMW_RMS * shape[-1] ** 0.5)
 
-    def _momentum(self, parameter: nn.Parameter) -> Tensor:
-        """Return the gradient with Nesterov momentum, and remember the momentum."""
-        state = self.state[parameter]
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(parameter)
-        momentum = state["momentum"]
-        assert parameter.grad is not None
-        momentum.lerp_(parameter.grad, 1 - MOMENTUM)
-        return parameter.grad.lerp(momentum, MOMENTUM)
+    def _momenta(self, parameters: list[nn.Parameter]) -> Sequence[Tensor]:
+        """Return the gradients with Nesterov momentum, and remember the momentum."""
+        for parameter in parameters:
+            if "momentum" not in self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        nesterov: Sequence[Tensor] = torch._foreach_lerp(gradients, momenta, MOMENTUM)
+        return nesterov
+
+
+def _lying(matrix: Tensor) -> Tensor:
+    """Return a matrix or its transpose, whichever has no more lines than columns."""
+    return matrix.mT if matrix.size(0) > matrix.size(1) else matrix
 
 
 def orthogonalise(matrices: Tensor, precision: torch.dtype) -> Tensor:
-    """Set the singular values of matrices (N, A, B) to about 1, between 0.7 and 1.3 but for the smallest, by Newton-Schulz iteration.
+    """Set the singular values of matrices (N, A, B), A <= B, to about 1 by Newton-Schulz iteration: 0.7 to 1.3 but for the smallest.
 
     The iteration starts from singular values of at most 1. The norm that sees to it is the root of the Gram matrix's, which costs nothing
     as that matrix is the iteration's first product, and lies up to three times nearer to the largest singular value than the matrix's own:
     one iteration less.
     """
-    tall = matrices.size(1) > matrices.size(2)
-    x = (matrices.mT if tall else matrices).to(precision)
+    x = matrices.to(precision)
     x = x / x.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]  # no product leaves the range of the type
     gram = x @ x.mT
     square = gram.flatten(1).norm(dim=1).clamp(min=1e-7)[:, None, None]
@@ -80,4 +85,4 @@ def orthogonalise(matrices: Tensor, precision: torch.dtype) -> Tensor:
         if i > 0:
             gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
+    return x

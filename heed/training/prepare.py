@@ -1,7 +1,6 @@
 """From a recipe to the first step: survey the data, fit the parts, write config.yaml, encode the examples into stores."""
 
 import contextlib
-import difflib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 
 import heed
 from heed.adapters import Adapters
-from heed.config import DataConfig, read_yaml
+from heed.config import DataConfig, nearest, read_yaml
 from heed.data.read import hash_files
 from heed.data.rows import Example
 from heed.data.store import Encoded, Store, write_store
@@ -107,8 +106,8 @@ def check_metric(config: RunConfig, task: Task) -> None:
     if scores is None or wanted in (*LOSS_METRICS, *scores):
         return
     known = list(dict.fromkeys([*LOSS_METRICS, *scores]))
-    near = difflib.get_close_matches(wanted, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    near = nearest(wanted, known)
+    hint = f"; did you mean {near}?" if near else ""
     raise ConfigError(f"train.best_metric={wanted} is not one of {', '.join(known)}, which {task.name} knows{hint}")
 
 

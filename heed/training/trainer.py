@@ -261,7 +261,7 @@ class Trainer:
     def _scale_gradients(self, units: float) -> float:
         """Divide the summed gradients by the units, clip them, and return their norm before clipping."""
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients)) / max(1.0, units)
+        norm = float(torch.nn.utils.get_total_norm(gradients, foreach=True)) / max(1.0, units)
         scale = 1 / max(1.0, units)
         if self.config.clip and norm > self.config.clip:
             scale *= self.config.clip / norm

@@ -135,6 +135,15 @@ def test_what_no_class_can_hold_is_refused_by_the_name_of_the_setting(model: dic
     assert not (tmp_path / "theirs").exists()
 
 
+@pytest.mark.parametrize("tokens", ["subwords", "words"])
+def test_n_grams_beside_a_network_are_refused_by_their_name_whatever_else_does_not_fit(tokens: str, tmp_path: Path) -> None:
+    task = {"name": "text_classification", "tokens": tokens, "vocab_size": 300}
+    run = untrained(tmp_path / "run", task, {**DISTILBERT, "n_grams": 2, "n_gram_rows": 997})
+    with pytest.raises(ConfigError, match=r"run: model\.n_grams=2, expected 0: no class of transformers has n-grams .*; export a run that"):
+        export_folder(run.folder, tmp_path / "theirs")
+    assert not (tmp_path / "theirs").exists()
+
+
 def test_a_vocabulary_of_characters_has_no_form(tmp_path: Path) -> None:
     run = untrained(tmp_path / "run", {"name": "text_generation", "tokens": "characters"}, GPT2)
     with pytest.raises(ConfigError, match="a vocabulary of the kind 'characters' has no form"):

@@ -77,8 +77,10 @@ def test_no_negation_is_a_stop_word():
 
 @pytest.mark.parametrize("word", NEGATIONS)
 def test_a_negation_stays_whatever_its_apostrophe_and_case(word):
-    for form in (word, word.upper(), word.replace("'", "’"), word.replace("'", "`"), word.replace("'", "´"), word.replace("'", " ' ")):
+    for form in (word, word.upper(), *(word.replace("'", mark) for mark in ("’", "`", "´", " ' ", ";", ".", '"'))):
         assert prepared(f"This is {form} of the", stop_words="en") == form
+    for left, right in ('""', "()", "./", "/.", ">…"):
+        assert prepared(f"The{left}{word}{right}the of", stop_words="en") == f"{left}{word}{right}"
 
 
 @given(st.lists(st.sampled_from([*sorted(ENGLISH), *NEGATIONS, "theory", "isle", "Ünder", "dog's", "at-home", "!"])))
@@ -98,7 +100,11 @@ def test_just_the_stop_words_go(words):
         ("", ""),
         ("  two  spaces ", "two spaces"),
         ("it is n't the one", "n't one"),
-        ("at 5 a.m. mail me@it.com or @us, #the is_it and/or", "5 a.m. mail me@it.com @us, #the is_it and/or"),
+        ("at 5 a.m. mail me@it.com or @us, #the is_it and/or", "5 a.m. mail me@it.com @us, #the is_it /"),
+        ("Good.The \"The (THE -the 'the' *the* <br />the the… the", "Good. \" ( - ' ' * * <br /> …"),
+        ("his/her view.It is U.S.A., T&A and i.e. up.I went", "/ view. U.S.A., T&A i.e. up. went"),
+        ("_The Matrix_ is _his_ film, not is_a", "_ Matrix_ _ _ film, not is_a"),
+        ("it.isn't the.not you/never can;t", ".isn't .not /never can;t"),
         ("北京the天气", "北京 天气"),
         ("a\u0301 cafe\u0301", "a\u0301 cafe\u0301"),
         ("ana na\u0131ve", "ana na\u0131ve"),

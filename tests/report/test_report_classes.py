@@ -240,12 +240,6 @@ def test_words_of_scripts_without_spaces_are_joined() -> None:
     assert "".join(drawn.words).endswith("明天见Tom !")
 
 
-def test_what_stands_for_unknown_words_is_explained_where_there_are_any() -> None:
-    found = {"words": ["明天", "<unk>"], "weights": [0.5, 0.1], "label": "x"}
-    assert Page(str(weighted_words(found))).text.endswith("<unk> stands for what the vocabulary does not hold.")
-    assert "<unk>" not in Page(str(weighted_words(WORDS))).text
-
-
 def test_of_a_long_text_the_words_around_the_heaviest_are_shown() -> None:
     n = 10 * MOST_WORDS
     weights = [((37 * i) % n) / n * (-1) ** i for i in range(n)]

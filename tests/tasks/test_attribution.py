@@ -1,12 +1,15 @@
 """How much each word spoke for an answer."""
 
 import copy
+import json
 import random
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 from toy_classifiers import (
     LABELS,
     TRAIN,
@@ -21,11 +24,13 @@ from toy_classifiers import (
 )
 from toy_runs import DECISIVE
 
+from heed.data.foreign import ForeignTokenizer, Frame
 from heed.data.text import Tokenizer
+from heed.data.words import Words
 from heed.model import Encoder
 from heed.run import Run
 from heed.tasks import Answer
-from heed.tasks.attribution import PATH_STEPS
+from heed.tasks.attribution import PATH_STEPS, word_weights
 from heed.tasks.text_classification import TextClassification
 
 
@@ -137,8 +142,35 @@ def test_the_weights_of_a_pair_are_those_of_the_words_of_both_without_the_end_be
     example = {"text": "the big red dog", "text_pair": "one old cat sees the small tree and me"}
     picture = task.pictures(model_for(task), example, Answer("warm"))
     assert picture is not None
-    assert picture["words"] == [*["the", "big", "red", "dog"], *["one", "old", "cat", "sees", "the", "small", "tree", "<unk>", "<unk>"]]
-    assert all(weight != 0 for word, weight in zip(picture["words"], picture["weights"], strict=True) if word != "<unk>")
+    assert picture["words"] == [*["the", "big", "red", "dog"], *["one", "old", "cat", "sees", "the", "small", "tree", "and", "me"]]
+    assert all(weight != 0 for word, weight in zip(picture["words"], picture["weights"], strict=True) if word not in ("and", "me"))
+
+
+@pytest.mark.parametrize("tokens", ["words", "characters"])
+def test_what_the_vocabulary_does_not_know_is_told_as_the_reader_wrote_it(tokens: str) -> None:
+    task = task_for(pairs_of_texts(20), tokens=tokens)
+    example = {"text": "The Ω dog's", "text_pair": "Ж red 狗"}
+    picture = task.pictures(model_for(task), example, Answer("warm"))
+    assert picture is not None
+    assert isinstance(task.tokenizer, Words)
+    assert task.tokenizer.unk_id in task.encode(example)["text"]
+    assert picture["words"] == [piece for text in example.values() for piece in task.tokenizer.split(text) if piece.strip()]
+
+
+def test_words_of_a_foreign_tokenizer_that_it_does_not_know_are_told_as_they_stand_in_the_texts() -> None:
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    pieces = {piece: i for i, piece in enumerate([*specials, "the", "dog", "##s"])}
+    backend = Backend(models.WordPiece(pieces, unk_token="[UNK]"))
+    backend.add_special_tokens(specials)
+    backend.normalizer, backend.pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(prefix="##")
+    tokenizer = ForeignTokenizer(json.loads(backend.to_str()), [0, 2, 3, 1], len(pieces), frame=Frame(ends_texts=True))
+    texts = ["The  Zebra dogs", "Übel, dog"]
+    ids = [*tokenizer.encode(texts[0]), tokenizer.eos_id, *tokenizer.encode(texts[1])]
+    weights = [float(2**i) for i in range(len(ids))]
+    assert len(ids) == 8
+    expected = [("the", 1), ("Zebra", 2), ("dogs", 12), ("Übel", 32), (",", 64), ("dog", 128)]
+    assert [*word_weights(tokenizer, texts, ids, weights)] == expected
 
 
 def test_nothing_is_drawn_of_a_text_of_which_cleaning_leaves_nothing() -> None:

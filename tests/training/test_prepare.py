@@ -229,6 +229,7 @@ def test_texts_that_stand_in_both_validation_and_test_data_are_counted_and_said(
     ("base", "metric", "expected"),
     [
         (TINY_TEXTS, "f1_marco", r"train\.best_metric=f1_marco is not one of loss, accuracy, .*f1_macro.*; did you mean f1_macro\?"),
+        (TINY_TEXTS, "f1", r"train\.best_metric=f1 is not one of loss, accuracy, .*; did you mean f1_macro\?"),
         (TINY_TEXTS, "coverage", r"train\.best_metric=coverage is not one of"),  # which there is only once a threshold is fitted
         (TINY, "blue", r"train\.best_metric=blue is not one of loss, .*did you mean bleu\?"),
     ],
