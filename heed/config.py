@@ -4,7 +4,6 @@ Knows no model and no task: it holds the sections every run has (data, train, de
 YAML is read with the rules of YAML 1.2 for numbers and booleans, so `5e-4` is a number and `no` is a word.
 """
 
-import difflib
 import re
 import reprlib
 from collections.abc import Container, Hashable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
 from heed.errors import ConfigError
+from heed.hints import nearest
 
 
 class Settings(BaseModel):
@@ -431,21 +431,6 @@ def _unknown(kind: type[Settings], where: str, path: str, found: Any) -> str:
     near = nearest(path, list(_paths(kind, where)))
     hint = f"did you mean {near}?" if near else f"known here: {', '.join(_siblings(kind, path.removeprefix(where).split('.')))}"
     return f"{path}: unknown setting, found {_shown(found)}; {hint}"
-
-
-def nearest(path: str, known: Sequence[str]) -> str | None:
-    """Return the known path with the same last name, else the one spelled most alike (in the same section, if that is right).
-
-    Where none is spelled alike, it is the first that begins as the path does.
-    """
-    section, _, name = path.rpartition(".")
-    same = [other for other in known if other.rpartition(".")[2] == name]
-    beside = [other for other in known if section and other.rpartition(".")[0] == section]
-    rivals = {other.removeprefix(f"{section}." if beside else ""): other for other in same or beside or known}
-    wanted = name if beside else path
-    alike = difflib.get_close_matches(wanted, rivals, n=1, cutoff=0.0 if same else 0.6)
-    best = alike or [other for other in rivals if wanted and other.startswith(wanted)]
-    return rivals[best[0]] if best else None
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A file imports only from groups above its own, or from its own folder; those that share a line do not import each other.
 ORDER = [
-    ["errors"],
+    ["errors", "hints"],
     ["config", "files", "device", "terminal"],
     ["model", "data", "metrics"],
     ["decode"],

@@ -13,13 +13,14 @@ import numpy as np
 
 import heed
 from heed.adapters import Adapters
-from heed.config import DataConfig, nearest, read_yaml
+from heed.config import DataConfig, read_yaml
 from heed.data.read import hash_files
 from heed.data.rows import Example
 from heed.data.store import Encoded, Store, write_store
 from heed.device import describe_machine
 from heed.errors import ConfigError, DataError
 from heed.files import encodable, parse_json, replacing
+from heed.hints import nearest
 from heed.run import Run, RunConfig
 from heed.tasks import Task
 from heed.tasks.split import Joined, Split
