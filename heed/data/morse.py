@@ -33,19 +33,18 @@ BAND_HZ = 500.0
 WORDS_A_MINUTE = (10.0, 35.0)
 TONE_HZ = (450.0, 850.0)
 RISE_SECONDS = 0.004  # of a keyed tone, so that it does not click
-CLEAR_DECIBELS = (15.0, 25.0)  # of the first N_CLEAR training messages, from which the code is learned before it is heard in noise
+# CTC has to find out which sound belongs to which label. Where almost every place has one there are few ways to lay them, so that the
+# first training messages are sent quickly and evenly, are clear, and the short ones of them come first: the code is learned in 150 updates
+# from these, and in 450 from messages of all speeds (of which the slow ones have three places to a label).
+N_QUICK, QUICK_WORDS_A_MINUTE = 1200, (28.0, 35.0)
+N_CLEAR, CLEAR_DECIBELS = 700, (15.0, 25.0)
+N_DIMMED = 700  # after the clear ones, over which the noise grows
 NOISY_DECIBELS, NOISY_SHARE = (-2.0, 5.0), 0.9  # of the others
 FAIR_DECIBELS = (6.0, 20.0)  # of the rest
-SHORT_CHARACTERS = 3  # at most, of short training messages: the timing of single letters is learned from these first
-N_OFTEN_SHORT, OFTEN_SHORT, SELDOM_SHORT = (
-    2000,
-    0.4,
-    0.1,
-)  # the first so many training messages, and the share of short ones in them, and later
 TEST_DECIBELS = 0.0
 FADING_DECIBELS = 8.0  # deepest
 PAUSE_SECONDS = (0.2, 0.8)  # of noise alone before and behind a message
-N_CLEAR, N_TRAIN, N_HELD_OUT = 1000, 10_000, 200
+N_TRAIN, N_HELD_OUT = 10_000, 200
 LONGEST_CHARACTERS = 12
 
 # What operators say to each other again and again: abbreviations and the Q code (ITU-R M.1172).
@@ -81,6 +80,10 @@ class Hand:
             word_gap=float(draw.uniform(6.3, 9.0)),
             jitter=float(draw.uniform(0.0, 0.12)),
         )
+
+    def even(self, words_a_minute: float) -> "Hand":
+        """Return a machine's hand of another speed, whose tone is this one's."""
+        return Hand(words_a_minute, self.tone_hz, dash=3.0, letter_gap=3.0, word_gap=7.0, jitter=0.0)
 
     @property
     def dot_seconds(self) -> float:
@@ -192,15 +195,6 @@ def messages(n: int, seed: str, taken: Sequence[str] = ()) -> list[str]:
     return found
 
 
-def shortened(texts: Sequence[str], draw: Random) -> list[str]:
-    """Return messages, some of which are cut to a few characters, more of the first than of the others."""
-    shares = (OFTEN_SHORT if i < N_OFTEN_SHORT else SELDOM_SHORT for i in range(len(texts)))
-    return [
-        text[: draw.randint(1, SHORT_CHARACTERS)].strip() if draw.random() < share else text
-        for text, share in zip(texts, shares, strict=True)
-    ]
-
-
 def write_morse(folder: Path, *, seed: int = 1, n_train: int = N_TRAIN, n_held_out: int = N_HELD_OUT) -> dict[str, Path]:
     """Write recordings and the manifests train.tsv, valid.tsv and test.tsv into `folder`; what is there already is kept.
 
@@ -210,7 +204,7 @@ def write_morse(folder: Path, *, seed: int = 1, n_train: int = N_TRAIN, n_held_o
     Raises:
         MissingExtra: soundfile is not installed.
     """
-    wanted = {"seed": seed, "train": n_train, "held_out": n_held_out, "version": 9}
+    wanted = {"seed": seed, "train": n_train, "held_out": n_held_out, "version": 10}
     paths = {name: folder / f"{name}.tsv" for name in ("train", "valid", "test")}
     mark = folder / "morse.json"
     if mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) == wanted:
@@ -218,7 +212,7 @@ def write_morse(folder: Path, *, seed: int = 1, n_train: int = N_TRAIN, n_held_o
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "spelling.tsv") as draft:
         draft.write_text("".join(f"{character}\t{' '.join(code)}\n" for character, code in CODE.items()), encoding="utf-8")
-    train = shortened(messages(n_train, f"{seed}:train"), Random(f"{seed}:short"))
+    train = messages(n_train, f"{seed}:train")
     train[:N_CLEAR] = sorted(train[:N_CLEAR], key=len)
     held_out = messages(2 * n_held_out, f"{seed}:held out", train)
     texts = {"train": train, "valid": held_out[:n_held_out], "test": held_out[n_held_out:]}
@@ -239,8 +233,9 @@ def _write_split(path: Path, texts: Sequence[str], draw: np.random.Generator, *,
     rows = ["audio\ttext\tspeed\tlevel"]
     for number, text in enumerate(texts, start=1):
         hand = Hand.drawn(draw, quick=level is None)
-        noisy = NOISY_DECIBELS if draw.random() < NOISY_SHARE else FAIR_DECIBELS
-        decibels = float(draw.uniform(*(CLEAR_DECIBELS if number <= N_CLEAR else noisy))) if level is None else level
+        if level is None and number <= N_QUICK:
+            hand = hand.even(float(draw.uniform(*QUICK_WORDS_A_MINUTE)))
+        decibels = _training_decibels(number, draw) if level is None else level
         name = f"{number:05}.wav"
         content = io.BytesIO()  # into a file, soundfile waits for the disk: 10 ms a message, three times what drawing it takes
         soundfile.write(content, transmitted(text, hand, decibels, draw), SAMPLE_RATE, format="WAV", subtype="PCM_16")
@@ -248,3 +243,11 @@ def _write_split(path: Path, texts: Sequence[str], draw: np.random.Generator, *,
         rows.append(f"{path.stem}/{name}\t{text}\t{hand.words_a_minute:.1f}\t{decibels:.1f}")
     with replacing(path) as draft:
         draft.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+
+
+def _training_decibels(number: int, draw: np.random.Generator) -> float:
+    """Draw the level of a training message, counted from 1: clear at first, then noisier and noisier, then as noisy as all others are."""
+    noisy = NOISY_DECIBELS if draw.random() < NOISY_SHARE else FAIR_DECIBELS
+    share = min(1.0, max(0, number - N_CLEAR) / N_DIMMED)
+    low, high = (clear + share * (last - clear) for clear, last in zip(CLEAR_DECIBELS, noisy, strict=True))
+    return float(draw.uniform(low, high))

@@ -31,6 +31,7 @@ class Progress:
     group: int = 0  # updates done in this epoch
     seconds: float = 0.0
     total_steps: int | None = None
+    evaluation_seconds: float | None = None  # what the last validation and its checkpoint took
     best_value: float | None = None
     best_loss: float | None = None  # the validation loss of the best weights; None too in checkpoints of before it was kept
     best_step: int | None = None

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from heed.config import TrainConfig
 
-CALIBRATION_STEPS = 20  # updates timed before it is first told how many fit into train.minutes; told anew after twice as many, and so on
-CALIBRATED_SHARE = 0.5  # of train.minutes, after which it stays, so that the learning rate falls evenly
+CALIBRATION_STEPS = 20  # updates timed before it is first told how many fit into train.minutes
+CALIBRATIONS = 4  # times at least that it is told anew before there are twice as many updates
+CALIBRATED_SHARE = 0.95  # of train.minutes, after which it stays
 MOST_EVALUATIONS = 20
 DEFAULT_EPOCHS, FEWEST_STEPS, MOST_STEPS = 10, 1000, 20_000  # when neither steps, epochs nor minutes are asked for
-EVALUATION_SHARE = 0.93  # of train.minutes, what is left for updates when validation and the last checkpoint are paid for
+EVALUATION_SHARE = 0.07  # of train.minutes, what the last validation with its checkpoint may take while none is known
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,24 @@ class Timetable:
             return max(1, round(self.config.epochs * self.updates_per_epoch))
         return None if self.config.minutes is not None else min(max(DEFAULT_EPOCHS * self.updates_per_epoch, FEWEST_STEPS), MOST_STEPS)
 
-    def fitting_steps(self, step: int, seconds: float) -> int | None:
+    def fitting_steps(self, step: int, seconds: float, evaluation_seconds: float | None = None) -> int | None:
         """Return how many updates fit into train.minutes, given what so many took; None where that is not to be told anew.
 
-        The first updates of a run say little: they wait for memory, may be of shorter examples, and machines change their pace.
+        The first updates of a run say little: they wait for memory, may be of shorter examples, and machines change their pace. It is
+        told again and again, so that the learning rate has fallen when the time is up.
+
+        Args:
+            seconds: what the updates so far took, with the validations between them.
+            evaluation_seconds: what the last validation took, None before the first.
         """
         if self.planned_steps() is not None or self.config.minutes is None:
             return None
-        doublings, rest = divmod(step, CALIBRATION_STEPS)
-        if rest or doublings.bit_count() != 1 or (doublings > 1 and seconds > 60 * self.config.minutes * CALIBRATED_SHARE):
+        budget = 60 * self.config.minutes
+        every = CALIBRATION_STEPS << max(0, (step // (CALIBRATIONS * CALIBRATION_STEPS)).bit_length() - 1)
+        if step % every or (step > CALIBRATION_STEPS and seconds > CALIBRATED_SHARE * budget):
             return None
-        left = 60 * self.config.minutes * EVALUATION_SHARE - seconds
-        return max(step + 1, step + int(left / (seconds / step)))
+        reserve = EVALUATION_SHARE * budget if evaluation_seconds is None else evaluation_seconds
+        return max(step + 1, step + int((budget - reserve - seconds) / (seconds / step)))
 
     def validates(self, step: int, total_steps: int | None) -> bool:
         """Return whether validation follows an update, of so many that there will be (None: not known yet)."""

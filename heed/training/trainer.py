@@ -355,8 +355,9 @@ class Trainer:
         if better:
             self._keep_best(place)
         self._stopped = self._stop is not None and self._stop(self.progress.n_evaluations, value)
+        self.progress.evaluation_seconds = time.monotonic() - begun
         shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        self.log.say(f"step {step:,}  valid: {shown}{'  (best)' if better else ''}  in {time.monotonic() - begun:.1f} s")
+        self.log.say(f"step {step:,}  valid: {shown}{'  (best)' if better else ''}  in {self.progress.evaluation_seconds:.1f} s")
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
@@ -449,7 +450,7 @@ class Trainer:
 
     def _calibrate(self, step: int) -> None:
         """Set the number of steps that fit into train.minutes, whenever their speed is known better; it is part of the run."""
-        fitting = self.timetable.fitting_steps(step, self.progress.seconds)
+        fitting = self.timetable.fitting_steps(step, self.progress.seconds, self.progress.evaluation_seconds)
         if fitting is None:
             return
         known = self.progress.total_steps

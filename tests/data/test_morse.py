@@ -96,6 +96,25 @@ def test_quick_hands_let_each_speed_be_heard_for_as_long() -> None:
     assert 1.2 / dots.min() <= WORDS_A_MINUTE[1]
 
 
+def test_the_first_training_messages_are_quick_even_and_clear_and_noise_grows_behind_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heed.data.morse.N_QUICK", 12)
+    monkeypatch.setattr("heed.data.morse.N_CLEAR", 8)
+    monkeypatch.setattr("heed.data.morse.N_DIMMED", 6)
+    paths = write_morse(tmp_path / "morse", n_train=40, n_held_out=2)
+    rows = list(read_examples(str(paths["train"]), required={"audio": "audio", "text": "transcript"}))
+    texts, speeds, levels = [row["text"] for row in rows], [float(row["speed"]) for row in rows], [float(row["level"]) for row in rows]
+    assert [len(text) for text in texts[:8]] == sorted(len(text) for text in texts[:8])
+    assert min(speeds[:12]) >= 28
+    assert min(speeds[12:]) < 28
+    assert min(levels[:8]) >= 15
+    middle = [(clear + noisy) / 2 for clear, noisy in zip((15.0, 25.0), (-2.0, 5.0), strict=True)]
+    assert levels[10] >= middle[0] - 0.1  # the eleventh, of which half the way is done
+    assert min(levels[14:]) < 6
+    assert sorted(texts) == sorted(messages(40, "1:train"))
+
+
 def test_what_is_written_is_read_as_speech_and_written_once(tmp_path: Path) -> None:
     paths = write_morse(tmp_path / "morse", n_train=4, n_held_out=2)
     rows = {name: list(read_examples(str(path), required={"audio": "audio", "text": "transcript"})) for name, path in paths.items()}

@@ -31,12 +31,20 @@ def test_as_many_updates_fit_as_their_pace_leaves_time_for_besides_validation() 
     assert timetable(steps=9, minutes=2.0).fitting_steps(step, seconds) is None
 
 
-def test_how_many_fit_is_told_anew_whenever_twice_as_many_are_done_until_half_of_the_time_is_over() -> None:
+def test_how_many_fit_is_told_anew_four_to_eight_times_per_doubling_until_the_time_is_nearly_over() -> None:
     given = timetable(minutes=2.0)
-    told = [step for step in range(1, 1001) if given.fitting_steps(step, 0.01 * step) is not None]
-    assert told == [CALIBRATION_STEPS * 2**n for n in range(6)]
-    assert given.fitting_steps(2 * CALIBRATION_STEPS, 61.0) is None
-    assert given.fitting_steps(CALIBRATION_STEPS, 61.0) is not None
+    told = [step // CALIBRATION_STEPS for step in range(1, 1001) if given.fitting_steps(step, 0.01 * step) is not None]
+    assert told == [1, 2, 3, 4, 5, 6, 7, *range(8, 16, 2), *range(16, 32, 4), *range(32, 51, 8)]
+    assert given.fitting_steps(2 * CALIBRATION_STEPS, 113.0) is not None
+    assert given.fitting_steps(2 * CALIBRATION_STEPS, 115.0) is None
+    assert given.fitting_steps(CALIBRATION_STEPS, 115.0) is not None  # late before it was ever told
+
+
+def test_time_is_kept_for_a_validation_as_long_as_the_last_one() -> None:
+    given = timetable(minutes=2.0)
+    step, seconds = 4 * CALIBRATION_STEPS, 40.0
+    assert given.fitting_steps(step, seconds, 20.0) == step + int((120 - 20 - 40) / (seconds / step))
+    assert given.fitting_steps(step, seconds, 90.0) == step + 1
 
 
 @pytest.mark.parametrize(("total", "expected"), [(None, 7), (100, 7), (1000, 50)])
