@@ -44,7 +44,7 @@ FAIR_DECIBELS = (6.0, 20.0)  # of the rest
 TEST_DECIBELS = 0.0
 FADING_DECIBELS = 8.0  # deepest
 PAUSE_SECONDS = (0.2, 0.8)  # of noise alone before and behind a message
-N_TRAIN, N_HELD_OUT = 10_000, 200
+N_TRAIN, N_VALID, N_TEST = 10_000, 200, 600  # two errors in a hundred of 200 messages have an interval of 1 to 4
 LONGEST_CHARACTERS = 12
 
 # What operators say to each other again and again: abbreviations and the Q code (ITU-R M.1172).
@@ -195,7 +195,7 @@ def messages(n: int, seed: str, taken: Sequence[str] = ()) -> list[str]:
     return found
 
 
-def write_morse(folder: Path, *, seed: int = 1, n_train: int = N_TRAIN, n_held_out: int = N_HELD_OUT) -> dict[str, Path]:
+def write_morse(folder: Path, *, seed: int = 1, n_train: int = N_TRAIN, n_valid: int = N_VALID, n_test: int = N_TEST) -> dict[str, Path]:
     """Write recordings and the manifests train.tsv, valid.tsv and test.tsv into `folder`; what is there already is kept.
 
     Returns:
@@ -204,7 +204,7 @@ def write_morse(folder: Path, *, seed: int = 1, n_train: int = N_TRAIN, n_held_o
     Raises:
         MissingExtra: soundfile is not installed.
     """
-    wanted = {"seed": seed, "train": n_train, "held_out": n_held_out, "version": 10}
+    wanted = {"seed": seed, "train": n_train, "valid": n_valid, "test": n_test, "version": 11}
     paths = {name: folder / f"{name}.tsv" for name in ("train", "valid", "test")}
     mark = folder / "morse.json"
     if mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) == wanted:
@@ -214,8 +214,8 @@ def write_morse(folder: Path, *, seed: int = 1, n_train: int = N_TRAIN, n_held_o
         draft.write_text("".join(f"{character}\t{' '.join(code)}\n" for character, code in CODE.items()), encoding="utf-8")
     train = messages(n_train, f"{seed}:train")
     train[:N_CLEAR] = sorted(train[:N_CLEAR], key=len)
-    held_out = messages(2 * n_held_out, f"{seed}:held out", train)
-    texts = {"train": train, "valid": held_out[:n_held_out], "test": held_out[n_held_out:]}
+    held_out = messages(n_valid + n_test, f"{seed}:held out", train)
+    texts = {"train": train, "valid": held_out[:n_valid], "test": held_out[n_valid:]}
     for number, (name, path) in enumerate(paths.items()):
         _write_split(path, texts[name], np.random.default_rng([seed, number]), level=None if name == "train" else TEST_DECIBELS)
     with replacing(mark) as draft:

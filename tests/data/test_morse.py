@@ -102,7 +102,7 @@ def test_the_first_training_messages_are_quick_even_and_clear_and_noise_grows_be
     monkeypatch.setattr("heed.data.morse.N_QUICK", 12)
     monkeypatch.setattr("heed.data.morse.N_CLEAR", 8)
     monkeypatch.setattr("heed.data.morse.N_DIMMED", 6)
-    paths = write_morse(tmp_path / "morse", n_train=40, n_held_out=2)
+    paths = write_morse(tmp_path / "morse", n_train=40, n_valid=2, n_test=2)
     rows = list(read_examples(str(paths["train"]), required={"audio": "audio", "text": "transcript"}))
     texts, speeds, levels = [row["text"] for row in rows], [float(row["speed"]) for row in rows], [float(row["level"]) for row in rows]
     assert [len(text) for text in texts[:8]] == sorted(len(text) for text in texts[:8])
@@ -116,7 +116,7 @@ def test_the_first_training_messages_are_quick_even_and_clear_and_noise_grows_be
 
 
 def test_what_is_written_is_read_as_speech_and_written_once(tmp_path: Path) -> None:
-    paths = write_morse(tmp_path / "morse", n_train=4, n_held_out=2)
+    paths = write_morse(tmp_path / "morse", n_train=4, n_valid=2, n_test=2)
     rows = {name: list(read_examples(str(path), required={"audio": "audio", "text": "transcript"})) for name, path in paths.items()}
     assert [len(rows[name]) for name in ("train", "valid", "test")] == [4, 2, 2]
     assert {row["level"] for row in rows["test"]} == {"0.0"}
@@ -124,5 +124,5 @@ def test_what_is_written_is_read_as_speech_and_written_once(tmp_path: Path) -> N
     assert wave.sample_rate == SAMPLE_RATE
     assert 0.2 < np.abs(wave.samples).max() < 1
     before = paths["train"].stat().st_mtime_ns
-    write_morse(tmp_path / "morse", n_train=4, n_held_out=2)
+    write_morse(tmp_path / "morse", n_train=4, n_valid=2, n_test=2)
     assert paths["train"].stat().st_mtime_ns == before
