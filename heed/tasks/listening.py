@@ -279,8 +279,9 @@ class Pieces:
         return [self.languages[i] for i in ids if i in self.languages]
 
     def text(self, ids: Sequence[int]) -> str:
-        """Return the text of ids, without special and language tokens."""
-        return self.tokenizer.decode([i for i in ids if self._is_text(i)]).strip()
+        """Return the text of ids, without special and language tokens; where a space is a label, as one space however often it is heard."""
+        text = self.tokenizer.decode([i for i in ids if self._is_text(i)]).strip()
+        return " ".join(text.split()) if isinstance(self.tokenizer, Words | Spelling) else text
 
     def _is_text(self, i: int) -> bool:
         if isinstance(self.tokenizer, ForeignTokenizer) and (not self.tokenizer.pieces[i] or TIME.fullmatch(self.tokenizer.pieces[i])):

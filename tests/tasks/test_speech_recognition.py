@@ -205,6 +205,14 @@ def test_pieces_of_a_script_without_spaces_are_joined_without_any(ctc: Run) -> N
     assert Pieces(ctc.task).joined(["今天", "", "很好。", "GPT", "works", "well"]) == "今天很好。 GPT works well"
 
 
+def test_spaces_heard_one_after_the_other_are_written_once(ctc: Run) -> None:
+    assert isinstance(ctc.task, SpeechRecognition)
+    pieces = Pieces(ctc.task)
+    a, space, b = pieces.encode("a b")
+    assert pieces.text([a, space, space, b]) == "a b"
+    assert [word for word, _, _ in pieces.words([a, space, space, b])] == ["a", "b"]
+
+
 def test_minutes_of_sound_are_heard_in_pieces_of_bounded_size(ctc: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     task = ctc.task
     assert isinstance(task, SpeechRecognition)
