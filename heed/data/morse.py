@@ -34,8 +34,8 @@ WORDS_A_MINUTE = (10.0, 35.0)
 TONE_HZ = (450.0, 850.0)
 RISE_SECONDS = 0.004  # of a keyed tone, so that it does not click
 # CTC has to find out which sound belongs to which label. Where almost every place has one there are few ways to lay them, so that the
-# first training messages are sent quickly and evenly, are clear, and the short ones of them come first: the code is learned in 150 updates
-# from these, and in 450 from messages of all speeds (of which the slow ones have three places to a label).
+# first training messages are sent quickly and evenly, are clear, and the short ones of them come first: the code was learned in some 200
+# updates from these, and in some 450 from messages of all speeds (of which the slow ones have several places to a label).
 N_QUICK, QUICK_WORDS_A_MINUTE = 1200, (28.0, 35.0)
 N_CLEAR, CLEAR_DECIBELS = 700, (15.0, 25.0)
 N_DIMMED = 700  # after the clear ones, over which the noise grows
