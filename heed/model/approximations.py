@@ -10,8 +10,8 @@ from torch import Tensor
 from heed.model.attention import Mix, attend
 from heed.model.config import ModelConfig
 
-# Up to so many keys, a mask over all pairs costs less than cutting out what each chunk sees: 27 against 34 ms, forward and backward, at
-# 16 rows of 200 keys, but 47 against 30 ms at 8 rows of 400 (4 heads, chunks of 16, 4 before each).
+# Up to so many keys, a mask over all pairs costs less than cutting out what each chunk sees: 30 against 42 ms, forward and backward, at
+# 16 rows of 200 keys, but 49 against 40 ms at 8 rows of 400 (4 heads, chunks of 16, 4 before each).
 PAIRS_UP_TO = 256
 PSEUDO_INVERSE_STEPS = 6  # of Xiong et al.; more steps would invert what is nearly singular, and blow up its noise
 
