@@ -109,7 +109,7 @@ def test_the_first_training_messages_are_quick_even_and_clear_and_noise_grows_be
     assert min(speeds[:12]) >= 28
     assert min(speeds[12:]) < 28
     assert min(levels[:8]) >= 15
-    middle = [(clear + noisy) / 2 for clear, noisy in zip((15.0, 25.0), (-2.0, 5.0), strict=True)]
+    middle = [(clear + noisy) / 2 for clear, noisy in zip((15.0, 25.0), (-2.0, 3.0), strict=True)]
     assert levels[10] >= middle[0] - 0.1  # the eleventh, of which half the way is done
     assert min(levels[14:]) < 6
     assert sorted(texts) == sorted(messages(40, "1:train"))
