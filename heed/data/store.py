@@ -10,10 +10,10 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -148,12 +148,14 @@ class Store:
         """Map the files of `folder`; raises CheckpointError when they are not a whole store."""
         self.folder = folder
         try:
-            meta = parse_json((folder / "store.json").read_text(encoding="utf-8"))
-            self.n_examples: int = meta["examples"]
-            self.keys: dict[str, dict[str, Any]] = meta["keys"]
-            self.rows = _mapped(folder / "rows", np.dtype(np.int64), self.n_examples)
-            self._offsets = {key: _mapped(folder / f"{key}.offsets", np.dtype(np.int64), self.n_examples + 1) for key in self.keys}
-            self._values = {key: self._map_values(key) for key in self.keys}
+            with _inside(folder) as files:
+                with files("store.json") as file:
+                    meta = parse_json(file.read().decode("utf-8"))
+                self.n_examples: int = meta["examples"]
+                self.keys: dict[str, dict[str, Any]] = meta["keys"]
+                self.rows = _mapped(files("rows"), np.dtype(np.int64), self.n_examples)
+                self._offsets = {key: _mapped(files(f"{key}.offsets"), np.dtype(np.int64), self.n_examples + 1) for key in self.keys}
+                self._values = {key: self._map_values(key, files(f"{key}.values")) for key in self.keys}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{folder}: not a whole store ({error}); delete it, and the data is encoded again") from error
 
@@ -175,9 +177,9 @@ class Store:
             return np.ones((len(self), 1), dtype=np.int32)
         return np.stack(lengths, axis=1).astype(np.int32)
 
-    def _map_values(self, key: str) -> np.ndarray[Any, np.dtype[Any]]:
+    def _map_values(self, key: str, file: BinaryIO) -> np.ndarray[Any, np.dtype[Any]]:
         n_values = int(self._offsets[key][-1]) * self._width(key)
-        return _mapped(self.folder / f"{key}.values", np.dtype(self.keys[key]["dtype"]), n_values)
+        return _mapped(file, np.dtype(self.keys[key]["dtype"]), n_values)
 
     def _width(self, key: str) -> int:
         return math.prod(self.keys[key]["tail"])
@@ -190,11 +192,22 @@ class Store:
         return value[0] if kind["scalar"] else value.view(end - first, *kind["tail"])
 
 
-def _mapped(path: Path, dtype: np.dtype[Any], n: int) -> np.ndarray[Any, np.dtype[Any]]:
-    """Map a file of n numbers; raises ValueError when it has another size."""
-    size = path.stat().st_size
-    if size != n * dtype.itemsize:
-        raise ValueError(f"{path.name} has {size} bytes, expected {n * dtype.itemsize}")
-    if size == 0:
-        return np.zeros(0, dtype=dtype)
-    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))  # still on disk; slices of a plain array are made much faster
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[Callable[[str], BinaryIO]]:
+    """Yield what opens files of a folder: of the one that is there now, whatever another writer puts in its place meanwhile."""
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield lambda name: open(name, "rb", opener=lambda path, flags: os.open(path, flags, dir_fd=place))  # noqa: SIM115
+    finally:
+        os.close(place)
+
+
+def _mapped(file: BinaryIO, dtype: np.dtype[Any], n: int) -> np.ndarray[Any, np.dtype[Any]]:
+    """Map a file of n numbers, and close it; raises ValueError when it has another size."""
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size != n * dtype.itemsize:
+            raise ValueError(f"{file.name} has {size} bytes, expected {n * dtype.itemsize}")
+        if size == 0:
+            return np.zeros(0, dtype=dtype)
+        return np.asarray(np.memmap(file, dtype=dtype, mode="r"))  # still on disk; slices of a plain array are made much faster

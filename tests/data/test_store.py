@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -198,3 +199,25 @@ def test_several_writers_of_one_store_leave_one_whole_store(tmp_path: Path) -> N
         assert writer.exitcode == 0
     assert len(Store(tmp_path / "store")) in (3, 30, 300)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
+
+
+def test_a_store_is_of_one_writer_though_another_takes_its_place_while_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(size: int) -> None:
+        write_store(tmp_path / "store", ((row, {"ids": torch.full((size,), size)}) for row in range(size)))
+
+    write(3)
+    mapped = np.memmap
+    places = [tmp_path / "aside"]
+
+    def late(*args: Any, **options: Any) -> Any:
+        if places:
+            (tmp_path / "store").rename(places.pop())
+            write(30)
+        return mapped(*args, **options)
+
+    monkeypatch.setattr(np, "memmap", late)
+    store = Store(tmp_path / "store")
+    assert [example["ids"].tolist() for example in store] == [[3] * 3] * 3
+    assert len(Store(tmp_path / "store")) == 30
